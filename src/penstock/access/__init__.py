@@ -1,0 +1,1 @@
+"""Who may call what and how much: principals, roles, model permissions, limits (pure)."""

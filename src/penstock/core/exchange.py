@@ -1,0 +1,109 @@
+"""What a request leaves behind: one `Exchange`; and what people say of it later: `Observation`s. Both are journalled.
+
+The journal holds a tagged union of `Opened`, `Exchange` and `Observation` in msgpack. Times are Unix seconds (`at`) and
+nanoseconds since the request's first byte (`Phases`). Fields are only ever added, with defaults: old records stay readable.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Outcome = Literal["ok", "refused", "error", "cancelled", "truncated", "crashed"]
+
+
+class Phases(msgspec.Struct, frozen=True, array_like=True):
+    """When each phase ended, in nanoseconds since the first byte of the request was read; 0: it was never reached."""
+
+    decoded: int = 0
+    admitted: int = 0  # authenticated, counted, screened, reserved, out of the queue
+    dispatched: int = 0  # sent to the replica that answered
+    first_token: int = 0  # first byte of the answer's body
+    last_token: int = 0  # last byte of it
+    done: int = 0  # settled, about to be recorded
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """Tokens, as the engine counted them."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0  # of the prompt, found in the engine's prefix cache
+
+
+class Finding(msgspec.Struct, frozen=True, array_like=True):
+    """What a guard rule found: never the content itself."""
+
+    rule: str
+    action: str  # block, mask, flag
+    where: str  # input, output
+    count: int = 1
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="exchange"):
+    """One request and what became of it."""
+
+    id: str
+    at: float
+    worker: str = ""
+    operation: Literal["chat", "completions", "embeddings", "responses"] = "chat"
+    tenant: str = ""
+    key: str = ""  # id of the key, never its text
+    user: str = ""  # keyed hash of the request's `user`
+    session: str = ""
+    model: str = ""  # as asked for
+    route: str = ""
+    experiment: str = ""
+    arm: str = ""
+    epoch: int = 0
+    propensity: float = 1.0
+    unit: str = ""  # the unit of assignment, hashed
+    pool: str = ""
+    replica: str = ""
+    version: str = ""  # NAME:LABEL
+    digest: str = ""  # of the version that answered
+    stream: bool = False
+    status: int = 0  # HTTP status that the client was sent; 0: it left before
+    outcome: Outcome = "ok"
+    error: str = ""  # error code
+    finish: str = ""  # finish reason of the first choice
+    phases: Phases = Phases()
+    usage: Usage = Usage()
+    chunks: int = 0
+    cost_nanousd: int = 0
+    cache: Literal["off", "miss", "hit"] = "off"
+    attempts: int = 1
+    findings: tuple[Finding, ...] = ()
+    trace: str = ""  # W3C traceparent
+    generation: int = 0  # of the Snapshot that decided
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="opened"):
+    """Written when a stream's first byte goes out; without an `Exchange` of the same id after it, the stream crashed.
+
+    It carries what is known by then, so that the closing record can be made from it.
+    """
+
+    exchange: Exchange
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="observation"):
+    """Feedback, an event or a report, told after the fact through the gateway."""
+
+    id: str  # the caller's idempotency id
+    at: float  # when it happened, Unix seconds
+    received: float
+    kind: Literal["feedback", "event", "report", "preference"]
+    tenant: str
+    key: str = ""
+    request: str = ""  # id of the exchange it is about
+    user: str = ""  # keyed hash
+    name: str = ""  # of an event; reason of a report
+    rating: float | None = None
+    success: bool | None = None
+    value: float | None = None
+    text: str = ""
+    corrected: str = ""
+    consent: bool = False
+
+
+Record = Exchange | Opened | Observation

@@ -1,0 +1,113 @@
+"""The metrics table: every name, type, unit, labels and help, once. `docs/reference/metrics.md` is made from it.
+
+Names follow OpenTelemetry's GenAI conventions where these have one (`gen_ai.server.request.duration` is
+`gen_ai_server_request_duration_seconds` in Prometheus), vLLM's names for what engines tell, `penstock_*` for the rest.
+"""
+
+from typing import Literal
+
+import msgspec
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_TOKENS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric family."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    on: tuple[str, ...] = ("gateway",)  # processes that expose it
+
+
+TABLE: tuple[Metric, ...] = (
+    Metric(
+        name="gen_ai_server_request_duration_seconds",
+        kind="histogram",
+        help="From the request's first byte to its reply's last.",
+        labels=("gen_ai_request_model", "arm"),
+        buckets=_SECONDS,
+    ),
+    Metric(
+        name="gen_ai_server_time_to_first_token_seconds",
+        kind="histogram",
+        help="From the request's first byte to the first byte of the answer.",
+        labels=("gen_ai_request_model", "arm"),
+        buckets=_SECONDS,
+    ),
+    Metric(
+        name="gen_ai_server_time_per_output_token_seconds",
+        kind="histogram",
+        help="Mean time between tokens after the first, of one reply.",
+        labels=("gen_ai_request_model", "arm"),
+        buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
+    ),
+    Metric(
+        name="gen_ai_client_token_usage_tokens",
+        kind="histogram",
+        help="Tokens of one request by type (input, output).",
+        labels=("gen_ai_request_model", "gen_ai_token_type"),
+        buckets=_TOKENS,
+    ),
+    Metric(
+        name="penstock_requests_total",
+        kind="counter",
+        help="Requests by route, arm, HTTP status and outcome.",
+        labels=("route", "arm", "status", "outcome"),
+    ),
+    Metric(
+        name="penstock_errors_total",
+        kind="counter",
+        help="Requests refused or failed, by error code.",
+        labels=("code",),
+    ),
+    Metric(name="penstock_requests_in_flight", kind="gauge", help="Requests being answered now.", labels=()),
+    Metric(name="penstock_connections", kind="gauge", help="Open client connections.", labels=()),
+    Metric(name="penstock_queue_waiting", kind="gauge", help="Requests that wait for a replica.", labels=("pool",)),
+    Metric(name="penstock_cache_total", kind="counter", help="Response cache look-ups by result.", labels=("result",)),
+    Metric(
+        name="penstock_guard_findings_total",
+        kind="counter",
+        help="Findings of content rules.",
+        labels=("rule", "action", "where"),
+    ),
+    Metric(
+        name="penstock_cost_usd_total", kind="counter", help="Cost of answered requests.", labels=("tenant", "route")
+    ),
+    Metric(name="penstock_stream_chunks_total", kind="counter", help="Server-sent events relayed.", labels=()),
+    Metric(name="penstock_journal_bytes_total", kind="counter", help="Bytes written to the journal.", labels=()),
+    Metric(name="penstock_journal_failures_total", kind="counter", help="Journal writes that failed.", labels=()),
+    Metric(name="penstock_snapshot_generation", kind="gauge", help="Generation of the Snapshot in use.", labels=()),
+    Metric(
+        name="penstock_replica_up", kind="gauge", help="1 while a replica takes requests.", labels=("pool", "replica")
+    ),
+    Metric(
+        name="penstock_ship_lag_bytes",
+        kind="gauge",
+        help="Journal bytes that a reader has not passed on yet.",
+        labels=("reader",),
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_ship_records_total",
+        kind="counter",
+        help="Records that a reader has passed on.",
+        labels=("reader",),
+        on=("ship",),
+    ),
+)
+
+
+def metric(name: str) -> Metric:
+    """The table's entry for `name`.
+
+    Raises:
+        KeyError: if the table has none: a metric is declared before it is used.
+    """
+    for entry in TABLE:
+        if entry.name == name:
+            return entry
+    raise KeyError(name)

@@ -1,0 +1,132 @@
+"""Settings of processes: `penstock.toml` and `PENSTOCK_*`, read here and nowhere else; an unknown key is refused by name.
+
+The environment variable of a setting is its path: `gateway.port` is `PENSTOCK_GATEWAY_PORT`. Precedence: flag, variable, file, default.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.core.errors import BadRequest
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The data plane."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    max_header_bytes: int = 32768
+    max_body_bytes: int = 4194304
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    idle_timeout_s: float = 75.0
+    drain_s: float = 20.0
+    max_connections: int = 8192
+    cache_bytes: int = 67108864
+    control_url: str = ""  # empty: serve from the Snapshot on disk alone
+    snapshot_file: str = ""  # empty: DATA/gateway/snapshot.json
+
+
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The control plane."""
+
+    host: str = "127.0.0.1"
+    port: int = 8081
+    database: str = ""  # empty: sqlite in DATA/penstock.db; or postgresql+asyncpg://...
+    blobs: str = ""  # empty: DATA/blobs; or s3://bucket/prefix
+    environment: str = "production"
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The embedded engine."""
+
+    host: str = "127.0.0.1"
+    port: int = 8090
+    max_running: int = 16
+    max_waiting: int = 128
+    kv_cache_mb: int = 256
+    threads: int = 0  # 0: as many as cores
+    prefix_cache: bool = False  # off: replies must not tell tenants about each other by their timing
+    drain_s: float = 20.0
+
+
+class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The shipper."""
+
+    host: str = "127.0.0.1"
+    port: int = 8083  # /metrics, /healthz
+    control_url: str = ""
+    poll_s: float = 0.1
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole tree."""
+
+    data: str = "./penstock-data"
+    url: str = ""  # of control, for the CLI
+    key: str = ""  # for the CLI
+    service_token: str = ""  # what processes show to control; empty: DATA/service.token
+    gateway: GatewaySettings = GatewaySettings()
+    control: ControlSettings = ControlSettings()
+    engine: EngineSettings = EngineSettings()
+    ship: ShipSettings = ShipSettings()
+
+
+GROUPS = ("gateway", "control", "engine", "ship")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith("PENSTOCK_") or variable == "PENSTOCK_CONFIG":
+            continue
+        path = variable.removeprefix("PENSTOCK_").lower()
+        group, _, field = path.partition("_")
+        if group in GROUPS and field:
+            tree.setdefault(group, {})[field] = text
+        else:
+            tree[path] = text
+    return tree
+
+
+def load_settings(
+    environ: Mapping[str, str], file: Path | None = None, flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings from `file` (TOML), then `environ`, then `flags` (`{"gateway.port": 8080}`; None values are skipped).
+
+    Raises:
+        BadRequest: if a key is unknown or a value has the wrong type; the message names it.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        try:
+            tree = tomllib.loads(file.read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise BadRequest(f"{file} is not TOML: {error}.", param=str(file)) from None
+    for source in (_from_environment(environ), _nested(flags or {})):
+        for key, value in source.items():
+            if isinstance(value, dict):
+                tree[key] = {**tree.get(key, {}), **value}
+            else:
+                tree[key] = value
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"The settings are wrong: {error}.", param="settings") from None
+
+
+def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in flags.items():
+        if value is None:
+            continue
+        group, dot, field = path.partition(".")
+        if dot:
+            tree.setdefault(group, {})[field] = value
+        else:
+            tree[group] = value
+    return tree

@@ -1,0 +1,223 @@
+"""The Snapshot: everything a gateway needs to answer, as one immutable value that control compiles and gateways swap whole.
+
+Secrets in it are hashes or references, never plain text. It is kept on disk as JSON, so that a gateway restarts without control.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+Unit = Literal["user", "session", "key", "request"]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a key or a tenant may use; None is no limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    usd_per_day: float | None = None
+
+
+class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One key. `hash` is the SHA-256 of its text in hexadecimal."""
+
+    id: str
+    hash: str
+    tenant: str
+    name: str = ""
+    roles: tuple[str, ...] = ()
+    models: tuple[str, ...] | None = None  # routes it may call; None: all of its tenant's
+    limits: Limits = Limits()
+    expires_at: float | None = None  # Unix seconds
+
+
+class TenantEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One tenant: the border of caches, journals and limits."""
+
+    name: str
+    priority: Literal["batch", "standard", "premium"] = "standard"
+    weight: float = 1.0
+    limits: Limits = Limits()
+    models: tuple[str, ...] | None = None
+    policy: str | None = None
+
+
+class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One running engine: `url` is `http://host:port`."""
+
+    id: str
+    url: str
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """US dollars for a million tokens."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All replicas of one build.
+
+    `digest` and `version` name the weights that answer ("" for adopted servers, whose weights nobody vouches for);
+    `model` is what the replicas call the model; None: as the client wrote it.
+    """
+
+    name: str
+    replicas: tuple[Replica, ...] = ()
+    version: str = ""  # NAME:LABEL
+    digest: str = ""  # of the version
+    build: str = ""  # digest of the build
+    model: str | None = None
+    price: Price = Price()
+    connect_timeout_s: float = 2.0
+    first_byte_timeout_s: float = 60.0
+    stall_timeout_s: float = 30.0
+    max_in_flight: int = 256  # per replica; beyond it requests wait in the pool's queue
+    max_waiting: int = 1024
+    max_wait_s: float = 10.0
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a route sends its traffic, with which share."""
+
+    pool: str
+    weight: float = 1.0
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One arm of an experiment: a pool and what it varies. `params` overrides the request's fields."""
+
+    name: str
+    pool: str
+    weight: float
+    params: dict[str, Any] = {}
+    system: str | None = None
+    policy: str | None = None
+
+
+class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A running experiment as gateways see it.
+
+    Shares lapse to `incumbent` after `expires_at` (Unix seconds), unless the evaluator renews them.
+    """
+
+    name: str
+    epoch: int
+    seed: str
+    unit: Unit
+    arms: tuple[Arm, ...]
+    incumbent: str
+    expires_at: float | None = None
+
+
+class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether whole answers are kept and given again to the same tenant for the same question."""
+
+    mode: Literal["off", "exact"] = "off"
+    ttl_s: float = 300.0
+    sampled: bool = False  # also answers with temperature above 0
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The model name that clients ask for, and what it leads to."""
+
+    name: str
+    to: tuple[Target, ...]
+    experiment: ExperimentEntry | None = None
+    cache: CachePolicy = CachePolicy()
+    policy: str | None = None
+    created: int = 0  # Unix seconds, as /v1/models tells
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One content rule. `detect` is a built-in detector, or `words` / `patterns` (RE2) list what to find."""
+
+    name: str
+    detect: Literal["payment_card", "email", "phone", "iban", "secret", "words", "pattern"] = "words"
+    words: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    on: tuple[Literal["input", "output"], ...] = ("input", "output")
+    do: Literal["block", "mask", "flag"] = "block"
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is kept of a request and which content rules apply."""
+
+    name: str
+    capture: Literal["none", "masked", "full"] = "none"
+    audit: Literal["buffered", "strict"] = "buffered"
+    rules: tuple[Rule, ...] = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole of it. `generation` only grows; `environment` names which environment's pointers were compiled."""
+
+    generation: int
+    compiled_at: float = 0.0
+    environment: str = "production"
+    keys: tuple[KeyEntry, ...] = ()
+    tenants: tuple[TenantEntry, ...] = ()
+    routes: tuple[Route, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    policies: tuple[Policy, ...] = ()
+
+
+class SnapshotDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """From generation `base` to `generation`: entries that are new or changed, and the names that are gone."""
+
+    base: int
+    generation: int
+    compiled_at: float = 0.0
+    keys: tuple[KeyEntry, ...] = ()
+    tenants: tuple[TenantEntry, ...] = ()
+    routes: tuple[Route, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    policies: tuple[Policy, ...] = ()
+    gone: dict[str, tuple[str, ...]] = {}  # "keys" -> ids, "routes" -> names, ...
+
+
+_TABLES = (("keys", "id"), ("tenants", "name"), ("routes", "name"), ("pools", "name"), ("policies", "name"))
+
+
+def difference(old: Snapshot, new: Snapshot) -> SnapshotDelta:
+    """The delta that turns `old` into `new`."""
+    changed: dict[str, tuple[msgspec.Struct, ...]] = {}
+    gone: dict[str, tuple[str, ...]] = {}
+    for table, key in _TABLES:
+        before = {getattr(e, key): e for e in getattr(old, table)}
+        after = {getattr(e, key): e for e in getattr(new, table)}
+        changed[table] = tuple(e for k, e in after.items() if before.get(k) != e)
+        if missing := tuple(k for k in before if k not in after):
+            gone[table] = missing
+    return SnapshotDelta(
+        base=old.generation,
+        generation=new.generation,
+        compiled_at=new.compiled_at,
+        gone=gone,
+        **changed,  # type: ignore[arg-type]
+    )
+
+
+def patched(old: Snapshot, delta: SnapshotDelta) -> Snapshot:
+    """`old` with `delta` applied.
+
+    Raises:
+        ValueError: if the delta starts from another generation.
+    """
+    if delta.base != old.generation:
+        raise ValueError(f"a delta from generation {delta.base} does not fit generation {old.generation}")
+    tables: dict[str, tuple[msgspec.Struct, ...]] = {}
+    for table, key in _TABLES:
+        entries = {getattr(e, key): e for e in getattr(old, table)}
+        entries.update({getattr(e, key): e for e in getattr(delta, table)})
+        for name in delta.gone.get(table, ()):
+            entries.pop(name, None)
+        tables[table] = tuple(entries.values())
+    return Snapshot(
+        generation=delta.generation,
+        compiled_at=delta.compiled_at,
+        environment=old.environment,
+        **tables,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,1 @@
+"""The embedded model server, and adapters to other engines."""

@@ -1,0 +1,1 @@
+"""The exchange log: writer, reader, shipper and its sinks."""

@@ -1,0 +1,1 @@
+"""What a version is: schemes, manifests, states, cards (pure)."""

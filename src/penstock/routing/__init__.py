@@ -1,0 +1,1 @@
+"""Which pool and which replica answer: targets, balance, breaker (pure)."""

@@ -1,0 +1,1 @@
+"""The OpenAI format: request envelopes, server-sent events, error bodies."""
