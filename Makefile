@@ -1,0 +1,63 @@
+# make up     install what is missing and run the whole of Penstock on this machine
+# make test   install what is missing (servers and a browser included) and run all tests
+PYTHON ?= python3
+BIN := .venv/bin
+VENDOR := src/penstock/console/static/vendor/uplot.js
+ARGS ?=
+
+.PHONY: up install install-dev system-packages test check format bench bench-peers image-test lock clean
+
+up: install
+	$(BIN)/penstock up $(ARGS)
+
+install: .venv/.installed $(VENDOR)
+
+.venv/.installed: pyproject.toml requirements-run.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-run.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+install-dev: install .venv/.installed-dev
+
+.venv/.installed-dev: .venv/.installed requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+$(VENDOR): frontend/package-lock.json frontend/build.mjs
+	cd frontend && npm ci --silent --no-audit --no-fund && node build.mjs
+	touch $@
+
+system-packages:
+	scripts/system-packages
+
+test: install-dev system-packages
+	$(BIN)/pytest $(ARGS)
+
+check: install-dev
+	$(BIN)/ruff format --check src tests bench examples
+	$(BIN)/ruff check src tests bench examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install-dev
+	$(BIN)/ruff format src tests bench examples
+	$(BIN)/ruff check --fix src tests bench examples
+
+bench: install-dev
+	$(BIN)/python -m bench.run $(ARGS)
+
+bench-peers:
+	bench/install-peers
+
+image-test: install-dev
+	deploy/image-test
+
+lock:
+	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
+	  --extra engine --extra postgres --extra dev -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
+	  --extra engine --extra postgres -c requirements.lock -o requirements-run.lock pyproject.toml
+
+clean:
+	rm -rf .venv build dist src/penstock.egg-info frontend/node_modules src/penstock/console/static/vendor
