@@ -95,6 +95,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     params: dict[str, Any] = {}
     system: str | None = None
     policy: str | None = None
+    ranges: tuple[tuple[float, float], ...] = ()  # of the buckets in [0, 1) that are its own; none given: by weight
 
 
 class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,6 +111,7 @@ class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     arms: tuple[Arm, ...]
     incumbent: str
     expires_at: float | None = None
+    hash_version: Literal[1, 2] = 2  # of GrowthBook's hash
 
 
 class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
