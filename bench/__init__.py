@@ -1,0 +1,1 @@
+"""Benchmarks: measured in one run beside real peers, printed as ratios."""

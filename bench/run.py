@@ -1,0 +1,85 @@
+"""`make bench`: what a request and a streamed event cost, beside the peers, measured in one run.
+
+One core carries load and upstream, the other the target. CPU microseconds are of the target's whole process tree. Rounds are
+interleaved (every target, then every target again) and the median is printed, since machines are shared and noisy.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+
+import msgspec
+
+from bench import engine
+from bench.load import HERE, OUT, Figures, fire, upstream
+from bench.targets import targets
+
+
+def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
+    """All figures of one target, one list an exercise."""
+    start = targets()[name]
+    found: dict[str, list[Figures]] = {}
+    with upstream() as behind, start(behind) as target:
+        for exercise, connections, rate, body, stream in (
+            ("warm-up", 32, 0, "body1k.json", False),
+            *((("json", 32, 0, "body1k.json", False), ("chunk", 128, 0, "body1k_stream.json", True)) * rounds),
+            ("1000/s", 64, 1000, "body1k.json", False),
+        ):
+            if name == "litellm" and exercise == "1000/s":
+                continue  # it saturates its core at about a tenth of that rate
+            figures = fire(
+                port=target.port, pid=target.pid, connections=connections, seconds=seconds, rate=rate,
+                body=HERE / body, stream=stream, headers=target.headers,
+            )  # fmt: skip
+            found.setdefault(exercise, []).append(figures)
+            print(f"  {name:14} {exercise:8} {figures.cpu_us:9.1f} us  {figures.per_second:9.0f}/s  p99 {figures.p99_ms:8.2f} ms", file=sys.stderr)
+    return found
+
+
+def main() -> int:
+    """Prints the table, or JSON with `--json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="comma-separated targets")
+    parser.add_argument("--skip-engine", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    names = [n for n in targets() if not options.only or n in options.only.split(",")]
+    gathered: dict[str, dict[str, list[Figures]]] = {name: {} for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            for exercise, figures in measure(name, options.seconds, 1).items():
+                gathered[name].setdefault(exercise, []).extend(figures)
+    rows = {
+        name: {
+            "json_us": statistics.median(f.cpu_us for f in found["json"]),
+            "chunk_us": statistics.median(f.cpu_us for f in found["chunk"]),
+            "json_per_second": statistics.median(f.per_second for f in found["json"]),
+            "p99_ms_at_1000": statistics.median([f.p99_ms for f in found.get("1000/s", [])] or [float("nan")]),
+            "resident_mib": max(f.resident_mib for f in found["json"]),
+            "bad": sum(f.bad for fs in found.values() for f in fs),
+        }
+        for name, found in gathered.items()
+    }
+    tokens = [] if options.skip_engine else engine.measure_starter()
+    OUT.mkdir(exist_ok=True)
+    (OUT / "result.json").write_bytes(msgspec.json.encode({"gateways": rows, "engine": tokens}))
+    if options.json:
+        print(json.dumps({"gateways": rows, "engine": tokens}))
+        return 0
+    print(f"\n{'gateway':14} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'p99 ms at 1000/s':>17} {'MiB':>6} {'bad':>5}   ratio to vllm-router")
+    base = rows.get("vllm-router")
+    for name, row in rows.items():
+        ratio = f"{row['json_us'] / base['json_us']:.2f} a request, {row['chunk_us'] / base['chunk_us']:.2f} a chunk" if base else "not installed (make bench-peers)"
+        print(
+            f"{name:14} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['p99_ms_at_1000']:17.2f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
+        )
+    for line in engine.table(tokens):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
