@@ -1,0 +1,17 @@
+"""What a server grants its clients: sizes, times and numbers."""
+
+import msgspec
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one `Server`. Sizes in bytes, times in seconds."""
+
+    max_header_bytes: int = 32768  # request line and header fields together
+    max_body_bytes: int = 4194304
+    header_timeout_s: float = 10.0  # from a request's first byte to the end of its head
+    body_timeout_s: float = 30.0  # from the end of the head to the end of the body
+    idle_timeout_s: float = 75.0  # between requests
+    write_timeout_s: float = 60.0  # for a client that takes nothing of its reply
+    linger_s: float = 1.0  # how long a refused client may take to read the refusal
+    max_connections: int = 8192
+    max_pipelined: int = 16  # parsed requests that wait their turn on one connection, before reading pauses
