@@ -66,7 +66,9 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], deadline_s: float
 
 
 @contextmanager
-def pinned(command: Sequence[str | Path], core: int, *, log: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def pinned(
+    command: Sequence[str | Path], core: int, *, log: Path, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process on one core, ended (TERM, then KILL) when the block ends."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as out:
@@ -88,7 +90,9 @@ def pinned(command: Sequence[str | Path], core: int, *, log: Path, env: dict[str
 def upstream(*, interval_us: int = 5000, events: int = 100) -> Iterator[int]:
     """A mock upstream on the load's core; gives its port."""
     port = free_port()
-    with pinned([program("upstream"), str(port), str(interval_us), str(events)], LOAD_CORE, log=OUT / "upstream.log") as process:
+    with pinned(
+        [program("upstream"), str(port), str(interval_us), str(events)], LOAD_CORE, log=OUT / "upstream.log"
+    ) as process:
         wait_for_port(port, process)
         yield port
 

@@ -33,7 +33,10 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
                 body=HERE / body, stream=stream, headers=target.headers,
             )  # fmt: skip
             found.setdefault(exercise, []).append(figures)
-            print(f"  {name:14} {exercise:8} {figures.cpu_us:9.1f} us  {figures.per_second:9.0f}/s  p99 {figures.p99_ms:8.2f} ms", file=sys.stderr)
+            print(
+                f"  {name:14} {exercise:8} {figures.cpu_us:9.1f} us  {figures.per_second:9.0f}/s  p99 {figures.p99_ms:8.2f} ms",
+                file=sys.stderr,
+            )
     return found
 
 
@@ -69,10 +72,16 @@ def main() -> int:
     if options.json:
         print(json.dumps({"gateways": rows, "engine": tokens}))
         return 0
-    print(f"\n{'gateway':14} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'p99 ms at 1000/s':>17} {'MiB':>6} {'bad':>5}   ratio to vllm-router")
+    print(
+        f"\n{'gateway':14} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'p99 ms at 1000/s':>17} {'MiB':>6} {'bad':>5}   ratio to vllm-router"
+    )
     base = rows.get("vllm-router")
     for name, row in rows.items():
-        ratio = f"{row['json_us'] / base['json_us']:.2f} a request, {row['chunk_us'] / base['chunk_us']:.2f} a chunk" if base else "not installed (make bench-peers)"
+        ratio = (
+            f"{row['json_us'] / base['json_us']:.2f} a request, {row['chunk_us'] / base['chunk_us']:.2f} a chunk"
+            if base
+            else "not installed (make bench-peers)"
+        )
         print(
             f"{name:14} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['p99_ms_at_1000']:17.2f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
         )

@@ -48,7 +48,9 @@ def penstock(upstream_port: int) -> Iterator[Running]:
     data = OUT / f"penstock-{time.time_ns()}"
     (data / "gateway").mkdir(parents=True)
     secret = "pk-" + secrets.token_urlsafe(32)
-    (data / "gateway" / "snapshot.json").write_bytes(msgspec.json.encode(bench_snapshot(upstream_port, secret, cache="exact")))
+    (data / "gateway" / "snapshot.json").write_bytes(
+        msgspec.json.encode(bench_snapshot(upstream_port, secret, cache="exact"))
+    )
     port = free_port()
     command = [Path(".venv/bin/penstock"), "gateway", "--data", data, "--gateway-port", str(port), "--workers", "1"]
     with pinned(command, TARGET_CORE, log=OUT / "penstock.log") as process:
@@ -77,7 +79,9 @@ http {{
 }}
 """
     )
-    with pinned(["nginx", "-p", home.resolve(), "-c", (home / "nginx.conf").resolve()], TARGET_CORE, log=OUT / "nginx.log") as process:
+    with pinned(
+        ["nginx", "-p", home.resolve(), "-c", (home / "nginx.conf").resolve()], TARGET_CORE, log=OUT / "nginx.log"
+    ) as process:
         wait_for_port(port, process)
         yield Running(port=port, pid=process.pid)
 

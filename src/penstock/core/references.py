@@ -9,7 +9,7 @@ from penstock.core.errors import BadRequest
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9])?")
 _FULL = re.compile(
-    r"(?P<name>.+?)-(?P<label>v\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?|\d{4}-\d{2}-\d{2}|\d{8}|run\d+|experiment\d+-run\d+)"
+    r"(?P<name>.+?)-(?P<label>v[0-9]+\.[0-9]+\.[0-9]+(?:-[0-9A-Za-z.-]+)?|[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{8}|run[0-9]+|experiment[0-9]+-run[0-9]+)"
 )
 _LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 

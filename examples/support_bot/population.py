@@ -1,0 +1,127 @@
+"""A population of customers: asks the evaluation questions through a gateway and tells whether each answer was right.
+
+    python -m examples.support_bot.population --url http://127.0.0.1:8080 --key "$(cat penstock-data/demo.key)" --users 2000
+
+Each customer is a `user` of the API with one question drawn at random (seeded), so that an experiment whose unit is the user
+sees independent units. The verdict on an answer is the evaluator's (`scoring.py`), sent as `POST /v1/feedback`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from examples.support_bot.scoring import score
+from examples.support_bot.shop import HERE, Shop, load_shop
+
+FACTS = ("order", "product", "name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Customer:
+    """Where and how the population asks."""
+
+    url: str
+    key: str
+    model: str
+    seed: int
+
+
+async def ask(
+    http: httpx.AsyncClient, customer: Customer, number: int, question: dict[str, Any], shop: Shop
+) -> tuple[str, bool]:
+    """Asks one question and sends the feedback; gives the arm that answered and whether it was right.
+
+    Raises:
+        httpx.HTTPStatusError: if the gateway refuses the question or the feedback.
+    """
+    headers = {"authorization": f"Bearer {customer.key}"}
+    body = {
+        "model": customer.model,
+        "messages": [{"role": "system", "content": shop.system}, *question["turns"]],
+        "user": f"customer-{customer.seed}-{number}",
+        "temperature": 0,
+        "max_tokens": 80,
+    }
+    reply = await http.post("/v1/chat/completions", json=body, headers=headers)
+    reply.raise_for_status()
+    answer = reply.json()["choices"][0]["message"]["content"]
+    facts = {fact: question[fact] for fact in FACTS if fact in question}
+    conversation = " ".join(turn["content"] for turn in question["turns"])
+    right = score(answer, question["intent"], facts, shop, conversation).right
+    told = await http.post(
+        "/v1/feedback",
+        headers=headers,
+        json={
+            "id": f"feedback-{customer.seed}-{number}",
+            "request_id": reply.headers["x-penstock-request-id"],
+            "success": right,
+        },
+    )
+    told.raise_for_status()
+    return reply.headers.get("x-penstock-arm") or reply.headers.get("x-penstock-version", ""), right
+
+
+async def populate(
+    customer: Customer, users: int, concurrency: int, questions: list[dict[str, Any]]
+) -> dict[str, tuple[int, int]]:
+    """Lets `users` customers ask; gives for each arm how many answers were right, and of how many."""
+    shop = load_shop()
+    draw = random.Random(customer.seed)
+    waiting = list(enumerate(draw.choices(questions, k=users)))
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+
+    async def one_after_another(http: httpx.AsyncClient) -> None:
+        while waiting:
+            number, question = waiting.pop()
+            arm, good = await ask(http, customer, number, question, shop)
+            asked[arm] += 1
+            right[arm] += good
+            if sys.stderr.isatty():
+                print(f"\r{sum(asked.values())}/{users}", end="", file=sys.stderr)
+
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    async with (
+        httpx.AsyncClient(base_url=customer.url, timeout=120, limits=limits) as http,
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(concurrency):
+            group.create_task(one_after_another(http))
+    return {arm: (right[arm], asked[arm]) for arm in sorted(asked)}
+
+
+def main() -> int:
+    """Prints what each arm answered right, as a table or with `--json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--model", default="support-bot")
+    parser.add_argument("--users", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--questions", type=Path, default=HERE / "evaluation" / "questions.jsonl")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    questions = [json.loads(line) for line in options.questions.read_text(encoding="utf-8").splitlines()]
+    customer = Customer(url=options.url, key=options.key, model=options.model, seed=options.seed)
+    arms = asyncio.run(populate(customer, options.users, options.concurrency, questions))
+    if options.json:
+        print(json.dumps({arm: {"right": good, "asked": of} for arm, (good, of) in arms.items()}))
+    else:
+        for arm, (good, of) in arms.items():
+            print(f"{arm:40} {good:6} of {of:6} right  {good / of:6.1%}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+import penstock.core.errors as errors
+
+
+def subclasses(of: type) -> set[type]:
+    return {of} | {s for child in of.__subclasses__() for s in subclasses(child)}
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    drawn = errors.__doc__ or ""
+    for kind in subclasses(errors.PenstockError) - {errors.PenstockError}:
+        assert f"{kind.__name__} " in drawn, kind
+        assert str(kind.status) in next(line for line in drawn.splitlines() if f"── {kind.__name__} " in line)
+
+
+def test_codes_are_stable_and_lower_case() -> None:
+    for kind in subclasses(errors.PenstockError):
+        assert kind.default_code == kind.default_code.lower()
