@@ -52,7 +52,16 @@ def penstock(upstream_port: int) -> Iterator[Running]:
         msgspec.json.encode(bench_snapshot(upstream_port, secret, cache="exact"))
     )
     port = free_port()
-    command = [Path(".venv/bin/penstock"), "gateway", "--data", data, "--gateway-port", str(port), "--workers", "1"]
+    command: list[str | Path] = [
+        Path(".venv/bin/penstock"),
+        "gateway",
+        "--data",
+        data,
+        "--gateway-port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     with pinned(command, TARGET_CORE, log=OUT / "penstock.log") as process:
         wait_for_port(port, process)
         yield Running(port=port, pid=process.pid, headers=(f"Authorization: Bearer {secret}",))
@@ -91,7 +100,7 @@ def vllm_router(upstream_port: int) -> Iterator[Running]:
     """vllm-router (Rust): no keys, no limits, no record."""
     port, metrics = free_port(), free_port()
     url = f"http://127.0.0.1:{upstream_port}"
-    command = [
+    command: list[str | Path] = [
         OUT / "peers/vllm-router/bin/vllm-router", "--host", "127.0.0.1", "--port", str(port), "--worker-urls", url, url,
         "--policy", "power_of_two", "--log-level", "error", "--prometheus-port", str(metrics),
     ]  # fmt: skip
@@ -114,7 +123,7 @@ general_settings: {{master_key: sk-bench}}
 litellm_settings: {{request_timeout: 600, set_verbose: false}}
 """
     )
-    command = [
+    command: list[str | Path] = [
         OUT / "peers/litellm/bin/litellm", "--config", home / "config.yaml", "--host", "127.0.0.1", "--port", str(port),
         "--num_workers", "1",
     ]  # fmt: skip

@@ -1,8 +1,8 @@
 import penstock.core.errors as errors
 
 
-def subclasses(of: type) -> set[type]:
-    return {of} | {s for child in of.__subclasses__() for s in subclasses(child)}
+def subclasses(of: type[errors.PenstockError]) -> set[type[errors.PenstockError]]:
+    return {of}.union(*(subclasses(child) for child in of.__subclasses__()))
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
