@@ -27,6 +27,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     disk_bytes: int = 8 * 1024 * 1024 * 1024
 
 
+DEFAULT_BOUNDS = Bounds()
+
+
 class Counts:
     """What happened since the process started; the numbers only grow.
 
@@ -101,7 +104,7 @@ class JournalWriter:
         *,
         loop: asyncio.AbstractEventLoop | None,
         clock: Callable[[], float],
-        bounds: Bounds = Bounds(),
+        bounds: Bounds = DEFAULT_BOUNDS,
         shipped: Callable[[], int] | None = None,
     ) -> "JournalWriter":
         """Take the folder, repair it, close crashed streams and start a new segment.
@@ -170,9 +173,7 @@ class JournalWriter:
 
     def committed(self) -> asyncio.Future[bool]:
         """Whether all that has been appended until now is in the kernel; False: it was lost, and counted."""
-        if self._loop is None:
-            raise RuntimeError("this journal has no loop to wait in")
-        waiter: asyncio.Future[bool] = self._loop.create_future()
+        waiter: asyncio.Future[bool] = self._running().create_future()
         if self._pending:
             self._waiters.append(waiter)
         else:
@@ -187,8 +188,7 @@ class JournalWriter:
         """
         if not await self.committed():
             raise Unavailable("The journal cannot be written, and the audit policy is strict.", retry_after=_RETRY_S)
-        assert self._loop is not None
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: asyncio.Future[None] = self._running().create_future()
         self._sync_waiters.append(waiter)
         if not self._syncing:
             self._sync()
@@ -253,6 +253,11 @@ class JournalWriter:
                 os.close(descriptor)
         self._retired, self._file, self._lock = [], -1, -1
 
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise RuntimeError("this journal was opened without a loop to wait in")
+        return self._loop
+
     def _write(self, data: bytes) -> bool:
         try:
             if self._offset >= self._bounds.segment_bytes:
@@ -292,14 +297,15 @@ class JournalWriter:
         """Begin the next segment, whole or not at all, with the streams that are open and the closings of crashed ones."""
         number = self._segment + 1
         header = encode_header(SegmentHeader(segment=number, worker=self._worker, created=self._clock()))
-        data = header + b"".join(map(encode_frame, (*self._open.values(), *closings)))
+        carried: tuple[Record, ...] = (*self._open.values(), *closings)
+        data = header + b"".join([encode_frame(record) for record in carried])
         final = self._directory / segment_name(number)
         draft = final.with_suffix(".draft")
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
-            written = os.write(descriptor, data)
-            if written < len(data):
-                raise OSError(28, "No space left on device")
+            written = 0
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
             draft.rename(final)
         except OSError:
             os.close(descriptor)
@@ -317,7 +323,6 @@ class JournalWriter:
         self._new_names = True
 
     def _sync(self) -> None:
-        assert self._loop is not None
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
         waiters, self._sync_waiters = self._sync_waiters, []
@@ -325,7 +330,7 @@ class JournalWriter:
         folder = self._directory if self._new_names else None
         self._new_names = False
         self._syncing = True
-        job = self._loop.run_in_executor(self._executor, _fdatasync, [*retired, os.dup(self._file)], folder)
+        job = self._running().run_in_executor(self._executor, _fdatasync, [*retired, os.dup(self._file)], folder)
         job.add_done_callback(lambda done: self._synced(done, waiters))
 
     def _synced(self, done: asyncio.Future[None], waiters: list[asyncio.Future[None]]) -> None:
