@@ -1,0 +1,294 @@
+"""The answer of another server, read piece by piece, and the connection that it comes over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from penstock.core.errors import PenstockError, UpstreamFailed
+
+if TYPE_CHECKING:
+    from penstock.net.client import Pool
+
+HIGH_WATER_BYTES = 65536  # unread bytes beyond which the other server has to wait
+MAX_HEAD_BYTES = 65536
+
+
+class Response:
+    """One answer.
+
+    Attributes:
+        status: the HTTP status.
+        headers: values by lower-case name; of repeated fields the last.
+        complete: all of the body has been received, though maybe not yet read.
+    """
+
+    __slots__ = ("_connection", "_failure", "_pieces", "_size", "_waiter", "complete", "headers", "status")
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._failure: PenstockError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.status = 0
+        self.headers: dict[bytes, bytes] = {}
+        self.complete = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the field `name`, which is given in lower case; None if it was not sent."""
+        return self.headers.get(name)
+
+    async def piece(self) -> bytes:
+        """All that has come since the last call, waiting if it is nothing; b"" at the end of the body.
+
+        Raises:
+            UpstreamFailed: if the connection broke before the end.
+            UpstreamTimeout: if nothing came within the stall timeout.
+        """
+        while not self._pieces:
+            if self.complete:
+                return b""
+            if self._failure is not None:
+                raise self._failure
+            await self._wait()
+        return self._take()
+
+    async def read(self, limit: int = 67108864) -> bytes:
+        """The whole body.
+
+        Raises:
+            UpstreamFailed: if the connection broke before the end, or the body is longer than `limit` bytes.
+            UpstreamTimeout: if nothing came within the stall timeout.
+        """
+        if self.complete and self._size <= limit:
+            return self._take()
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.piece():
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                self.abort()
+                raise UpstreamFailed(f"The answer is longer than {limit} bytes.")
+        return b"".join(pieces)
+
+    def abort(self) -> None:
+        """Gives the answer up. Unless it is complete the connection closes, which tells the other server to stop."""
+        if not self.complete:
+            self._connection.abort()
+
+    # -- for the connection ------------------------------------------------------------------------------------------
+
+    def add(self, data: bytes) -> int:
+        """Keeps a piece; how many bytes are unread now."""
+        self._pieces.append(data)
+        self._size += len(data)
+        return self._size
+
+    def wake(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def fail(self, failure: PenstockError) -> None:
+        """The rest will not come."""
+        self._failure = failure
+        self.wake()
+
+    async def headed(self) -> None:
+        """Returns when status and header fields are there.
+
+        Raises:
+            PenstockError: if they will not come.
+        """
+        while not self.status:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiter = waiter = self._connection.loop.create_future()
+        await waiter
+
+    def _take(self) -> bytes:
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        self._pieces = []
+        if self._size > HIGH_WATER_BYTES:
+            self._connection.resume()
+        self._size = 0
+        return data
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an origin: idle in its pool, or busy with one response."""
+
+    __slots__ = (
+        "_delimited", "_finished", "_head_bytes", "_headers", "_keep", "_parser", "_paused", "_pool", "_response", "_stall_ns",
+        "_transport", "deadline", "idle_since", "loop", "received", "used",
+    )  # fmt: skip
+
+    def __init__(self, pool: Pool) -> None:
+        self.loop = pool.loop
+        self._pool = pool
+        self._parser: Any = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._response: Response | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._head_bytes = 0
+        self._stall_ns = 0
+        self._paused = False
+        self._finished = False
+        self._keep = False
+        self._delimited = False  # the end of the connection is the end of the body
+        self.deadline = 0  # monotonic nanoseconds
+        self.idle_since = 0
+        self.received = False  # whether any byte of the current response has come
+        self.used = False  # whether a response has come over it before
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be sent."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def send(self, data: bytes, first_byte_ns: int, stall_ns: int) -> Response:
+        """Sends one request, head and body; its response fills up from now on."""
+        response = self._response = Response(self)
+        self.received = False
+        self._finished = False
+        self._delimited = False
+        self._head_bytes = 0
+        self._stall_ns = stall_ns
+        self.deadline = time.monotonic_ns() + first_byte_ns
+        if self._transport is None:
+            response.fail(UpstreamFailed("The engine closed the connection without an answer.", code="upstream_closed"))
+        else:
+            self._transport.write(data)
+        return response
+
+    def resume(self) -> None:
+        """The reader has caught up."""
+        if self._paused:
+            self._paused = False
+            self.deadline = time.monotonic_ns() + self._stall_ns
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def fail(self, failure: PenstockError) -> None:
+        """Gives the current response up for the reason `failure`."""
+        response, self._response = self._response, None
+        self._pool.drop(self)
+        self.abort()
+        if response is not None and not response.complete:
+            response.fail(failure)
+
+    def expire(self, now: int) -> bool:
+        """Whether the other server has taken too long. A reader that is slow itself does not count against it."""
+        return self._response is not None and not self._paused and now > self.deadline
+
+    # -- transport ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end: of a body that goes on until it, or of a response that breaks off."""
+        self._transport = None
+        response, self._response = self._response, None
+        self._pool.drop(self)
+        if response is None or response.complete:
+            return
+        if self._delimited and response.status and exc is None:
+            response.complete = True
+            response.wake()
+        elif not self.received:
+            response.fail(UpstreamFailed("The engine closed the connection without an answer.", code="upstream_closed"))
+        else:
+            response.fail(UpstreamFailed("The engine broke off its answer.", code="upstream_truncated"))
+
+    def eof_received(self) -> bool:
+        """The transport closes."""
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser and wakes the reader once, however many pieces there were."""
+        response = self._response
+        if response is None:  # nobody asked
+            self._pool.drop(self)
+            self.abort()
+            return
+        self.received = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self._finished:  # a whole answer, and rubbish behind it
+                self._keep = False
+            else:
+                self.fail(UpstreamFailed(f"The engine does not answer in HTTP: {error}.", code="upstream_garbage"))
+                return
+        if self._finished:
+            self._finished = False
+            self._response = None
+            response.complete = True
+            self.resume()
+            if self._keep:
+                self.used = True
+                self._pool.release(self)
+            else:
+                self._pool.drop(self)
+                self.abort()
+        response.wake()
+
+    # -- parser ------------------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header field has been read."""
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("the head is too long")
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """The head has been read; interim ones (1xx) are passed over."""
+        headers, self._headers = self._headers, {}
+        status = self._parser.get_status_code()
+        response = self._response
+        if status < 200:
+            return
+        if response is None or self._finished:
+            raise ValueError("an answer that nobody asked for")
+        response.status = status
+        response.headers = headers
+        self._keep = self._parser.should_keep_alive()
+        self._delimited = (
+            b"content-length" not in headers and b"transfer-encoding" not in headers and status not in {204, 304}
+        )
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        response = self._response
+        if response is None:
+            return
+        self.deadline = time.monotonic_ns() + self._stall_ns
+        if response.add(data) > HIGH_WATER_BYTES and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()  # type: ignore[union-attr]
+
+    def on_message_complete(self) -> None:
+        """The body has been read."""
+        if self._response is not None and self._response.status:
+            self._finished = True
+        self._headers = {}  # trailers are of no use here
