@@ -5,7 +5,7 @@ BIN := .venv/bin
 VENDOR := src/penstock/console/static/vendor/uplot.js
 ARGS ?=
 
-.PHONY: up install install-dev system-packages test check format bench bench-peers image-test lock clean
+.PHONY: up install install-dev system-packages test check format bench bench-peers image image-test lock clean
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -49,6 +49,11 @@ bench: install-dev
 
 bench-peers:
 	bench/install-peers
+
+image: install-dev
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist
+	docker build -t penstock:latest -f deploy/Dockerfile .
 
 image-test: install-dev
 	deploy/image-test

@@ -69,6 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data: str = "./penstock-data"
     url: str = ""  # of control, for the CLI
     key: str = ""  # for the CLI
+    starter: str = ""  # folder of the starter models; empty: those of the source tree, if it is one
     service_token: str = ""  # what processes show to control; empty: DATA/service.token
     gateway: GatewaySettings = GatewaySettings()
     control: ControlSettings = ControlSettings()
