@@ -70,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     url: str = ""  # of control, for the CLI
     key: str = ""  # for the CLI
     starter: str = ""  # folder of the starter models; empty: those of the source tree, if it is one
+    empty: bool = False  # register no starter models at the first start
     service_token: str = ""  # what processes show to control; empty: DATA/service.token
     gateway: GatewaySettings = GatewaySettings()
     control: ControlSettings = ControlSettings()
