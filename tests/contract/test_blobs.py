@@ -1,0 +1,120 @@
+"""What every blob store promises."""
+
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from penstock.core.digests import sha256_digest
+from penstock.core.errors import BadRequest, Damaged, NotFound, Unavailable
+from penstock.store.blobs import Blobs, blob_key, open_blobs
+
+
+@pytest.fixture(params=["folder", "memory"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    return open_blobs("memory:///" if request.param == "memory" else "", tmp_path / "blobs")
+
+
+async def pieces(data: bytes, size: int = 1 << 20) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+SMALL = b"a small blob"
+LARGE = bytes(range(256)) * (40 * 1024)  # 10 MiB: more than is written in one request
+
+
+@pytest.mark.parametrize("data", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+async def test_what_was_put_is_got(blobs: Blobs, data: bytes) -> None:
+    digest = sha256_digest(data)
+    assert await blobs.size(digest) is None
+    assert await blobs.put_new(digest, pieces(data), size=len(data)) == len(data)
+    assert await blobs.get(digest) == data
+    assert await blobs.size(digest) == len(data)
+    assert [(s.digest, s.size) async for s in blobs.list()] == [(digest, len(data))]
+
+
+async def test_putting_again_reads_nothing_and_changes_nothing(blobs: Blobs) -> None:
+    digest = await blobs.put_bytes(SMALL)
+
+    async def never() -> AsyncIterator[bytes]:
+        raise AssertionError("read")
+        yield b""
+
+    assert await blobs.put_new(digest, never()) == len(SMALL)
+    assert await blobs.put_bytes(SMALL) == digest
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+async def test_other_bytes_than_the_digest_says_are_refused_and_leave_no_trace(blobs: Blobs, data: bytes) -> None:
+    digest = sha256_digest(data)
+    with pytest.raises(BadRequest, match="are those of"):
+        await blobs.put_new(digest, pieces(data[:-1] + b"!"))
+    with pytest.raises(BadRequest, match="more bytes"):
+        await blobs.put_new(digest, pieces(data), size=len(data) - 1)
+    with pytest.raises(BadRequest, match="announced"):
+        await blobs.put_new(digest, pieces(data), size=len(data) + 1)
+    assert await blobs.size(digest) is None
+    assert [s async for s in blobs.list()] == []
+
+
+async def test_a_source_that_breaks_off_leaves_no_trace(blobs: Blobs) -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        async for piece in pieces(LARGE):
+            yield piece
+        raise ConnectionResetError
+
+    with pytest.raises((ConnectionResetError, Unavailable)):
+        await blobs.put_new(sha256_digest(LARGE), broken())
+    assert [s async for s in blobs.list()] == []
+
+
+async def test_what_is_not_there_is_told_and_may_be_deleted(blobs: Blobs) -> None:
+    digest = sha256_digest(SMALL)
+    with pytest.raises(NotFound):
+        await blobs.get(digest)
+    await blobs.delete(digest)
+    await blobs.put_bytes(SMALL)
+    await blobs.delete(digest)
+    assert await blobs.size(digest) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "sha256:..", "sha256:" + "A" * 64, "sha256:" + "0" * 63 + "/", "", "md5:" + "0" * 64]
+)
+async def test_a_name_that_is_no_digest_never_becomes_a_path(blobs: Blobs, name: str) -> None:
+    with pytest.raises(BadRequest):
+        await blobs.get(name)
+    with pytest.raises(BadRequest):
+        await blobs.put_new(name, pieces(SMALL))
+
+
+async def test_a_flipped_byte_is_found(tmp_path: Path) -> None:
+    blobs = open_blobs("", tmp_path)
+    digest = await blobs.put_bytes(SMALL)
+    path = tmp_path / blob_key(digest)
+    path.chmod(0o600)
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match=hashlib.sha256(SMALL).hexdigest()[:12]):
+        await blobs.get(digest)
+
+
+async def test_a_failed_large_put_leaves_no_file(tmp_path: Path) -> None:
+    blobs = open_blobs("", tmp_path)
+    with pytest.raises(BadRequest):
+        await blobs.put_new(sha256_digest(SMALL), pieces(LARGE))
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_an_unknown_store_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="gopher"):
+        open_blobs("gopher://x", tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="cannot hold blobs"):
+        open_blobs("", tmp_path / "file" / "blobs")
