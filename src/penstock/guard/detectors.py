@@ -1,0 +1,82 @@
+"""The built-in detectors: what each looks for, as RE2 patterns and the check that follows. `docs/reference/guard-rules.md` lists them."""
+
+import msgspec
+
+from penstock.core.snapshot import Rule
+from penstock.guard.validators import Validator, iban, luhn, phone, word
+
+
+class Detector(msgspec.Struct, frozen=True, kw_only=True):
+    """One pattern and its check; `looks_ahead`: the check reads the character after a match."""
+
+    pattern: str
+    validate: Validator | None = None
+    looks_ahead: bool = False
+
+
+_CARD = (
+    r"\b(?:[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,4}(?:[ -]?\d{1,3})?"  # 4-4-4-1 to 4-4-4-4-3
+    r"|3\d{3}[ -]?\d{6}[ -]?\d{4,5})\b"  # 4-6-4 and 4-6-5
+)
+_EMAIL = r"[\pL\pN._%+'-]{1,64}@[\pL\pN](?:[\pL\pN-]{0,61}[\pL\pN])?(?:\.[\pL\pN](?:[\pL\pN-]{0,61}[\pL\pN])?){0,6}\.\pL{2,24}"
+_PHONE = (
+    r"(?:\+|\b00)[1-9]\d{0,2}[ ./-]?(?:\(\d{1,5}\)[ ./-]?)?\d{1,5}(?:[ ./-]?\d{1,5}){1,5}",  # international
+    r"\(\d{2,5}\)[ ./-]?\d{2,5}(?:[ ./-]?\d{2,5}){1,3}",  # the area code in parentheses
+    r"\b0\d{1,4}[ ./-]\d{2,5}(?:[ ./-]?\d{2,5}){0,3}",  # a trunk prefix and at least one separator
+    r"\b[2-9]\d{2}[ .-]\d{3}[ .-]\d{4}",  # North America
+)
+_SECRET = (
+    r"\b(?:pk|sk|rk)-[A-Za-z0-9_-]{20,}",  # ours; OpenAI, Anthropic and others
+    r"\b(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
+    r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}\b",  # AWS key ids
+    r"\bgh[pousr]_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{30,}|\bglpat-[A-Za-z0-9_-]{20,}",
+    r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",  # Slack
+    r"\bAIza[A-Za-z0-9_-]{35}",  # Google
+    r"\bhf_[A-Za-z0-9]{30,}|\bnpm_[A-Za-z0-9]{36}|\bpypi-[A-Za-z0-9_-]{50,}",
+    r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}",  # JSON Web Tokens
+    r"-----BEGIN (?:[A-Z]{1,12} ){0,3}PRIVATE KEY-----[A-Za-z0-9+/=\s]*(?:-----END (?:[A-Z]{1,12} ){0,3}PRIVATE KEY-----)?",
+)
+
+_BUILT_IN: dict[str, tuple[Detector, ...]] = {
+    "payment_card": (Detector(pattern=_CARD, validate=luhn),),
+    "email": (Detector(pattern=_EMAIL),),
+    "phone": tuple(Detector(pattern=p, validate=phone, looks_ahead=True) for p in _PHONE),
+    "iban": (Detector(pattern=r"\b(?i:[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30})", validate=iban, looks_ahead=True),),
+    "secret": tuple(Detector(pattern=p) for p in _SECRET),
+}
+
+
+def detectors(rule: Rule) -> tuple[Detector, ...]:
+    """What `rule` looks for."""
+    if rule.detect == "words":
+        return tuple(
+            Detector(pattern="(?i)(?:" + "|".join(layer) + ")", validate=word, looks_ahead=True)
+            for layer in _layers(rule.words)
+        )
+    if rule.detect == "pattern":
+        return tuple(Detector(pattern=p) for p in rule.patterns)
+    return _BUILT_IN[rule.detect]
+
+
+def label(rule: Rule) -> str:
+    """What a masked match is replaced with: `[payment_card]`, or `[name of the rule]` for words and patterns."""
+    return f"[{rule.name if rule.detect in ('words', 'pattern') else rule.detect}]"
+
+
+def _layers(words: tuple[str, ...]) -> list[list[str]]:
+    """The words as patterns, spread so that none begins another of its layer: else the shorter would hide behind the longer."""
+    layers: list[list[str]] = []
+    before: list[str] = []
+    for text in sorted({" ".join(w.split()).lower() for w in words} - {""}):
+        while before and not text.startswith(before[-1]):
+            before.pop()
+        before.append(text)
+        while len(layers) < len(before):
+            layers.append([])
+        layers[len(before) - 1].append(_escaped(text))
+    return layers
+
+
+def _escaped(text: str) -> str:
+    """`text` as a pattern; a space stands for up to four white spaces."""
+    return "".join(r"\s{1,4}" if c == " " else c if c.isalnum() or ord(c) > 127 else f"\\x{{{ord(c):x}}}" for c in text)
