@@ -1,0 +1,226 @@
+"""What an experiment is, as its author registers it: the `spec` of `kind: Experiment`. Nothing of it can be edited after the start."""
+
+import math
+from typing import Any, Literal
+
+import msgspec
+
+from penstock.core.errors import BadRequest, PenstockError
+from penstock.core.references import check_name, parse_reference
+from penstock.core.snapshot import Unit
+from penstock.experiments.metrics import GUARDRAILS, Metric, metric
+from penstock.experiments.sample_size import Plan, plan_units
+
+Strategy = Literal["ab", "bandit", "shadow", "canary", "interleaved"]
+BUILT: tuple[Strategy, ...] = ("ab", "canary")
+
+# What a person may do in which state, and where it leads.
+TRANSITIONS: dict[str, dict[str, str]] = {
+    "draft": {"start": "running", "archive": "archived"},
+    "running": {"pause": "paused", "stop": "decided"},
+    "paused": {"start": "running", "stop": "decided"},
+    "decided": {"archive": "archived"},
+    "archived": {},
+}
+
+
+class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One arm: a pool or a build, and what it varies."""
+
+    name: str
+    pool: str | None = None
+    build: str | None = None  # NAME:LABEL or NAME@ALIAS
+    params: dict[str, Any] = {}
+    system: str | None = None
+    policy: str | None = None
+    weight: float = 1.0
+
+
+class Primary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The metric that decides, and the smallest difference worth seeing, in its unit."""
+
+    metric: str
+    minimum_effect: float
+
+
+class GuardrailSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What must not get worse. `margin` 0.1 accepts 10 % more bad events."""
+
+    metric: str
+    margin: float = 0.0
+
+
+class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """When it may end. Units of time are seconds, of size units an arm."""
+
+    alpha: float = 0.05
+    guardrail_alpha: float = 0.01
+    power: float = 0.8
+    baseline: float | None = None  # the control's value of a share, as far as known
+    deviation: float | None = None  # standard deviation of one unit's value, for metrics that are no share
+    units: int | None = None  # planned units an arm; None: worked out from the above
+    steps: tuple[float, ...] = ()  # of a canary: the treatment's share, rising
+    step_s: float = 60.0  # how long a step lasts at least
+    step_units: int = 100  # how many units of the treatment a step sees at least
+    lapse_s: float = 30.0  # after how long without its evaluator a canary falls back to the control
+
+
+class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The spec of an experiment. `control` names the incumbent arm; empty: the arm called control, else the first."""
+
+    strategy: Strategy
+    route: str
+    arms: tuple[ArmSpec, ...]
+    primary: Primary
+    unit: Unit = "user"
+    hypothesis: str = ""
+    control: str = ""
+    guardrails: tuple[GuardrailSpec, ...] = ()
+    plan: PlanSpec = PlanSpec()
+    seed: str = ""  # of the hash; empty: the experiment's name
+    hash_version: Literal[1, 2] = 2
+
+    @property
+    def incumbent(self) -> str:
+        """The arm that all others are compared with."""
+        if self.control:
+            return self.control
+        names = [arm.name for arm in self.arms]
+        return "control" if "control" in names else names[0]
+
+    @property
+    def treatments(self) -> tuple[str, ...]:
+        """The other arms."""
+        return tuple(arm.name for arm in self.arms if arm.name != self.incumbent)
+
+    @property
+    def primary_metric(self) -> Metric:
+        """What decides."""
+        return metric(self.primary.metric, "primary.metric")
+
+    def planned(self) -> Plan:
+        """Units an arm, for one look and for watching."""
+        if self.plan.units is not None:
+            return Plan(self.plan.units, self.plan.units)
+        return plan_units(
+            proportion=self.primary_metric.type == "proportion",
+            baseline=self.plan.baseline,
+            deviation=self.plan.deviation,
+            effect=self.primary.minimum_effect,
+            alpha=self.plan.alpha,
+            power=self.plan.power,
+        )
+
+    def shares(self) -> dict[str, float]:
+        """The share of each arm at the start."""
+        if self.strategy == "canary":
+            first = self.plan.steps[0]
+            return {arm.name: 1 - first if arm.name == self.incumbent else first for arm in self.arms}
+        total = sum(arm.weight for arm in self.arms)
+        return {arm.name: arm.weight / total for arm in self.arms}
+
+
+def parse_design(spec: object) -> Design:
+    """The design in `spec` (the decoded YAML or JSON), whole and consistent.
+
+    Raises:
+        BadRequest: the first thing that is wrong, with its path in `param`.
+    """
+    try:
+        design = msgspec.convert(spec, Design)
+    except msgspec.ValidationError as error:
+        said, _, path = str(error).partition(" - at `$")
+        where = path.rstrip("`").lstrip(".")
+        raise BadRequest(
+            f"The experiment's spec{': ' + where if where else ''}: {said}.", param=where or "spec"
+        ) from None
+    _check_arms(design)
+    _check_plan(design)
+    return design
+
+
+def _refuse(sentence: str, param: str) -> PenstockError:
+    return BadRequest(sentence, param=param)
+
+
+def _check_arms(design: Design) -> None:
+    if design.strategy not in BUILT:
+        raise _refuse(f"The strategy {design.strategy!r} is not built yet: use {' or '.join(BUILT)}.", "strategy")
+    check_name(design.route, "route")
+    names = [arm.name for arm in design.arms]
+    if len(names) < 2:
+        raise _refuse("An experiment compares at least two arms.", "arms")
+    for index, arm in enumerate(design.arms):
+        path = f"arms[{index}]"
+        check_name(arm.name, f"{path}.name")
+        if names.count(arm.name) > 1:
+            raise _refuse(f"Two arms are called {arm.name!r}.", f"{path}.name")
+        if (arm.pool is None) == (arm.build is None):
+            raise _refuse(f"The arm {arm.name!r} needs either a pool or a build.", path)
+        if arm.build is not None:
+            try:
+                parse_reference(arm.build)
+            except BadRequest as error:
+                raise _refuse(error.message, f"{path}.build") from None
+        if not math.isfinite(arm.weight) or arm.weight < 0:
+            raise _refuse(
+                f"The weight of the arm {arm.name!r} is {arm.weight}: it must not be negative.", f"{path}.weight"
+            )
+        for field in ("model", "messages", "prompt", "stream", "user", "n"):
+            if field in arm.params:
+                raise _refuse(f"An arm cannot vary {field!r} of a request.", f"{path}.params.{field}")
+    if sum(arm.weight for arm in design.arms) <= 0:
+        raise _refuse("All weights are 0: no arm would get a request.", "arms")
+    if design.control and design.control not in names:
+        raise _refuse(f"The control {design.control!r} is none of the arms.", "control")
+
+
+def _check_plan(design: Design) -> None:
+    plan = design.plan
+    effect = design.primary.minimum_effect
+    _ = design.primary_metric
+    if not 0 < effect < math.inf:
+        raise _refuse(
+            f"minimum_effect is {effect}: say the smallest difference worth seeing, above 0.", "primary.minimum_effect"
+        )
+    for name in ("alpha", "guardrail_alpha", "power"):
+        value: float = getattr(plan, name)
+        if not 0 < value < 1:
+            raise _refuse(f"{name} is {value}: it must be between 0 and 1.", f"plan.{name}")
+    if plan.units is not None and plan.units < 2:
+        raise _refuse(f"units is {plan.units}: an arm needs at least 2.", "plan.units")
+    for name, least in (("step_s", 0.0), ("lapse_s", 1.0), ("step_units", 1)):
+        value = getattr(plan, name)
+        if not least <= value < math.inf:
+            raise _refuse(f"{name} is {value}: it must be at least {least:g}.", f"plan.{name}")
+    _check_steps(design)
+    _check_guardrails(design)
+    design.planned()  # refuses what has no sample size
+
+
+def _check_steps(design: Design) -> None:
+    steps = design.plan.steps
+    if design.strategy != "canary":
+        if steps:
+            raise _refuse("Only a canary has steps.", "plan.steps")
+        return
+    if len(design.arms) != 2:
+        raise _refuse("A canary has two arms: the control and the treatment.", "arms")
+    if not steps or any(not 0 < step <= 1 for step in steps) or list(steps) != sorted(set(steps)):
+        raise _refuse("A canary needs steps: rising shares of the treatment, such as [0.1, 0.5, 1.0].", "plan.steps")
+    if steps[0] == 1:
+        raise _refuse("A canary's first step must leave some traffic to the control.", "plan.steps")
+
+
+def _check_guardrails(design: Design) -> None:
+    seen: set[str] = set()
+    for index, guardrail in enumerate(design.guardrails):
+        path = f"guardrails[{index}].metric"
+        metric(guardrail.metric, path)
+        if guardrail.metric not in GUARDRAILS:
+            raise _refuse(f"{guardrail.metric!r} cannot be a guardrail: use one of {', '.join(GUARDRAILS)}.", path)
+        if guardrail.metric in seen:
+            raise _refuse(f"There are two guardrails on {guardrail.metric!r}.", path)
+        if not 0 <= guardrail.margin <= 10:
+            raise _refuse(f"The margin is {guardrail.margin}: use 0 to 10.", f"guardrails[{index}].margin")
+        seen.add(guardrail.metric)

@@ -1,0 +1,128 @@
+"""Guardrails: evidence that a treatment does harm, updated with every completed request and valid at every one of them.
+
+Of all bad events (an error, an answer slower than the control's 95th percentile, a report ...) that happen in the control or in one
+treatment, a harmless treatment has no more than its share of the traffic. So each bad event is a coin whose chance of "treatment" is at
+most that share, whatever the rate of bad events does over the day: control and treatment are compared at the same moment. The evidence
+is a mixture of likelihood ratios over how many times worse the treatment might be; by Ville's inequality its chance of ever passing
+1 / alpha is at most alpha for a harmless treatment (Ramdas, Grünwald, Vovk and Shafer 2023, "Game-theoretic statistics and safe
+anytime-valid inference", Statistical Science 38, section 3; the conditioning is that of Fisher's exact test).
+
+Two bad events of one unit count at most, so that a single broken client cannot undo a release.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from penstock.core.exchange import Exchange
+from penstock.experiments.metrics import FAILURES, latency_ns
+
+WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # how many times more bad events, mixed with equal weights
+PER_UNIT = 2
+FIRST_THRESHOLD = 64  # control requests before there is a threshold; renewed at every doubling
+SLOW = {
+    "latency": "latency_p95",
+    "latency_p95": "latency_p95",
+    "time_to_first_token": "time_to_first_token_p95",
+    "time_to_first_token_p95": "time_to_first_token_p95",
+}  # guardrails on times, and the histogram of the control that gives their threshold
+
+
+class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one guardrail has seen. `bad` counts bad events by epoch and arm; `evidence` is the highest log e-value by treatment."""
+
+    metric: str
+    threshold: int = 0  # nanoseconds; 0: none yet
+    bad: dict[str, dict[str, int]] = {}
+    evidence: dict[str, float] = {}
+    tripped: str = ""  # the treatment that tripped it
+    tripped_at: int = 0  # ingest sequence of the record that did
+
+
+def log_evidence(strata: Iterable[tuple[int, int, float, float]], margin: float = 0.0) -> float:
+    """The logarithm of the e-value against "the treatment's rate of bad events is at most (1 + margin) times the control's".
+
+    Args:
+        strata: by epoch: bad events in the treatment, in the control, the treatment's share of traffic, the control's.
+        margin: how much more is accepted.
+    """
+    terms = [0.0] * len(WORSE)
+    for treatment, control, treatment_share, control_share in strata:
+        if treatment_share <= 0 or control_share <= 0:
+            continue  # nobody to compare with
+        odds = treatment_share / control_share * (1 + margin)
+        null = odds / (1 + odds)
+        for index, worse in enumerate(WORSE):
+            there = odds * worse / (1 + odds * worse)
+            terms[index] += treatment * math.log(there / null) + control * math.log((1 - there) / (1 - null))
+    highest = max(terms)
+    return highest + math.log(sum(math.exp(term - highest) for term in terms) / len(terms))
+
+
+def with_bad_event(
+    guardrail: Guardrail,
+    *,
+    epoch: int,
+    arm: str,
+    control: str,
+    shares: Mapping[int, Mapping[str, float]],
+    margin: float,
+    limit: float,
+    sequence: int,
+) -> Guardrail:
+    """The guardrail after one more bad event.
+
+    Args:
+        guardrail: before it.
+        epoch: of the request.
+        arm: of the request.
+        control: the arm to compare with.
+        shares: by epoch and arm.
+        margin: of `log_evidence`.
+        limit: the log e-value that trips it.
+        sequence: of the record, for the account of what tripped it.
+    """
+    bad = {number: dict(arms) for number, arms in guardrail.bad.items()}
+    here = bad.setdefault(str(epoch), {})
+    here[arm] = here.get(arm, 0) + 1
+    evidence = dict(guardrail.evidence)
+    tripped, tripped_at = guardrail.tripped, guardrail.tripped_at
+    treatments = [arm] if arm != control else [name for name in shares.get(epoch, {}) if name != control]
+    for treatment in treatments:
+        now = log_evidence(
+            (
+                (
+                    counts.get(treatment, 0),
+                    counts.get(control, 0),
+                    shares.get(int(number), {}).get(treatment, 0.0),
+                    shares.get(int(number), {}).get(control, 0.0),
+                )
+                for number, counts in bad.items()
+            ),
+            margin,
+        )
+        evidence[treatment] = max(now, evidence.get(treatment, now))
+        if now >= limit and not tripped:
+            tripped, tripped_at = treatment, sequence
+    return msgspec.structs.replace(guardrail, bad=bad, evidence=evidence, tripped=tripped, tripped_at=tripped_at)
+
+
+def is_bad(metric: str, exchange: Exchange, threshold: int) -> bool:
+    """Whether a finished exchange is a bad event for the guardrail on `metric`; `threshold` in nanoseconds, 0: none yet."""
+    if metric == "error_rate":
+        return exchange.outcome in FAILURES
+    if metric == "refusal":
+        return exchange.outcome == "refused" or exchange.finish == "content_filter"
+    if metric not in SLOW or not threshold or exchange.outcome == "refused" or exchange.cache == "hit":
+        return False
+    if SLOW[metric] == "latency_p95":
+        return exchange.outcome in FAILURES or latency_ns(exchange) > threshold
+    return exchange.stream and (exchange.outcome in FAILURES or exchange.phases.first_token > threshold)
+
+
+def is_bad_word(metric: str, numerator: int) -> bool:
+    """Whether what was told of a request is a bad event: no success, a rating below 0, a report."""
+    if metric == "success":
+        return numerator == 0
+    return numerator < 0 if metric == "rating" else metric == "reports"

@@ -1,0 +1,256 @@
+"""The built-in metrics: what each is, in words, and how it is read from exchanges and observations.
+
+A metric's value is the sum of whole-numbered numerators over the sum of denominators, times its scale; a quantile's is read from a
+histogram of nanoseconds. What cannot be: NaN, infinite or absurdly large numbers are left out and counted; negative times and token
+counts are taken for 0.
+"""
+
+import math
+from typing import Literal
+
+import msgspec
+
+from penstock.core.errors import BadRequest
+from penstock.core.exchange import Exchange, Observation
+from penstock.experiments.statistics import FAILED, bucket_of
+
+LARGEST = 1e6  # ratings and values beyond it are no measurements
+_MICRO = 1_000_000
+
+FAILURES = frozenset({"error", "truncated", "crashed"})
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric. `scale` turns numerator over denominator into `unit`; `quantile` is set for quantiles alone."""
+
+    name: str
+    type: Literal["mean", "proportion", "ratio", "quantile"]
+    direction: Literal["up", "down"]  # which way is better
+    unit: str
+    family: Literal["performance", "quality", "business", "safety"]
+    definition: str
+    scale: float = 1.0
+    quantile: float | None = None
+
+
+METRICS: dict[str, Metric] = {
+    one.name: one
+    for one in (
+        Metric(
+            name="success",
+            type="proportion",
+            direction="up",
+            unit="share",
+            family="quality",
+            definition="Of the requests with feedback that says whether the task succeeded, the share that did. "
+            "The first such feedback on a request counts.",
+        ),
+        Metric(
+            name="rating",
+            type="mean",
+            direction="up",
+            unit="points",
+            family="quality",
+            definition="The mean rating of the requests that were rated. The first rating of a request counts.",
+            scale=1 / _MICRO,
+        ),
+        Metric(
+            name="conversion",
+            type="proportion",
+            direction="up",
+            unit="share",
+            family="business",
+            definition="Of all units in the experiment, the share with at least one `conversion` event after their first request.",
+        ),
+        Metric(
+            name="error_rate",
+            type="proportion",
+            direction="down",
+            unit="share",
+            family="performance",
+            definition="Of all requests that were not refused, the share that ended in an error, broke off or crashed; "
+            "timeouts are errors.",
+        ),
+        Metric(
+            name="refusal",
+            type="proportion",
+            direction="down",
+            unit="share",
+            family="safety",
+            definition="Of all requests, the share that was refused or stopped by a content rule.",
+        ),
+        Metric(
+            name="latency",
+            type="mean",
+            direction="down",
+            unit="s",
+            family="performance",
+            definition="The mean time from a request's first byte to its answer's last, over answers that came to their end "
+            "and not from the cache.",
+            scale=1e-9,
+        ),
+        Metric(
+            name="latency_p95",
+            type="quantile",
+            direction="down",
+            unit="s",
+            family="performance",
+            definition="The time from a request's first byte to its answer's last that 95 % of requests stay under; "
+            "failures count as slower than any, answers from the cache are left out.",
+            scale=1e-9,
+            quantile=0.95,
+        ),
+        Metric(
+            name="time_to_first_token",
+            type="mean",
+            direction="down",
+            unit="s",
+            family="performance",
+            definition="The mean time from a request's first byte to the first of its streamed answer, not from the cache.",
+            scale=1e-9,
+        ),
+        Metric(
+            name="time_to_first_token_p95",
+            type="quantile",
+            direction="down",
+            unit="s",
+            family="performance",
+            definition="The time to the first byte of the answer that 95 % of streams stay under; streams that failed count as "
+            "slower than any.",
+            scale=1e-9,
+            quantile=0.95,
+        ),
+        Metric(
+            name="tokens_per_second",
+            type="ratio",
+            direction="up",
+            unit="tokens/s",
+            family="performance",
+            definition="Tokens of all answers over the sum of the times from a replica's getting a request to its last byte.",
+            scale=1e9,
+        ),
+        Metric(
+            name="completion_tokens",
+            type="mean",
+            direction="down",
+            unit="tokens",
+            family="performance",
+            definition="The mean number of tokens in an answer that came to its end.",
+        ),
+        Metric(
+            name="cost",
+            type="mean",
+            direction="down",
+            unit="USD",
+            family="business",
+            definition="The mean cost of a request, failed ones included.",
+            scale=1e-9,
+        ),
+        Metric(
+            name="reports",
+            type="proportion",
+            direction="down",
+            unit="share",
+            family="safety",
+            definition="Of all requests, the share that somebody reported.",
+        ),
+    )
+}
+
+GUARDRAILS = (
+    "error_rate",
+    "latency",
+    "latency_p95",
+    "time_to_first_token",
+    "time_to_first_token_p95",
+    "refusal",
+    "success",
+    "rating",
+    "reports",
+)
+
+
+def metric(name: str, param: str) -> Metric:
+    """The metric called `name`.
+
+    Raises:
+        BadRequest: if there is none; `param` is where it stood.
+    """
+    found = METRICS.get(name)
+    if found is None:
+        raise BadRequest(f"{name!r} is no metric: use one of {', '.join(METRICS)}.", param=param)
+    return found
+
+
+def latency_ns(exchange: Exchange) -> int:
+    """From the request's first byte to the last of the answer, or to the end of the attempt."""
+    phases = exchange.phases
+    return max(0, phases.last_token or phases.done)
+
+
+def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
+    """What an exchange adds: (metric, numerator, denominator)."""
+    found: list[tuple[str, int, int]] = [("cost", max(0, exchange.cost_nanousd), 1), ("reports", 0, 1)]
+    refused = exchange.outcome == "refused"
+    found.append(("refusal", int(refused or exchange.finish == "content_filter"), 1))
+    if refused:
+        return found
+    found.append(("error_rate", int(exchange.outcome in FAILURES), 1))
+    if exchange.outcome != "ok":
+        return found
+    tokens = max(0, exchange.usage.completion)
+    found.append(("completion_tokens", tokens, 1))
+    if exchange.cache == "hit":
+        return found
+    found.append(("latency", latency_ns(exchange), 1))
+    phases = exchange.phases
+    if exchange.stream and phases.first_token > 0:
+        found.append(("time_to_first_token", phases.first_token, 1))
+    if tokens and phases.last_token > phases.dispatched > 0:
+        found.append(("tokens_per_second", tokens, phases.last_token - phases.dispatched))
+    return found
+
+
+def timings(exchange: Exchange) -> list[tuple[str, int]]:
+    """What an exchange adds to histograms: (metric, bucket)."""
+    if exchange.outcome == "refused" or exchange.cache == "hit":
+        return []
+    failed = exchange.outcome in FAILURES
+    found = [("latency_p95", FAILED if failed else bucket_of(latency_ns(exchange)))]
+    if exchange.stream:
+        first = exchange.phases.first_token
+        if failed:
+            found.append(("time_to_first_token_p95", FAILED))
+        elif first > 0:
+            found.append(("time_to_first_token_p95", bucket_of(first)))
+    return found
+
+
+def _number(value: float | None) -> int | None:
+    if value is None or not math.isfinite(value) or abs(value) > LARGEST:
+        return None
+    return round(value * _MICRO)
+
+
+def told(observation: Observation) -> list[tuple[str, int]]:
+    """What an observation says of its request: (metric, numerator); nothing for what measures nothing."""
+    found: list[tuple[str, int]] = []
+    if observation.kind == "feedback":
+        if observation.success is not None:
+            found.append(("success", int(observation.success)))
+        rating = _number(observation.rating)
+        if rating is not None:
+            found.append(("rating", rating))
+    elif observation.kind == "report":
+        found.append(("reports", 1))
+    elif observation.kind == "event" and observation.name == "conversion":
+        found.append(("conversion", 1))
+    return found
+
+
+def is_number_refused(observation: Observation) -> bool:
+    """Whether the observation carries a number that is none: NaN, infinite, or beyond a million."""
+    return any(
+        value is not None and (not math.isfinite(value) or abs(value) > LARGEST)
+        for value in (observation.rating, observation.value)
+    )
