@@ -1,0 +1,10 @@
+"""Flags that several commands take."""
+
+import click
+
+PORT = click.IntRange(1, 65535)
+
+data_flag = click.option(
+    "--data", metavar="DIR", help="The data folder [default: ./penstock-data].", type=click.Path(file_okay=True)
+)
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print one JSON document for programs.")

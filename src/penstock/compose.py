@@ -1,0 +1,221 @@
+"""The only place where parts are wired together: one function a process. Commands call these and nothing else.
+
+Imports stand inside the functions, so that a process loads what it runs and no more.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from penstock.core.errors import BadRequest
+from penstock.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from penstock.supervisor.folder import DataFolder
+    from penstock.supervisor.house import House
+    from penstock.supervisor.launcher import Progress
+
+_LOCK_PATIENCE_S = 5.0
+
+
+def program() -> tuple[str, ...]:
+    """The command line of `penstock` itself, whatever the working folder holds."""
+    return (sys.executable, "-P", "-m", "penstock.cli")
+
+
+def read_settings(flags: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings from `penstock.toml` (or the file that PENSTOCK_CONFIG names), the environment and `flags`.
+
+    Raises:
+        BadRequest: if the file is not there or a setting is wrong; the message names it.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get("PENSTOCK_CONFIG")
+    file = Path(named or "penstock.toml")
+    if named and not file.is_file():
+        raise BadRequest(f"The settings file {named} is not there; PENSTOCK_CONFIG names it.", param="PENSTOCK_CONFIG")
+    return load_settings(environ, file if file.is_file() else None, flags)
+
+
+def log_to_stdout(level: int = logging.INFO) -> None:
+    """Plain lines on stdout: time, level, logger, text."""
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(
+        level=level,
+        stream=sys.stdout,
+        format="%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s",
+        datefmt="%Y-%m-%dT%H:%M:%S",
+        force=True,
+    )
+    for noisy in ("httpx", "httpcore", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+# -- the whole of it on one machine ----------------------------------------------------------------------------------
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What `penstock up` tells when everything answers."""
+
+    gateway: str
+    console: str
+    data: str
+    admin_key_file: str
+    demo_key_file: str  # "" if there is no demo tenant
+    pid: int
+    seconds: float
+
+
+def resolved_for_up(settings: Settings) -> Settings:
+    """`settings` with what follows from running everything on one machine."""
+    from penstock.supervisor.house import reachable
+
+    control_url = f"http://{reachable(settings.control.host)}:{settings.control.port}"
+    return msgspec.structs.replace(
+        settings,
+        data=str(Path(settings.data).absolute()),
+        gateway=msgspec.structs.replace(settings.gateway, control_url=control_url),
+        ship=msgspec.structs.replace(settings.ship, control_url=control_url),
+    )
+
+
+def run_up(settings: Settings, *, resume: bool, progress: "Progress", announce: Callable[[Welcome], None]) -> int:
+    """`penstock up`: runs everything until told to stop; the exit status.
+
+    Args:
+        resume: take over from a launcher that was killed: nothing is checked or said.
+        announce: called once, when gateway and control are ready.
+
+    Raises:
+        PenstockError: if the folder or a port cannot be had, or a process does not start.
+    """
+    from penstock.supervisor.folder import DataFolder
+
+    settings = resolved_for_up(settings)
+    folder = DataFolder(Path(settings.data))
+    first = not folder.database.exists()
+    folder.prepare()
+    with folder.lock(folder.lock_file, _LOCK_PATIENCE_S if resume else 0.0):
+        if not resume:
+            _check_before_start(settings, folder)
+        return asyncio.run(_up(settings, folder, resume=resume, first=first, progress=progress, announce=announce))
+
+
+def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
+    from penstock.supervisor.ports import check_port
+    from penstock.supervisor.records import Records
+
+    records = Records(folder.run)
+    living = {r.spec.kind for r in records.all() if r.pid and (handle := records.handle(r)) and not handle.close()}
+    if "control" not in living:
+        folder.check_files()
+        check_port(settings.control.host, settings.control.port, flag="--control-port")
+    if "gateway" not in living:
+        check_port(settings.gateway.host, settings.gateway.port, flag="--gateway-port")
+    if "ship" not in living:
+        check_port(settings.ship.host, settings.ship.port, flag="--ship-port")
+
+
+def _house(settings: Settings, environment: Mapping[str, str]) -> "House":
+    from penstock.supervisor.house import House, settings_environment
+    from penstock.supervisor.values import fingerprint
+
+    return House(
+        program=program(),
+        data=Path(settings.data).absolute(),
+        settings=settings,
+        environment=fingerprint(settings_environment(settings)),
+    )
+
+
+async def _up(
+    settings: Settings,
+    folder: "DataFolder",
+    *,
+    resume: bool,
+    first: bool,
+    progress: "Progress",
+    announce: Callable[[Welcome], None],
+) -> int:
+    from penstock.core.errors import PenstockError
+    from penstock.supervisor.house import child_environment, reachable
+    from penstock.supervisor.launcher import Endpoints, Launcher
+
+    begun = time.monotonic()
+    launcher = Launcher(
+        folder,
+        supervisor=(*program(), "supervise", "--data", settings.data),
+        itself=(*program(), "up", "--data", settings.data, "--resume"),
+        environment=child_environment(os.environ, settings),
+        progress=progress,
+        drain_bound_s=settings.gateway.drain_s + settings.engine.drain_s + 45.0,
+    )
+    launcher.start()
+    if not resume:
+        endpoints = Endpoints(
+            gateway=f"http://{reachable(settings.gateway.host)}:{settings.gateway.port}",
+            control=f"http://{reachable(settings.control.host)}:{settings.control.port}",
+        )
+        try:
+            if await launcher.ready(endpoints, first=first):
+                announce(
+                    Welcome(
+                        gateway=endpoints.gateway,
+                        console=endpoints.control,
+                        data=settings.data,
+                        admin_key_file=str(folder.admin_key),
+                        demo_key_file=str(folder.demo_key) if folder.demo_key.exists() else "",
+                        pid=os.getpid(),
+                        seconds=round(time.monotonic() - begun, 1),
+                    )
+                )
+        except PenstockError:
+            launcher.stop()
+            await launcher.over()
+            raise
+    return await launcher.over()
+
+
+def run_supervisor(settings: Settings) -> None:
+    """`penstock supervise`, which `up` starts: keeps the processes of one data folder running until SIGTERM.
+
+    Raises:
+        Conflict: if the folder has a supervisor.
+    """
+    from penstock.supervisor.folder import DataFolder
+
+    settings = resolved_for_up(settings)
+    folder = DataFolder(Path(settings.data))
+    folder.prepare()
+    with folder.lock(folder.supervisor_lock_file, _LOCK_PATIENCE_S):
+        asyncio.run(_supervise(settings, folder))
+
+
+async def _supervise(settings: Settings, folder: "DataFolder") -> None:
+    from penstock.net.server import Server
+    from penstock.store.ledger import LedgerServer
+    from penstock.supervisor.api import SupervisorApi
+    from penstock.supervisor.house import child_environment
+    from penstock.supervisor.keeper import Keeper
+    from penstock.supervisor.logs import Logs
+    from penstock.supervisor.records import Records
+    from penstock.supervisor.supervisor import Supervisor
+
+    environment = child_environment(os.environ, settings)
+    records, logs = Records(folder.run), Logs(folder.logs)
+    keeper = Keeper(records, logs, environment)
+    ledger = LedgerServer(folder.ledger_socket, folder.ledger_file)
+    supervisor = Supervisor(
+        _house(settings, environment), records=records, logs=logs, keeper=keeper, services=(ledger,)
+    )
+    server = Server(SupervisorApi(supervisor))
+    await server.start(unix=folder.supervisor_socket)
+    await supervisor.run()
+    await server.drain(1.0)

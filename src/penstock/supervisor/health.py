@@ -1,0 +1,34 @@
+"""Asks a process over HTTP whether it lives: one plain GET, no client library."""
+
+import asyncio
+from urllib.parse import urlsplit
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+
+async def status_of(url: str, timeout_s: float = 2.0) -> int:
+    """The status that GET `url` is answered with; 0 if there is no answer within `timeout_s` seconds."""
+    parts = urlsplit(url)
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+            writer.write(
+                f"GET {parts.path or '/'} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n\r\n".encode()
+            )
+            line = await reader.readline()
+            return int(line.split()[1])
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+async def wait_healthy(url: str) -> None:
+    """Returns as soon as `/healthz` of the process at `url` answers 200; cancel it to give up."""
+    pause = _FIRST_PAUSE_S
+    while await status_of(f"{url}/healthz") != 200:
+        await asyncio.sleep(pause)
+        pause = min(_LONGEST_PAUSE_S, pause * 1.5)

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+from penstock.core.settings import ControlSettings, GatewaySettings, Settings, load_settings
+from penstock.runtime.port import ReplicaSpec
+from penstock.supervisor.house import House, child_environment, settings_environment
+
+
+def house(settings: Settings) -> House:
+    return House(program=("/bin/penstock",), data=Path("/data"), settings=settings, environment="")
+
+
+def test_settings_travel_whole_to_children() -> None:
+    settings = Settings(
+        data="/data",
+        empty=True,
+        gateway=GatewaySettings(port=9000, workers=3, drain_s=2.5),
+        control=ControlSettings(database="postgresql+asyncpg://u:p@h/d"),
+    )
+    assert load_settings(settings_environment(settings)) == settings
+    assert settings_environment(Settings()) == {}
+
+
+def test_children_see_the_resolved_settings_alone() -> None:
+    found = child_environment({"PATH": "/bin", "PENSTOCK_GATEWAY_PORT": "1"}, Settings(data="/data"))
+    assert found == {"PATH": "/bin", "PENSTOCK_DATA": "/data"}
+
+
+def test_every_worker_has_its_own_name_and_the_same_port() -> None:
+    gateways = house(Settings(gateway=GatewaySettings(port=9000, workers=2))).gateways()
+    assert [spec.name for spec in gateways] == ["gateway-0", "gateway-1"]
+    assert {spec.port for spec in gateways} == {9000}
+    assert gateways[1].argv == (
+        "/bin/penstock", "gateway", "--gateway-port", "9000", "--worker", "1", "--data", "/data",
+    )  # fmt: skip
+
+
+def test_an_engine_is_told_what_to_load_and_where_to_listen() -> None:
+    spec = house(Settings()).engine(ReplicaSpec(id="bot-0", directory="/m", model="bot:v1"), 8090)
+    assert spec.argv == (
+        "/bin/penstock", "engine", "/m", "--port", "8090", "--model", "bot:v1", "--data", "/data",
+    )  # fmt: skip
+    assert spec.url == "http://127.0.0.1:8090"
