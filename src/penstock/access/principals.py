@@ -1,54 +1,94 @@
-"""Who calls, and what each role may do at the control plane (the data plane asks `models` of the key)."""
+"""Who calls, what the roles allow, and which routes a key may call."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
-# Each permission and what it opens. `docs/reference/api.md` lists the roles that hold it.
-PERMISSIONS: dict[str, str] = {
-    "models.read": "see models, versions, cards and files",
-    "models.write": "push versions",
-    "deployments.read": "see what is deployed where, and its history",
-    "deployments.write": "promote and roll back",
-    "resources.read": "see pools, routes, policies, environments and tenants",
-    "resources.write": "change pools and routes",
-    "experiments.read": "see experiments and their results",
-    "experiments.write": "create experiments",
-    "experiments.run": "start, pause and stop experiments",
-    "status.read": "see gateways, replicas and figures",
-    "tenants.write": "change tenants, policies and environments",
-    "keys.read": "see keys (never their text)",
-    "keys.write": "create and revoke keys, name principals",
-    "audit.read": "read the audit trail",
-}
+from penstock.core.snapshot import KeyEntry, TenantEntry
 
-_READ = frozenset({"models.read", "deployments.read", "resources.read", "experiments.read", "status.read"})
+Role = Literal["admin", "operator", "developer", "analyst", "auditor"]
+Permission = Literal[
+    "models:read",  # versions, cards, history
+    "models:write",  # push, edit cards
+    "deployments:read",
+    "deployments:write",  # promote, roll back, pools, routes
+    "experiments:read",
+    "experiments:write",
+    "tenants:read",
+    "tenants:write",  # tenants, their limits and policies
+    "keys:write",  # create and revoke
+    "usage:read",  # usage, cost, statistics
+    "audit:read",  # exchanges and the trail of changes
+    "inference",  # call models at the gateway
+]
 
-ROLES: dict[str, frozenset[str]] = {
-    "admin": frozenset(PERMISSIONS),
-    "operator": _READ
-    | {"models.write", "deployments.write", "resources.write", "experiments.write", "experiments.run", "keys.read"},
-    "developer": _READ | {"models.write", "experiments.write"},
-    "analyst": _READ,
-    "auditor": _READ | {"keys.read", "audit.read"},
+ROLES: dict[str, frozenset[Permission]] = {
+    "admin": frozenset(
+        (
+            "models:read",
+            "models:write",
+            "deployments:read",
+            "deployments:write",
+            "experiments:read",
+            "experiments:write",
+            "tenants:read",
+            "tenants:write",
+            "keys:write",
+            "usage:read",
+            "audit:read",
+            "inference",
+        )
+    ),
+    "operator": frozenset(
+        (
+            "models:read",
+            "models:write",
+            "deployments:read",
+            "deployments:write",
+            "experiments:read",
+            "experiments:write",
+            "tenants:read",
+            "usage:read",
+            "inference",
+        )
+    ),
+    "developer": frozenset(
+        ("models:read", "models:write", "deployments:read", "experiments:read", "usage:read", "inference")
+    ),
+    "analyst": frozenset(("models:read", "deployments:read", "experiments:read", "experiments:write", "usage:read")),
+    "auditor": frozenset(
+        ("models:read", "deployments:read", "experiments:read", "tenants:read", "usage:read", "audit:read")
+    ),
 }
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls. `tenant` is none for people who run the whole house."""
+    """Who a request comes from, once its key has been found."""
 
-    name: str
-    key: str = ""  # id of the key that was shown
+    key: str  # id
+    tenant: str
+    name: str = ""
     roles: tuple[str, ...] = ()
-    tenant: str | None = None
+
+    def may(self, permission: Permission) -> bool:
+        """Whether one of its roles gives `permission`."""
+        return allows(self.roles, permission)
 
 
-def allows(roles: Iterable[str], permission: str) -> bool:
-    """Whether one of `roles` holds `permission`; an unknown role holds none.
+def allows(roles: Iterable[str], permission: Permission) -> bool:
+    """Whether one of `roles` gives `permission`. A role that is not known gives nothing."""
+    return any(permission in ROLES.get(role, ()) for role in roles)
 
-    Raises:
-        KeyError: if there is no such permission.
+
+def may_call(key: KeyEntry, tenant: TenantEntry, route: str) -> bool:
+    """Whether `key` may call `route`: both its own list of models and its tenant's must have it; no list has all.
+
+    It is asked about the route that is dispatched to. A key with roles needs one that gives `inference`; a key without roles is an
+    application's own, which may do nothing else.
     """
-    if permission not in PERMISSIONS:
-        raise KeyError(permission)
-    return any(permission in ROLES.get(role, frozenset()) for role in roles)
+    if key.models is not None and route not in key.models:
+        return False
+    if tenant.models is not None and route not in tenant.models:
+        return False
+    return not key.roles or allows(key.roles, "inference")

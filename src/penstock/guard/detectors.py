@@ -18,7 +18,8 @@ _CARD = (
     r"\b(?:[2-6]\d{3}[ -]?\d{4}[ -]?\d{4}[ -]?\d{1,4}(?:[ -]?\d{1,3})?"  # 4-4-4-1 to 4-4-4-4-3
     r"|3\d{3}[ -]?\d{6}[ -]?\d{4,5})\b"  # 4-6-4 and 4-6-5
 )
-_EMAIL = r"[\pL\pN._%+'-]{1,64}@[\pL\pN](?:[\pL\pN-]{0,61}[\pL\pN])?(?:\.[\pL\pN](?:[\pL\pN-]{0,61}[\pL\pN])?){0,6}\.\pL{2,24}"
+_LETTER = r"A-Za-z0-9\x{C0}-\x{24F}"  # ASCII and Latin letters: all of Unicode's would make a thousandfold automaton
+_EMAIL = rf"[{_LETTER}._%+'-]+@(?:[{_LETTER}](?:[{_LETTER}-]*[{_LETTER}])?\.)+[A-Za-z]{{2,24}}"
 _PHONE = (
     r"(?:\+|\b00)[1-9]\d{0,2}[ ./-]?(?:\(\d{1,5}\)[ ./-]?)?\d{1,5}(?:[ ./-]?\d{1,5}){1,5}",  # international
     r"\(\d{2,5}\)[ ./-]?\d{2,5}(?:[ ./-]?\d{2,5}){1,3}",  # the area code in parentheses
