@@ -89,9 +89,8 @@ def resolved_for_up(settings: Settings) -> Settings:
 def run_up(settings: Settings, *, resume: bool, progress: "Progress", announce: Callable[[Welcome], None]) -> int:
     """`penstock up`: runs everything until told to stop; the exit status.
 
-    Args:
-        resume: take over from a launcher that was killed: nothing is checked or said.
-        announce: called once, when gateway and control are ready.
+    With `resume` it takes over from a launcher that was killed: nothing is checked or said. `announce` is called once, when
+    gateway and control are ready; `progress` is told every step before.
 
     Raises:
         PenstockError: if the folder or a port cannot be had, or a process does not start.
@@ -113,7 +112,7 @@ def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
     from penstock.supervisor.records import Records
 
     records = Records(folder.run)
-    living = {r.spec.kind for r in records.all() if r.pid and (handle := records.handle(r)) and not handle.close()}
+    living = {record.spec.kind for record in records.all() if records.lives(record)}
     if "control" not in living:
         folder.check_files()
         check_port(settings.control.host, settings.control.port, flag="--control-port")

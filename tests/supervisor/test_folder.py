@@ -1,8 +1,8 @@
 import errno
 import os
 import sqlite3
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,8 +48,7 @@ def test_a_path_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    space = namedtuple("space", "f_bavail f_frsize")
-    monkeypatch.setattr(os, "statvfs", lambda _path: space(10, 4096))
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_bavail=10, f_frsize=4096))
     with pytest.raises(Unavailable, match="is full") as raised:
         folder.prepare()
     assert raised.value.exit_code == 1

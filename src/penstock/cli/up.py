@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shlex
 import sys
 import time
@@ -150,7 +149,7 @@ def up(
 
         return compose.run_up(settings, resume=resume, progress=Silence(), announce=tell)
     console = Console(soft_wrap=True)
-    console.print(f"Penstock in {shown_path(os.path.abspath(settings.data))}", highlight=False)
+    console.print(f"Penstock in {shown_path(str(Path(settings.data).absolute()))}", highlight=False)
     return compose.run_up(
         settings, resume=False, progress=Steps(console), announce=lambda welcome: _announce(console, welcome)
     )

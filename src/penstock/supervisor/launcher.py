@@ -124,10 +124,9 @@ class Launcher:
             self._spawn()
 
     async def ready(self, endpoints: Endpoints, *, first: bool) -> bool:
-        """Returns True once control and gateway answer `/readyz` with 200, False if told to stop before.
+        """Returns True once control and gateway at `endpoints` answer `/readyz` with 200, False if told to stop before.
 
-        Args:
-            first: whether the folder is new; decides the wording alone.
+        `first` says whether the folder is new, and decides the wording alone.
 
         Raises:
             Unavailable: if a process will not start; says which and why.

@@ -59,6 +59,14 @@ class Records:
                 found.append(msgspec.json.decode(path.read_bytes(), type=RunRecord))
         return found
 
+    def lives(self, record: RunRecord) -> bool:
+        """Whether the process that `record` is about has not ended."""
+        handle = self.handle(record)
+        if handle is None:
+            return False
+        handle.close()
+        return True
+
     def handle(self, record: RunRecord) -> Handle | None:
         """The living process that `record` is about; None if it has ended."""
         if record.boot != self._boot:
