@@ -6,12 +6,17 @@ PenstockError
 ├── Forbidden           403  known, but not allowed
 ├── NotFound            404  no such thing, or not visible to the caller
 ├── Conflict            409  the thing changed meanwhile, or exists already
+├── MethodNotAllowed    405  the path exists, the method does not
+├── RequestTimeout      408  the client took too long to send its request
 ├── TooLarge            413  body or context too large
+├── ExpectationFailed   417  `expect` asks for what is not done here
+├── HeaderTooLarge      431  the request's head is too large
 ├── RateLimited         429  over a limit; `retry_after` seconds
 ├── ContentFiltered     400  a guard rule blocked it (code `content_filter`)
 ├── Unavailable         503  nothing can serve this now; `retry_after` seconds
 ├── UpstreamFailed      502  the engine broke or answered garbage
 ├── UpstreamTimeout     504  the engine did not answer in time
+├── VersionUnknown      505  the request is in a version of HTTP that is not spoken
 └── Damaged             500  stored bytes are not what was written
 """
 
@@ -90,12 +95,44 @@ class Conflict(PenstockError):
     default_code = "conflict"
 
 
+class MethodNotAllowed(PenstockError):
+    """The path exists, but not with this method."""
+
+    status = 405
+    type = "invalid_request_error"
+    default_code = "method_not_allowed"
+
+
+class RequestTimeout(PenstockError):
+    """The client took too long to send its request."""
+
+    status = 408
+    type = "invalid_request_error"
+    default_code = "request_timeout"
+
+
 class TooLarge(PenstockError):
     """The body is larger than the limit."""
 
     status = 413
     type = "invalid_request_error"
     default_code = "request_too_large"
+
+
+class ExpectationFailed(PenstockError):
+    """The client expects what this server does not do."""
+
+    status = 417
+    type = "invalid_request_error"
+    default_code = "expectation_failed"
+
+
+class HeaderTooLarge(PenstockError):
+    """The request's head is larger than the limit."""
+
+    status = 431
+    type = "invalid_request_error"
+    default_code = "header_too_large"
 
 
 class RateLimited(PenstockError):
@@ -136,6 +173,14 @@ class UpstreamTimeout(PenstockError):
     status = 504
     type = "server_error"
     default_code = "upstream_timeout"
+
+
+class VersionUnknown(PenstockError):
+    """The request is in a version of HTTP that is not spoken."""
+
+    status = 505
+    type = "invalid_request_error"
+    default_code = "bad_http"
 
 
 class Damaged(PenstockError):

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from penstock.core.errors import BadRequest, PenstockError, TooLarge, Unavailable
+from penstock.core.errors import (
+    BadRequest,
+    ExpectationFailed,
+    HeaderTooLarge,
+    PenstockError,
+    RequestTimeout,
+    TooLarge,
+    Unavailable,
+    VersionUnknown,
+)
 from penstock.net.reply import STATUS_LINES, Reply, header_lines
 from penstock.net.request import Request
 from penstock.wire.openai import error_body, error_headers
@@ -21,38 +30,6 @@ if TYPE_CHECKING:
 Handler = Callable[[Request, Reply], Awaitable[None]]
 
 IDLE, HEAD, BODY = 0, 1, 2
-
-
-class HeaderTooLarge(PenstockError):
-    """The head is larger than the limit."""
-
-    status = 431
-    type = "invalid_request_error"
-    default_code = "header_too_large"
-
-
-class RequestTimeout(PenstockError):
-    """The client took too long to send its request."""
-
-    status = 408
-    type = "invalid_request_error"
-    default_code = "request_timeout"
-
-
-class VersionUnknown(PenstockError):
-    """The request is in a version of HTTP that is not spoken."""
-
-    status = 505
-    type = "invalid_request_error"
-    default_code = "bad_http"
-
-
-class ExpectationFailed(PenstockError):
-    """The client expects what this server does not do."""
-
-    status = 417
-    type = "invalid_request_error"
-    default_code = "expectation_failed"
 
 
 class Connection(asyncio.Protocol):

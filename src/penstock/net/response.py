@@ -81,6 +81,11 @@ class Response:
         if not self.complete:
             self._connection.abort()
 
+    def leave(self) -> None:
+        """Nothing more is wanted of the body, which is about to end: the connection is kept if it does so within a second."""
+        if not self.complete:
+            self._connection.expect_end()
+
     # -- for the connection ------------------------------------------------------------------------------------------
 
     def add(self, data: bytes) -> int:
@@ -180,6 +185,12 @@ class UpstreamConnection(asyncio.Protocol):
             self.deadline = time.monotonic_ns() + self._stall_ns
             if self._transport is not None:
                 self._transport.resume_reading()
+
+    def expect_end(self) -> None:
+        """The response is not read any more; it has a second to end."""
+        self.resume()
+        self._stall_ns = 1_000_000_000
+        self.deadline = time.monotonic_ns() + self._stall_ns
 
     def abort(self) -> None:
         """Closes at once."""

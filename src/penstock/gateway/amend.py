@@ -1,0 +1,43 @@
+"""Between screen and recall: what is changed of the body before it is sent on. Everything else stays as it was written."""
+
+from typing import Any
+
+from penstock.gateway.call import Call
+from penstock.wire.edit import prepend, replaced, with_system
+from penstock.wire.envelope import bad_body, decode_chat, decode_completion
+
+_ASK_USAGE = b'"stream_options":{"include_usage":true}'
+
+
+def amend(call: Call) -> None:
+    """Applies the arm's overrides and the pool's name for the model, and asks for the usage of streams.
+
+    Raises:
+        BadRequest: if the body cannot be edited, or an override makes it invalid.
+    """
+    leg = call.leg
+    if leg is None:
+        return
+    changes: dict[str, Any] = {}
+    envelope = call.envelope
+    try:
+        if leg.edits and leg.arm is not None:
+            if leg.arm.system is not None and call.operation == "chat":
+                call.body = with_system(call.body, leg.arm.system)
+            if leg.arm.params:
+                call.body = replaced(call.body, leg.arm.params)
+            call.envelope = envelope = (
+                decode_chat(call.body) if call.operation == "chat" else decode_completion(call.body)
+            )
+        model = leg.entry.pool.model
+        if model is not None and model != envelope.model:
+            changes["model"] = model
+        if call.stream and not envelope.wants_usage:
+            if not changes and b'"stream_options"' not in call.body:
+                call.body = prepend(call.body, _ASK_USAGE)
+            else:
+                changes["stream_options"] = {"include_usage": True}
+        if changes:
+            call.body = replaced(call.body, changes)
+    except ValueError as error:
+        raise bad_body(call.body, error) from None

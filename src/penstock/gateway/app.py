@@ -1,0 +1,186 @@
+"""Paths and methods to what answers them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from urllib.parse import unquote
+
+from penstock.core.errors import MethodNotAllowed, NotFound, PenstockError
+from penstock.gateway.authenticate import authenticate
+from penstock.gateway.call import Call
+from penstock.gateway.decode import check_content_type
+from penstock.gateway.gateway import Gateway
+from penstock.gateway.index import Caller
+from penstock.gateway.models import list_models, show_model
+from penstock.gateway.observe import Answered, Kind, accepted, decode_observation, observation
+from penstock.gateway.openapi import document
+from penstock.gateway.ratelimit import standing_lines
+from penstock.gateway.walk import walk
+from penstock.net.server import Reply, Request
+from penstock.wire.openai import error_body, error_headers
+
+_JSON = [(b"content-type", b"application/json")]
+_MODELS = "/v1/models/"
+
+Endpoint = Callable[[Request, Reply], Awaitable[None]]
+
+
+class App:
+    """The handler of the gateway's server.
+
+    Attributes:
+        draining: `/readyz` says no.
+        collect: what `/metrics` answers; by default this worker's own.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.draining = False
+        self.collect: Callable[[], Awaitable[bytes]] = self._own_metrics
+        self._answered = Answered()
+        self._posts: dict[str, Endpoint] = {
+            "/v1/chat/completions": self.chat,
+            "/v1/completions": self.completions,
+            "/v1/feedback": self._observe("feedback"),
+            "/v1/events": self._observe("event"),
+            "/v1/reports": self._observe("report"),
+            "/v1/preferences": self._observe("preference"),
+        }
+        self._gets: dict[str, Endpoint] = {
+            "/v1/models": self.models,
+            "/healthz": self.healthz,
+            "/readyz": self.readyz,
+            "/metrics": self.metrics,
+            "/openapi.json": self.openapi,
+        }
+
+    async def __call__(self, request: Request, reply: Reply) -> None:
+        """Answers one request."""
+        if request.method == "POST":
+            endpoint = self._posts.get(request.path)
+            if endpoint is not None:
+                await endpoint(request, reply)
+                return
+        await self._other(request, reply)
+
+    async def chat(self, request: Request, reply: Reply) -> None:
+        """`POST /v1/chat/completions`."""
+        gateway = self.gateway
+        at = time.time()
+        call = Call(
+            gateway, request, reply, id=gateway.new_id("req", at), at=at, operation="chat", path=b"/v1/chat/completions"
+        )
+        await walk(call)
+
+    async def completions(self, request: Request, reply: Reply) -> None:
+        """`POST /v1/completions`."""
+        gateway = self.gateway
+        at = time.time()
+        call = Call(
+            gateway,
+            request,
+            reply,
+            id=gateway.new_id("req", at),
+            at=at,
+            operation="completions",
+            path=b"/v1/completions",
+        )
+        await walk(call)
+
+    async def models(self, request: Request, reply: Reply) -> None:
+        """`GET /v1/models` and `GET /v1/models/NAME`."""
+        caller, lines = await self._enter(request)
+        if request.path == "/v1/models":
+            body = list_models(self.gateway.index, caller)
+        else:
+            body = show_model(self.gateway.index, caller, unquote(request.path.removeprefix(_MODELS)))
+        reply.send(200, _JSON, body, lines)
+
+    async def healthz(self, _request: Request, reply: Reply) -> None:
+        """`GET /healthz`: the process lives."""
+        reply.send(200, _JSON, b'{"status":"ok"}')
+
+    async def readyz(self, _request: Request, reply: Reply) -> None:
+        """`GET /readyz`: requests can be answered."""
+        index = self.gateway.index
+        ready = not self.draining and index.generation > 0 and index.ready()
+        state = "ready" if ready else "draining" if self.draining else "waiting for a Snapshot with a replica"
+        body = b'{"status":"%b","generation":%d,"worker":"%b"}' % (
+            state.encode(),
+            index.generation,
+            self.gateway.worker.encode(),
+        )
+        reply.send(200 if ready else 503, _JSON, body)
+
+    async def metrics(self, _request: Request, reply: Reply) -> None:
+        """`GET /metrics`: of all workers of this host."""
+        body = await self.collect()
+        reply.send(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], body)
+
+    async def openapi(self, _request: Request, reply: Reply) -> None:
+        """`GET /openapi.json`."""
+        reply.send(200, _JSON, document())
+
+    async def _own_metrics(self) -> bytes:
+        return self.gateway.meters.exposition()
+
+    async def _other(self, request: Request, reply: Reply) -> None:
+        path, method = request.path, request.method
+        gateway = self.gateway
+        try:
+            endpoint = self._gets.get(path)
+            if endpoint is None and path.startswith(_MODELS) and len(path) > len(_MODELS):
+                endpoint = self.models
+            if endpoint is None:
+                if path in self._posts:
+                    raise MethodNotAllowed(f"{method} {path} is not done: use POST.")
+                raise NotFound(
+                    f"There is no {method} {path} here. GET /openapi.json tells what is.", code="path_not_found"
+                )
+            if method not in {"GET", "HEAD"}:
+                raise MethodNotAllowed(f"{method} {path} is not done: use GET.")
+            await endpoint(request, reply)
+        except PenstockError as error:
+            gateway.meters.error(error.code)
+            headers = error_headers(error)
+            if isinstance(error, MethodNotAllowed):
+                headers.append((b"allow", b"POST" if path in self._posts else b"GET, HEAD"))
+            headers.append((b"x-penstock-request-id", gateway.new_id("req", time.time()).encode()))
+            reply.send(error.status, headers, error_body(error))
+
+    async def _enter(self, request: Request) -> tuple[Caller, bytes]:
+        gateway = self.gateway
+        now = time.time()
+        caller = authenticate(gateway.index, request.header(b"authorization"), now)
+        lines = b"x-penstock-request-id: %b\r\n" % gateway.new_id("req", now).encode()
+        if caller.limited:
+            standing = await gateway.limiter.count(caller.key, caller.tenant, time.monotonic())
+            if standing is not None:
+                lines += standing_lines(standing)
+        return caller, lines
+
+    def _observe(self, kind: Kind) -> Endpoint:
+        async def endpoint(request: Request, reply: Reply) -> None:
+            gateway = self.gateway
+            try:
+                caller, lines = await self._enter(request)
+                check_content_type(request.header(b"content-type"))
+                told = decode_observation(kind, request.body)
+            except PenstockError as error:
+                gateway.meters.error(error.code)
+                name = gateway.new_id("req", time.time())
+                headers = [*error_headers(error), (b"x-penstock-request-id", name.encode())]
+                reply.send(error.status, headers, error_body(error))
+                return
+            tenant = caller.tenant.name
+            answer = self._answered.get(tenant, kind, told.id)
+            if answer is None:
+                now = time.time()
+                answer = accepted(told, kind, now)
+                self._answered.put(tenant, kind, told.id, answer)
+                gateway.journal.append(observation(kind, told, caller, now, gateway.subject_key))
+            await gateway.journal.committed()
+            reply.send(200, _JSON, answer, lines)
+
+        return endpoint

@@ -1,0 +1,91 @@
+"""The response cache: whole answers, given again to the same tenant for the same question."""
+
+from collections import OrderedDict
+
+import msgspec
+from blake3 import blake3
+
+from penstock.core.exchange import Usage
+from penstock.core.snapshot import CachePolicy
+from penstock.wire.edit import canonical
+from penstock.wire.envelope import Envelope
+
+# What a question is called by, not what it asks.
+_LABELS = frozenset({"user", "metadata", "stream", "stream_options"})
+_OVERHEAD = 512  # bytes of an entry beside its body and key
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer: a JSON body, or all events of a stream but the usage chunk and `[DONE]`."""
+
+    body: bytes
+    usage_event: bytes = b""
+    stream: bool
+    usage: Usage
+    finish: str
+    chunks: int
+    expires: float
+
+
+class Cache:
+    """Least recently used entries, bounded by bytes. Times are handed in."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.size = 0
+        self._max = max_bytes
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes, now: float) -> Entry | None:
+        """The entry under `key`, if it has not expired at `now`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if now >= entry.expires:
+            self._remove(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        """Keeps `entry`, unless it alone is more than an eighth of the cache; the least recently used make room."""
+        size = len(entry.body) + _OVERHEAD
+        if size > self._max // 8:
+            return
+        if key in self._entries:
+            self._remove(key)
+        self._entries[key] = entry
+        self.size += size
+        while self.size > self._max:
+            self._remove(next(iter(self._entries)))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._entries.clear()
+        self.size = 0
+
+    def _remove(self, key: bytes) -> None:
+        self.size -= len(self._entries.pop(key).body) + _OVERHEAD
+
+
+def cacheable(policy: CachePolicy, envelope: Envelope) -> bool:
+    """Whether an answer to `envelope` may be given again: where sampling is not, unless the route says that it may."""
+    return policy.sampled or envelope.temperature == 0
+
+
+def cache_key(*, tenant: str, source: str, policy: str, operation: str, stream: bool, body: bytes) -> bytes:
+    """The key of a question: nobody but the same tenant, asking the same weights the same thing, has it.
+
+    Args:
+        tenant: whose cache it is.
+        source: the digest of the version that answers, or what stands for it.
+        policy: what tells the guard policy that was applied from all others.
+        operation: chat or completions.
+        stream: whether the answer is a stream.
+        body: the request as it would be sent on; labels such as `user` do not count.
+    """
+    names = "\0".join((tenant, source, policy, operation, "s" if stream else "j")).encode()
+    key: bytes = blake3(len(names).to_bytes(4, "little") + names + canonical(body, _LABELS)).digest()
+    return key

@@ -1,0 +1,105 @@
+"""What the requests of one worker share: the Snapshot in use, pools, cache, limits, journal, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterator
+
+from penstock.core.errors import PenstockError
+from penstock.core.ids import make_id
+from penstock.core.snapshot import Snapshot
+from penstock.gateway.cache import Cache
+from penstock.gateway.index import Index
+from penstock.gateway.metrics import Meters
+from penstock.gateway.pools import Pools
+from penstock.gateway.ports import Journal, Limiter
+from penstock.gateway.trace import next_parent
+from penstock.net.client import Client
+from penstock.wire.envelope import Envelope
+
+_ENTROPY_BYTES = 10 * 256
+
+
+class Gateway:
+    """One worker's shared state. It has one owner, the event loop's thread.
+
+    Attributes:
+        index: the Snapshot in use; a request keeps the one it began with.
+        refused: why the last Snapshot was refused, or "".
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        snapshot: Snapshot,
+        journal: Journal,
+        limiter: Limiter,
+        client: Client,
+        subject_key: bytes,
+        cache_bytes: int,
+    ) -> None:
+        self.worker = worker
+        self.journal = journal
+        self.limiter = limiter
+        self.client = client
+        self.subject_key = subject_key
+        self.cache = Cache(cache_bytes)
+        self.pools = Pools()
+        self.meters = Meters(worker)
+        self.refused = ""
+        self.no_envelope = Envelope(model="")
+        self.draw = random.random
+        self._entropy = b""
+        self._spent = 0
+        self._loop = asyncio.get_running_loop()
+        self.index = Index(snapshot)
+        self.pools.update(self.index, self._loop)
+        self._register()
+
+    def take(self, snapshot: Snapshot) -> bool:
+        """Swaps in `snapshot` whole; False, with the reason in `refused`, if it contradicts itself: then nothing changes."""
+        try:
+            index = Index(snapshot)
+        except (ValueError, PenstockError) as error:
+            self.refused = f"generation {snapshot.generation}: {error}"
+            self.meters.error("snapshot_refused")
+            return False
+        self.refused = ""
+        self.index = index
+        self.pools.update(index, self._loop)
+        return True
+
+    def new_id(self, prefix: str, at: float) -> str:
+        """A new id that sorts by time."""
+        spent = self._spent
+        if spent >= len(self._entropy):
+            self._entropy = os.urandom(_ENTROPY_BYTES)
+            spent = 0
+        self._spent = spent + 10
+        return make_id(prefix, int(at * 1000), self._entropy[spent : spent + 10])
+
+    def next_trace(self, received: bytes | None) -> str:
+        """The `traceparent` to send on with a new span, or ""."""
+        return next_parent(received, os.urandom(8)) if received is not None else ""
+
+    def _register(self) -> None:
+        meters = self.meters
+        meters.gauge("penstock_requests_in_flight", lambda: iter([((), float(meters.in_flight))]))
+        meters.gauge("penstock_snapshot_generation", lambda: iter([((), float(self.index.generation))]))
+        meters.gauge("penstock_queue_waiting", self._waiting)
+        meters.gauge("penstock_replica_up", self._up)
+
+    def _waiting(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        for state in self.pools.all():
+            yield (state.pool.name,), float(state.waiting)
+
+    def _up(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        now = time.monotonic()
+        for state in self.pools.all():
+            out = set(state.balancer.ejected(now))
+            for replica in state.pool.replicas:
+                yield (state.pool.name, replica.id), float(replica.id not in out)

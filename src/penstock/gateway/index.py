@@ -1,0 +1,184 @@
+"""A Snapshot made quick to ask: hashes to callers, names to routes, everything that a request needs worked out once."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.core.digests import sha256_digest
+from penstock.core.snapshot import (
+    Arm,
+    CachePolicy,
+    KeyEntry,
+    Limits,
+    Policy,
+    Pool,
+    Route,
+    Snapshot,
+    TenantEntry,
+)
+from penstock.experiments.assignment import Assigner, compile_experiment
+from penstock.guard.policies import compile_policy
+from penstock.net.client import Origin, Timeouts, parse_origin
+
+_ILLEGAL = str.maketrans({"\r": None, "\n": None})
+
+
+class Caller:
+    """A key and its tenant, as one request needs them."""
+
+    __slots__ = ("expires_at", "key", "limited", "models", "tenant")
+
+    def __init__(self, key: KeyEntry, tenant: TenantEntry) -> None:
+        self.key = key
+        self.tenant = tenant
+        self.expires_at = key.expires_at if key.expires_at is not None else float("inf")
+        self.limited = key.limits != Limits() or tenant.limits != Limits()
+        allowed: frozenset[str] | None = None
+        for models in (key.models, tenant.models):
+            if models is not None:
+                allowed = frozenset(models) if allowed is None else allowed & frozenset(models)
+        self.models = allowed  # None: all
+
+    def may_call(self, route: str) -> bool:
+        """Whether the caller may use the route of this name."""
+        return self.models is None or route in self.models
+
+
+class Rules:
+    """A policy, compiled. `guard` is None if it has no content rules; `mark` changes whenever the policy does."""
+
+    __slots__ = ("guard", "mark", "policy", "screens_input", "screens_output", "strict")
+
+    def __init__(self, policy: Policy) -> None:
+        guard = compile_policy(policy)
+        self.policy = policy
+        self.mark = sha256_digest(msgspec.json.encode(policy))
+        self.strict = policy.audit == "strict"
+        self.guard = guard
+        self.screens_input = guard is not None and guard.has_input
+        self.screens_output = guard is not None and guard.has_output
+
+
+class PoolEntry:
+    """A pool of the Snapshot with its replicas' addresses parsed."""
+
+    __slots__ = ("origins", "pool", "timeouts")
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.origins: dict[str, Origin] = {replica.id: parse_origin(replica.url) for replica in pool.replicas}
+        self.timeouts = Timeouts(
+            connect_s=pool.connect_timeout_s, first_byte_s=pool.first_byte_timeout_s, stall_s=pool.stall_timeout_s
+        )
+
+
+class Leg:
+    """One way that a route leads: a pool, or an arm of its experiment."""
+
+    __slots__ = ("arm", "edits", "entry", "lines", "name", "rules", "weight")
+
+    def __init__(self, route: Route, entry: PoolEntry, weight: float, arm: Arm | None, rules: Rules | None) -> None:
+        self.entry = entry
+        self.weight = weight
+        self.arm = arm
+        self.name = arm.name if arm is not None else ""
+        self.rules = rules
+        self.edits = arm is not None and (bool(arm.params) or arm.system is not None)
+        experiment = route.experiment.name if route.experiment is not None else ""
+        label = f"{experiment}/{self.name}" if arm is not None else ""
+        self.lines = (
+            f"x-penstock-version: {entry.pool.version}\r\nx-penstock-digest: {entry.pool.digest}\r\n"
+            f"x-penstock-arm: {label.translate(_ILLEGAL)}\r\n"
+        ).encode()
+
+
+class RouteEntry:
+    """A route with its legs."""
+
+    __slots__ = ("arms", "assigner", "cache", "legs", "pools", "route")
+
+    def __init__(self, route: Route, legs: tuple[Leg, ...], arms: dict[str, Leg], assigner: Assigner | None) -> None:
+        self.route = route
+        self.legs = legs  # without experiment
+        self.pools = {leg.entry.pool.name: leg for leg in legs}
+        self.arms = arms  # by name
+        self.assigner = assigner
+        self.cache: CachePolicy | None = route.cache if route.cache.mode != "off" else None
+
+
+class Index:
+    """All of one Snapshot.
+
+    Raises:
+        ValueError: if the Snapshot contradicts itself, or
+        BadRequest: if a rule or an address is wrong: then it is refused whole, and the old one stays.
+    """
+
+    __slots__ = ("callers", "generation", "pools", "routes", "rules", "snapshot")
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.generation = snapshot.generation
+        tenants = {tenant.name: tenant for tenant in snapshot.tenants}
+        self.callers: dict[str, Caller] = {}
+        for key in snapshot.keys:
+            tenant = tenants.get(key.tenant)
+            if tenant is None:
+                raise ValueError(f"the key {key.id} belongs to the tenant {key.tenant!r}, which is not there")
+            self.callers[key.hash] = Caller(key, tenant)
+        self.rules = {policy.name: Rules(policy) for policy in snapshot.policies}
+        self.pools = {pool.name: PoolEntry(pool) for pool in snapshot.pools}
+        self.routes = {route.name: self._route(route) for route in snapshot.routes}
+
+    def rules_for(self, name: str | None) -> Rules | None:
+        """The rules of the policy `name`; of the policy `default` if no name is given.
+
+        Raises:
+            ValueError: if a policy is named that is not there.
+        """
+        if name is None:
+            return self.rules.get("default")
+        if name not in self.rules:
+            raise ValueError(f"the policy {name!r} is not there")
+        return self.rules[name]
+
+    def _pool(self, name: str, route: str) -> PoolEntry:
+        entry = self.pools.get(name)
+        if entry is None:
+            raise ValueError(f"the route {route!r} leads to the pool {name!r}, which is not there")
+        return entry
+
+    def _route(self, route: Route) -> RouteEntry:
+        named = self.rules_for(route.policy) if route.policy is not None else None
+        legs = tuple(Leg(route, self._pool(target.pool, route.name), target.weight, None, named) for target in route.to)
+        if route.experiment is None:
+            return RouteEntry(route, legs, {}, None)
+        arms = {
+            arm.name: Leg(
+                route,
+                self._pool(arm.pool, route.name),
+                arm.weight,
+                arm,
+                self.rules_for(arm.policy) if arm.policy is not None else named,
+            )
+            for arm in route.experiment.arms
+        }
+        return RouteEntry(route, legs, arms, compile_experiment(route.experiment))
+
+    def ready(self) -> bool:
+        """Whether some route has a replica, or there is no route at all."""
+        if not self.routes:
+            return True
+        return any(leg.entry.origins for entry in self.routes.values() for leg in (*entry.legs, *entry.arms.values()))
+
+
+_decode = msgspec.json.Decoder(Snapshot).decode
+
+
+def decode_snapshot(data: bytes) -> Snapshot:
+    """The Snapshot written as JSON.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    return _decode(data)

@@ -1,0 +1,179 @@
+"""The gateway's metrics: cells that a request adds to for a fraction of a microsecond, told to Prometheus when it asks.
+
+Names, labels and buckets are those of `core.metrics.TABLE`; prometheus-client writes the exposition. A worker is one thread, so the
+cells need no locks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+
+from penstock.core.metrics import TABLE, metric
+
+
+class Cell:
+    """A number that grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
+class Distribution:
+    """Observations counted by bucket."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Adds one observation."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class LegMeters:
+    """The cells of one route and arm."""
+
+    __slots__ = ("_meters", "_results", "arm", "completion", "duration", "first", "per_token", "prompt", "route")
+
+    def __init__(self, meters: Meters, route: str, arm: str) -> None:
+        self._meters = meters
+        self.route = route
+        self.arm = arm
+        self.duration = meters.distribution("gen_ai_server_request_duration_seconds", route, arm)
+        self.first = meters.distribution("gen_ai_server_time_to_first_token_seconds", route, arm)
+        self.per_token = meters.distribution("gen_ai_server_time_per_output_token_seconds", route, arm)
+        self.prompt = meters.distribution("gen_ai_client_token_usage_tokens", route, "input")
+        self.completion = meters.distribution("gen_ai_client_token_usage_tokens", route, "output")
+        self._results: dict[tuple[int, str], Cell] = {}
+
+    def result(self, status: int, outcome: str) -> Cell:
+        """The counter of requests that ended so."""
+        cell = self._results.get((status, outcome))
+        if cell is None:
+            cell = self._meters.cell("penstock_requests_total", self.route, self.arm, str(status), outcome)
+            self._results[status, outcome] = cell
+        return cell
+
+
+class Meters:
+    """All cells of one worker."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._cells: dict[str, dict[tuple[str, ...], Cell]] = {}
+        self._distributions: dict[str, dict[tuple[str, ...], Distribution]] = {}
+        self._gauges: dict[str, Callable[[], Iterator[tuple[tuple[str, ...], float]]]] = {}
+        self._legs: dict[tuple[str, str], LegMeters] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        self.cache_hit = self.cell("penstock_cache_total", "hit")
+        self.cache_miss = self.cell("penstock_cache_total", "miss")
+        self.chunks = self.cell("penstock_stream_chunks_total")
+        self.in_flight = 0
+
+    def cell(self, name: str, *labels: str) -> Cell:
+        """The counter `name` with these label values, made when it is first asked for.
+
+        Raises:
+            KeyError: if the table has no such metric.
+        """
+        metric(name)
+        return self._cells.setdefault(name, {}).setdefault(labels, Cell())
+
+    def distribution(self, name: str, *labels: str) -> Distribution:
+        """The histogram `name` with these label values, made when it is first asked for.
+
+        Raises:
+            KeyError: if the table has no such metric.
+        """
+        entry = metric(name)
+        family = self._distributions.setdefault(name, {})
+        found = family.get(labels)
+        if found is None:
+            found = family[labels] = Distribution(entry.buckets)
+        return found
+
+    def gauge(self, name: str, read: Callable[[], Iterator[tuple[tuple[str, ...], float]]]) -> None:
+        """Has `read` asked for the label values and numbers of `name` whenever the metrics are told; counters may be read so too.
+
+        Raises:
+            KeyError: if the table has no such metric.
+        """
+        metric(name)
+        self._gauges[name] = read
+
+    def leg(self, route: str, arm: str) -> LegMeters:
+        """The cells of a route and an arm."""
+        found = self._legs.get((route, arm))
+        if found is None:
+            found = self._legs[route, arm] = LegMeters(self, route, arm)
+        return found
+
+    def error(self, code: str) -> None:
+        """Counts a refusal or failure."""
+        self.cell("penstock_errors_total", code).value += 1
+
+    def collect(self) -> Iterator[Family]:
+        """For prometheus-client: every family of the table that the gateway exposes."""
+        for entry in TABLE:
+            if "gateway" not in entry.on:
+                continue
+            labels = (*entry.labels, "worker")
+            if entry.kind == "histogram":
+                yield self._histogram(entry.name, entry.help, labels)
+                continue
+            numbers = [(key, cell.value) for key, cell in self._cells.get(entry.name, {}).items()]
+            if entry.name in self._gauges:
+                numbers.extend(self._gauges[entry.name]())
+            kind = CounterMetricFamily if entry.kind == "counter" else GaugeMetricFamily
+            family = kind(entry.name, entry.help, labels=labels)
+            for key, value in numbers:
+                family.add_metric((*key, self._worker), value)
+            yield family
+
+    def exposition(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Family:
+        family = HistogramMetricFamily(name, text, labels=labels)
+        for key, found in self._distributions.get(name, {}).items():
+            total = 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):
+                total += count
+                buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(total)))
+            family.add_metric((*key, self._worker), buckets, found.sum)
+        return family
+
+
+def merge_expositions(texts: list[bytes]) -> bytes:
+    """Several expositions as one: each family's help and type once, then the samples of all."""
+    heads: dict[bytes, list[bytes]] = {}
+    samples: dict[bytes, list[bytes]] = {}
+    for text in texts:
+        family = b""
+        for line in text.split(b"\n"):
+            if line.startswith((b"# HELP ", b"# TYPE ")):
+                family = line.split(b" ", 3)[2]
+                known = heads.setdefault(family, [])
+                if line not in known:
+                    known.append(line)
+            elif line:
+                samples.setdefault(family, []).append(line)
+    lines: list[bytes] = []
+    for family, head in heads.items():
+        lines += head
+        lines += samples.get(family, [])
+    return b"\n".join(lines) + b"\n"

@@ -1,0 +1,78 @@
+"""Step 4: from the model that was asked for to the pool that will answer."""
+
+from penstock.core.errors import Forbidden, NotFound
+from penstock.experiments.assignment import unit_of
+from penstock.gateway.call import Call
+from penstock.gateway.index import Caller, Index, RouteEntry
+from penstock.journal.subjects import hash_subject
+from penstock.routing.targets import choose_target
+
+
+def find_route(index: Index, caller: Caller, model: str) -> RouteEntry:
+    """The route that `model` names, which the caller may use.
+
+    Raises:
+        NotFound: if there is none.
+        Forbidden: if the caller may not use it.
+    """
+    entry = index.routes.get(model)
+    if entry is None:
+        raise NotFound(
+            f"The model {model!r} does not exist. GET /v1/models lists those that do.",
+            code="model_not_found",
+            param="model",
+        )
+    if caller.models is not None and entry.route.name not in caller.models:
+        raise Forbidden(f"This key may not use the model {model!r}.", code="model_not_allowed", param="model")
+    return entry
+
+
+def resolve(call: Call) -> None:
+    """Chooses route, arm and pool, and authorises what is chosen.
+
+    Raises:
+        NotFound: if there is no such route.
+        Forbidden: if the key may not use it.
+    """
+    caller = call.caller
+    if caller is None:
+        raise Forbidden("Nobody is calling.")
+    envelope = call.envelope
+    gateway = call.gateway
+    entry = find_route(call.index, caller, envelope.model)
+    call.route = entry
+    user = envelope.user or ""
+    session = _session(call)
+    if user:
+        call.user = hash_subject(gateway.subject_key, user)
+    if session:
+        call.session = hash_subject(gateway.subject_key, session)
+    if entry.assigner is not None:
+        experiment = entry.assigner.entry
+        unit = unit_of(experiment.unit, user=user, session=session, key=caller.key.id, request=call.id)
+        assignment = entry.assigner.assign(unit, call.at)
+        leg = entry.arms[assignment.arm.name]
+        call.arm = leg.name
+        call.propensity = assignment.propensity
+        call.epoch = assignment.epoch
+        call.unit = hash_subject(gateway.subject_key, unit)
+    elif len(entry.legs) == 1:
+        leg = entry.legs[0]
+    else:
+        leg = entry.pools[choose_target(entry.route, gateway.draw()).pool]
+    call.leg = leg
+    call.pool = gateway.pools.get(leg.entry.pool.name)  # with the index, from one Snapshot
+    call.digest = leg.entry.pool.digest
+    call.rules = leg.rules if leg.rules is not None else call.index.rules_for(caller.tenant.policy)
+
+
+def _session(call: Call) -> str:
+    header = call.request.headers.get(b"x-penstock-session")
+    if header is not None:
+        return header.decode("latin-1")[:512]
+    metadata = call.envelope.metadata
+    if metadata:
+        value = metadata.get("session_id")
+        if isinstance(value, str):
+            return value[:512]
+    return ""

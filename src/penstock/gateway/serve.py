@@ -1,0 +1,180 @@
+"""One gateway worker, from its first socket to its last reply."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+from pathlib import Path
+
+from penstock.core.errors import Unavailable
+from penstock.core.settings import GatewaySettings
+from penstock.core.snapshot import Snapshot
+from penstock.gateway.app import App
+from penstock.gateway.follow import Follower
+from penstock.gateway.gateway import Gateway
+from penstock.gateway.keep import read_snapshot
+from penstock.gateway.ports import Journal, Limiter
+from penstock.gateway.siblings import Siblings
+from penstock.net.client import Client
+from penstock.net.server import Server, ServerLimits
+
+_log = logging.getLogger("penstock.gateway")
+_GC = (50_000, 20, 50)  # a request leaves no cycles; the collector need not look after every few
+
+
+def server_limits(settings: GatewaySettings) -> ServerLimits:
+    """The bounds of the public server."""
+    return ServerLimits(
+        max_header_bytes=settings.max_header_bytes,
+        max_body_bytes=settings.max_body_bytes,
+        header_timeout_s=settings.header_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+        max_connections=settings.max_connections,
+    )
+
+
+class Worker:
+    """Everything of one worker, started and stopped together.
+
+    Attributes:
+        gateway: what its requests share.
+        server: its public server; `server.port` is where it listens.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: GatewaySettings,
+        data: Path,
+        worker: str,
+        journal: Journal,
+        limiter: Limiter,
+        service_token: str,
+        subject_key: bytes,
+    ) -> None:
+        self._settings = settings
+        self._client = Client(max_connections=max(1024, settings.max_connections))
+        self._file = Path(settings.snapshot_file) if settings.snapshot_file else data / "gateway" / "snapshot.json"
+        self.gateway = Gateway(
+            worker=worker,
+            snapshot=Snapshot(generation=0),
+            journal=journal,
+            limiter=limiter,
+            client=self._client,
+            subject_key=subject_key,
+            cache_bytes=settings.cache_bytes,
+        )
+        self.app = App(self.gateway)
+        self.server = Server(self.app, limits=server_limits(settings))
+        self._siblings = Siblings(data / "run", worker, self.gateway.meters, self._client)
+        self.app.collect = self._siblings.collect
+        self._token = service_token
+        self._following: asyncio.Task[None] | None = None
+        meters = self.gateway.meters
+        meters.gauge("penstock_connections", lambda: iter([((), float(self.server.connections))]))
+
+    async def start(self) -> None:
+        """Listens, with the Snapshot that is on disk; from then on it follows newer ones.
+
+        Raises:
+            Unavailable: if the address cannot be had.
+            Damaged: if the file holds no Snapshot.
+        """
+        settings = self._settings
+        _raise_descriptors()
+        snapshot = await asyncio.to_thread(read_snapshot, self._file)
+        if snapshot is not None and not self.gateway.take(snapshot):
+            _log.error("the Snapshot in %s was refused: %s", self._file, self.gateway.refused)
+        follower = Follower(
+            self.gateway, self._client, file=self._file, control_url=settings.control_url, token=self._token
+        )
+        try:
+            await self._siblings.start()
+            await self.server.start(settings.host, settings.port, reuse_port=settings.workers > 1)
+        except OSError as error:
+            raise Unavailable(
+                f"The gateway cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.",
+                hint="Stop what listens there, or give another --gateway-port.",
+            ) from None
+        self._following = asyncio.create_task(follower.run())
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC)
+
+    async def stop(self) -> None:
+        """Drains: what is in flight is answered, then everything closes."""
+        self.app.draining = True
+        await self.server.drain(self._settings.drain_s)
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        await self._siblings.stop()
+        await self._client.close()
+
+    async def followed(self) -> None:
+        """Returns or raises only if following Snapshots ends, which it should not."""
+        if self._following is not None:
+            await self._following
+
+
+async def serve_gateway(
+    *,
+    settings: GatewaySettings,
+    data: Path,
+    worker: str,
+    journal: Journal,
+    limiter: Limiter,
+    service_token: str,
+    subject_key: bytes,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains for up to `settings.drain_s` and returns.
+
+    Journal and limiter are the caller's to close, after this has returned.
+
+    Args:
+        settings: where to listen, bounds, where control is.
+        data: the data folder.
+        worker: this worker's name, unique on the host.
+        journal: where records go; already open, on the running loop.
+        limiter: the limits of keys and tenants.
+        service_token: what is shown to control.
+        subject_key: the key under which names of people are hashed.
+
+    Raises:
+        Unavailable: if the address cannot be had.
+        Damaged: if the Snapshot on disk is none.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    running = Worker(
+        settings=settings,
+        data=data,
+        worker=worker,
+        journal=journal,
+        limiter=limiter,
+        service_token=service_token,
+        subject_key=subject_key,
+    )
+    await running.start()
+    waiting = {asyncio.create_task(stopped.wait()), asyncio.create_task(running.followed())}
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await running.stop()
+    for task in done:
+        task.result()
+
+
+def _raise_descriptors() -> None:
+    """As many open files as the system allows: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,180 @@
+"""Step 10, of streams: events through as they come; the end is told only when it was reached."""
+
+import time
+
+from penstock.core.errors import PenstockError, UpstreamFailed
+from penstock.core.exchange import Opened
+from penstock.gateway.call import Call
+from penstock.gateway.guarded import GuardedAnswer
+from penstock.gateway.record import exchange_of, reply_lines
+from penstock.gateway.relay import MAX_ANSWER_BYTES
+from penstock.gateway.screen import merged
+from penstock.gateway.upstream import refusal
+from penstock.net.client import Response
+from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.wire.sse import DONE, EventSplitter, event_data, split_events
+
+_SSE = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+
+
+class BrokenStream(UpstreamFailed):
+    """The engine told an error within its stream; the client has seen it."""
+
+
+async def relay_stream(call: Call, response: Response) -> None:
+    """Relays events until `[DONE]`, which itself is left in `call.tail`.
+
+    Raises:
+        BadRequest: if the engine found fault with the request.
+        UpstreamFailed: if the stream ends before `[DONE]`, or is none.
+        UpstreamTimeout: if it stalls.
+    """
+    await _check_head(response)
+    rules = call.rules
+    guarded = None
+    if rules is not None and rules.screens_output and rules.guard is not None:
+        guarded = GuardedAnswer(rules.guard)
+    reader = _Reader(call, guarded)
+    reply = call.reply
+    splitter = EventSplitter()
+    while piece := await response.piece():
+        try:
+            data = splitter.whole(piece)
+            if not data:
+                continue
+            data = reader.pass_on(data)
+        except (ValueError, RecursionError):
+            raise UpstreamFailed("The engine's stream holds what is no event.", code="upstream_garbage") from None
+        if data:
+            if not call.status:
+                begin(call)
+            reply.write(data)
+            if reply.blocked:
+                await reply.drain()
+        if reader.done:
+            break
+    call.last_ns = time.monotonic_ns() - call.started_ns
+    reader.close()
+    if reader.failed:
+        raise BrokenStream("The engine broke off with an error.", code="upstream_error")
+    if not reader.done:
+        raise UpstreamFailed("The engine ended its stream before it was complete.", code="upstream_truncated")
+    if not call.status:
+        begin(call)
+    if not reader.stopped:
+        response.leave()
+    call.tail = DONE
+
+
+async def _check_head(response: Response) -> None:
+    if response.status != 200:
+        raise refusal(response, await response.read(MAX_ANSWER_BYTES))
+    kind = response.header(b"content-type") or b""
+    if not kind.startswith(b"text/event-stream"):
+        raise UpstreamFailed("The engine answered a stream with something else.", code="upstream_garbage")
+
+
+def begin(call: Call) -> None:
+    """The reply's head, and the record that tells of a stream whose end may never be written."""
+    call.status = 200
+    call.first_ns = time.monotonic_ns() - call.started_ns
+    call.reply.start(200, (), _SSE + reply_lines(call))
+    if call.recalled is None:
+        call.gateway.journal.append(Opened(exchange=exchange_of(call)))
+
+
+class _Reader:
+    """Looks at events as they pass, into as few of them as it can."""
+
+    __slots__ = ("_before", "_call", "_guarded", "_last", "_wants_usage", "done", "failed", "stopped")
+
+    def __init__(self, call: Call, guarded: GuardedAnswer | None) -> None:
+        self._call = call
+        self._guarded = guarded
+        self._wants_usage = call.envelope.wants_usage
+        self._before = b""
+        self._last = b""
+        self.done = False
+        self.failed = False  # the engine told an error
+        self.stopped = False  # a rule ended it
+
+    def pass_on(self, data: bytes) -> bytes:
+        """What of `data`, whole events, goes on to the client."""
+        call = self._call
+        self._before, self._last = self._last, data
+        if self._guarded is not None:
+            return self._each(data)
+        usage = data.rfind(b'"usage"')
+        if (
+            (usage >= 0 and not data.startswith((b":null", b": null"), usage + 7))
+            or b"[DONE]" in data
+            or b'"error"' in data
+        ):
+            return self._each(data)
+        call.chunks += data.count(b"\n\n")
+        if call.kept is not None:
+            call.kept.append(data)
+        return data
+
+    def _each(self, data: bytes) -> bytes:
+        call = self._call
+        out: list[bytes] = []
+        for event in split_events(data):
+            payload = event_data(event)
+            if payload == b"[DONE]":
+                self.done = not self.failed
+                break
+            if not payload:  # a comment
+                out.append(event)
+                continue
+            if b'"usage"' in payload or b'"error"' in payload:
+                answer = decode_answer(payload)
+                if answer.failed:
+                    self.failed = True
+                    out.append(event)
+                    break
+                usage = usage_of(answer.usage)
+                if usage is not None:
+                    call.usage = usage
+                    if not answer.choices:  # the chunk that was asked for
+                        call.usage_event = event
+                        if self._wants_usage:
+                            out.append(event)
+                        continue
+            call.chunks += 1
+            if self._guarded is None:
+                out.append(event)
+                continue
+            screened = self._guarded.event(payload)
+            if screened:
+                out.append(screened)
+            if self._guarded.blocked:
+                self.done = self.stopped = True
+                call.finish = "content_filter"
+                break
+        if call.kept is not None:
+            call.kept.extend(event for event in out if event is not call.usage_event)
+        return b"".join(out)
+
+    def close(self) -> None:
+        """Reads the finish reason out of the last events."""
+        call = self._call
+        if self._guarded is not None:
+            call.findings = merged(call.findings, self._guarded.findings)
+        if call.finish:
+            return
+        for event in reversed(split_events(self._before + self._last)):
+            if b"finish_reason" not in event:
+                continue
+            try:
+                reason = finish_of(decode_answer(event_data(event)).choices)
+            except (ValueError, RecursionError):
+                continue
+            if reason:
+                call.finish = reason
+                return
+
+
+def closing_event(error: PenstockError, event: bytes) -> bytes:
+    """What a broken stream ends with: nothing more if the client has seen the engine's own error."""
+    return b"" if isinstance(error, BrokenStream) else event

@@ -1,0 +1,116 @@
+"""One request's way, step by step: the only function that knows their order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from penstock.core.errors import PenstockError, UpstreamFailed, UpstreamTimeout
+from penstock.gateway.amend import amend
+from penstock.gateway.authenticate import authenticate
+from penstock.gateway.call import Call
+from penstock.gateway.decode import decode
+from penstock.gateway.dispatch import dispatch, release
+from penstock.gateway.recall import recall
+from penstock.gateway.record import record, reply_lines
+from penstock.gateway.relay import relay
+from penstock.gateway.replay import replay
+from penstock.gateway.resolve import resolve
+from penstock.gateway.screen import screen
+from penstock.gateway.settle import settle, used, wanted_tokens
+from penstock.gateway.stream import closing_event, relay_stream
+from penstock.net.reply import header_lines
+from penstock.wire.openai import error_body, error_event, error_headers
+
+_JSON = b"content-type: application/json\r\n"
+
+
+async def walk(call: Call) -> None:
+    """Answers one request and records it; whatever happens on the way, what was taken is given back and one `Exchange` is left.
+
+    The reply's last byte goes out when the record is in the kernel.
+    """
+    gateway, headers = call.gateway, call.request.headers
+    limiter = gateway.limiter
+    failure: PenstockError | None = None
+    ok: bool | None = True  # whether the replica did its part
+    gateway.meters.in_flight += 1
+    try:
+        call.trace = gateway.next_trace(headers.get(b"traceparent"))
+        decode(call)
+        caller = call.caller = authenticate(call.index, headers.get(b"authorization"), call.at)
+        if caller.limited:
+            call.standing = await limiter.count(caller.key, caller.tenant, time.monotonic())
+        resolve(call)
+        if call.rules is not None:
+            if call.rules.strict:
+                gateway.journal.check_strict()
+            screen(call)
+        amend(call)
+        if recall(call):
+            await replay(call)
+        else:
+            if caller.limited:
+                call.reservation = await limiter.reserve(
+                    caller.key, caller.tenant, wanted_tokens(call), time.monotonic()
+                )
+            await _admit(call)
+            response = await dispatch(call)
+            call.dispatched_ns = time.monotonic_ns() - call.started_ns
+            if call.stream:
+                await relay_stream(call, response)
+            else:
+                await relay(call, response)
+    except PenstockError as error:
+        failure = error
+        ok = not isinstance(error, UpstreamFailed | UpstreamTimeout)
+        _fail(call, error)
+    except asyncio.CancelledError:
+        ok = None
+        call.outcome, call.error = "cancelled", "client_left"
+        raise
+    finally:
+        gateway.meters.in_flight -= 1
+        release(call, ok=ok)
+        usage = used(call)
+        settle(call, usage)
+        record(call, usage)
+    if call.rules is not None and call.rules.strict:
+        await gateway.journal.strict()
+    else:
+        await gateway.journal.committed()
+    finish(call, failure)
+
+
+async def _admit(call: Call) -> None:
+    state = call.pool
+    if state is not None:
+        await state.enter()
+        call.admitted = True
+    call.admitted_ns = time.monotonic_ns() - call.started_ns
+
+
+def _fail(call: Call, error: PenstockError) -> None:
+    call.kept = None
+    if call.status:
+        call.broken = True
+        call.tail = closing_event(error, error_event(error))
+    else:
+        call.status = error.status
+        call.tail = error_body(error)
+    call.error = error.code
+    call.outcome = "truncated" if call.broken else "refused" if error.status < 500 else "error"
+
+
+def finish(call: Call, failure: PenstockError | None) -> None:
+    """Gives out the reply's last bytes."""
+    reply = call.reply
+    if call.broken:
+        reply.write(call.tail)
+        reply.abort()
+    elif reply.started:
+        reply.end(call.tail)
+    elif failure is not None:
+        reply.send(failure.status, (), call.tail, header_lines(error_headers(failure)) + reply_lines(call))
+    else:
+        reply.send(call.status, (), call.tail, _JSON + reply_lines(call))
