@@ -1,0 +1,108 @@
+"""One choice of an answer while it comes into being: tokens in, text out, until it is finished."""
+
+import msgspec
+
+from penstock.engine.messages import Sampling
+from penstock.engine.stops import StopFinder
+from penstock.engine.text import Detokenizer, Tokenizer
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    """A token that was chosen, where its text starts in the answer, and the logarithm of its probability."""
+
+    data: bytes
+    offset: int  # characters
+    logprob: float
+
+
+class Sequence:
+    """The state of one choice.
+
+    Attributes:
+        id: its number on the engine, once it has one.
+        index: its place among the answer's choices.
+        completion: tokens brought forth so far, as far as they were read.
+        finish: why it ended: "stop", "length"; "": it goes on.
+        delta: text that has come and has not been taken by `take`.
+        arrived_ns, first_ns, last_ns: monotonic times of the request, its first and its latest token.
+        dirty: it has news that have not been told.
+    """
+
+    __slots__ = (
+        "_chosen", "_detokenizer", "_length", "_logprobs", "_sent", "_stops", "_tokenizer", "arrived_ns", "completion",
+        "delta", "dirty", "finish", "first_ns", "id", "index", "last_ns", "prompt", "sampling",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        index: int,
+        prompt: list[int],
+        sampling: Sampling,
+        *,
+        tokenizer: Tokenizer,
+        stops: tuple[str, ...],
+        arrived_ns: int,
+    ) -> None:
+        self.id = 0
+        self.index = index
+        self.prompt = prompt
+        self.sampling = sampling
+        self.completion = 0
+        self.finish = ""
+        self.delta = ""
+        self.dirty = False
+        self.arrived_ns = arrived_ns
+        self.first_ns = 0
+        self.last_ns = 0
+        self._tokenizer = tokenizer
+        self._detokenizer: Detokenizer = tokenizer.detokenizer()
+        self._stops = StopFinder(stops)
+        self._logprobs = sampling.logprobs
+        self._chosen: list[Chosen] = []
+        self._length = 0  # characters of text so far, those held back for a stop string included
+        self._sent = 0  # characters that went into `delta` so far
+
+    def feed(self, tokens: list[int], logprobs: list[float] | None, finish: str) -> None:
+        """Takes what the pipeline has brought forth; after the end nothing is taken."""
+        if self.finish:
+            return
+        if self._logprobs or (self._stops.waiting and len(tokens) > 1):
+            for at, token in enumerate(tokens):
+                self._one(token, logprobs[at] if logprobs else 0.0)
+                if self._stops.hit:
+                    break
+        else:
+            self.completion += len(tokens)
+            self._text(self._detokenizer.feed(tokens))
+        if self._stops.hit:
+            self.finish = "stop"
+        elif finish:
+            self._text(self._detokenizer.finish())
+            self.finish = "stop" if self._stops.hit else finish
+            self._add(self._stops.finish())
+
+    def take(self) -> tuple[str, list[Chosen]]:
+        """The text that has come since the last time, and its tokens if log-probabilities were asked for."""
+        delta, self.delta = self.delta, ""
+        if not self._chosen:
+            return delta, []
+        ready = [chosen for chosen in self._chosen if chosen.offset < self._sent]
+        self._chosen = [] if self.finish else self._chosen[len(ready) :]
+        return delta, ready
+
+    def _one(self, token: int, logprob: float) -> None:
+        self.completion += 1
+        if self._logprobs:
+            data = self._tokenizer.piece(token)
+            if data:
+                self._chosen.append(Chosen(data, self._length, logprob))
+        self._text(self._detokenizer.feed([token]))
+
+    def _text(self, text: str) -> None:
+        if text:
+            self._length += len(text)
+            self._add(self._stops.feed(text))
+
+    def _add(self, text: str) -> None:
+        self._sent += len(text)
+        self.delta += text

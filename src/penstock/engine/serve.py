@@ -1,0 +1,72 @@
+"""The engine's process: server, tokenizer and worker, from start to drain."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock.core.errors import Unavailable
+from penstock.core.settings import EngineSettings
+from penstock.engine.engine import Engine
+from penstock.engine.folder import read_folder
+from penstock.engine.service import Service
+from penstock.engine.text import Tokenizer
+from penstock.net.server import Server
+
+_log = logging.getLogger("penstock.engine")
+
+
+async def serve_engine(
+    *,
+    directory: Path,
+    model: str | None,
+    settings: EngineSettings,
+    started: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serves the model in `directory` until SIGTERM, SIGINT or `stop`; then drains for `settings.drain_s`.
+
+    The port answers from the beginning; `/readyz` is 503 until the model is loaded.
+
+    Args:
+        directory: the model in OpenVINO's form, with its tokenizers and JSON files.
+        settings: address, sizes and times.
+        model: what the model is called; requests for another are refused. None: the folder's name, and any is taken.
+        started: called with the server's URL when requests are taken.
+        stop: ends it; signals are handled in any case, where the event loop can.
+
+    Raises:
+        NotFound: if the folder holds no model.
+        Damaged: if the model cannot be loaded, or its worker dies again and again.
+        Unavailable: if the address cannot be listened on.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stop.set)
+    folder = read_folder(directory)
+    tokenizer = await asyncio.to_thread(Tokenizer, directory)
+    engine = Engine(folder, folder.stop_ids or (tokenizer.eos_id,), settings)
+    service = Service(engine, folder, tokenizer, name=model or directory.name, strict=model is not None)
+    server = Server(service.handle)
+    try:
+        await server.start(settings.host, settings.port)
+    except OSError as error:
+        raise Unavailable(
+            f"Port {settings.port} on {settings.host} cannot be had: {error.strerror or error}.",
+            code="port_in_use",
+            hint="Name another with --port.",
+        ) from error
+    try:
+        await engine.start()
+        if started is not None:
+            started(f"http://{settings.host}:{server.port}")
+        await engine.until(stop)
+        _log.info("draining")
+    finally:
+        service.draining = True
+        await server.drain(settings.drain_s)
+        await engine.stop()

@@ -1,0 +1,243 @@
+"""The engine's HTTP face: routes, and one answer from request to last byte."""
+
+import asyncio
+import os
+import random
+import time
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from penstock.core.errors import BadRequest, MethodNotAllowed, NotFound, PenstockError
+from penstock.engine.asks import Ask, read_chat, read_completion
+from penstock.engine.engine import Answer, Engine
+from penstock.engine.folder import ModelFolder
+from penstock.engine.messages import Sampling
+from penstock.engine.replies import EventWriter, Form, document
+from penstock.engine.sequence import Sequence
+from penstock.engine.stats import EngineCollector
+from penstock.engine.template import ChatTemplate
+from penstock.engine.text import Tokenizer
+from penstock.net.reply import Reply
+from penstock.net.request import Request
+from penstock.wire.openai import error_event
+
+_JSON = [(b"content-type", b"application/json")]
+_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+_LONG = 16384  # characters; longer texts are tokenised beside the event loop
+_GREEDY = 1e-5  # temperatures below would overflow
+
+
+class Service:
+    """Answers HTTP requests for one model.
+
+    Args:
+        name: what the model is called.
+        strict: refuse requests for a model of another name.
+    """
+
+    def __init__(self, engine: Engine, folder: ModelFolder, tokenizer: Tokenizer, *, name: str, strict: bool) -> None:
+        self.draining = False
+        self._engine = engine
+        self._folder = folder
+        self._tokenizer = tokenizer
+        self._name = name
+        self._strict = strict
+        source = folder.template or tokenizer.template
+        self._template = ChatTemplate(source, folder.special) if source else None
+        self._registry = CollectorRegistry()
+        self._registry.register(EngineCollector(engine.stats, name, lambda: (engine.running, engine.waiting)))
+        self._random = random.SystemRandom()
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        """Answers one request.
+
+        Raises:
+            PenstockError: when it is refused or fails before the reply's first byte.
+        """
+        path = request.path
+        if path in {"/v1/chat/completions", "/v1/completions"}:
+            _allow(request, "POST")
+            await self._answer(request, reply, chat=path == "/v1/chat/completions")
+            return
+        _allow(request, "GET", "HEAD")
+        if path == "/v1/models":
+            reply.send(200, _JSON, msgspec.json.encode({"object": "list", "data": [self._model()]}))
+        elif path.startswith("/v1/models/"):
+            self._check_model(path.removeprefix("/v1/models/"))
+            reply.send(200, _JSON, msgspec.json.encode(self._model()))
+        elif path == "/healthz":
+            reply.send(200, _JSON, b'{"status":"ok"}')
+        elif path == "/readyz":
+            ready = self._engine.ready and not self.draining
+            reply.send(200 if ready else 503, _JSON, b'{"ready":true}' if ready else b'{"ready":false}')
+        elif path == "/metrics":
+            reply.send(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], generate_latest(self._registry))
+        else:
+            raise NotFound(f"There is no {path} here.")
+
+    def _model(self) -> dict[str, object]:
+        return {
+            "id": self._name,
+            "object": "model",
+            "created": self._folder.created,
+            "owned_by": "penstock",
+            "max_model_len": self._folder.context,
+        }
+
+    def _check_model(self, name: str) -> None:
+        if self._strict and name != self._name:
+            raise NotFound(
+                f"The model {name!r} does not exist here; this engine serves {self._name!r}.",
+                code="model_not_found",
+                param="model",
+            )
+
+    async def _answer(self, request: Request, reply: Reply, *, chat: bool) -> None:
+        ask = read_chat(request.body) if chat else read_completion(request.body)
+        self._check_model(ask.model)
+        prompts = await self._prompts(ask)
+        sequences = self._sequences(ask, prompts, request.received_ns)
+        form = Form(
+            chat=chat,
+            id=("chatcmpl-" if chat else "cmpl-") + os.urandom(12).hex(),
+            created=int(time.time()),
+            model=self._name,
+            logprobs=ask.logprobs,
+            include_usage=ask.include_usage,
+        )
+        if ask.stream:
+            await self._stream(sequences, _Writer(reply, form), reply, len(prompts))
+            return
+        answer = Answer(sequences)
+        try:
+            self._engine.submit(answer)
+            await answer.done
+        finally:
+            self._engine.cancel(answer)
+        reply.send(200, _JSON, document(form, sequences, len(prompts)))
+
+    async def _stream(self, sequences: list[Sequence], writer: "_Writer", reply: Reply, prompts: int) -> None:
+        answer = Answer(sequences, writer)
+        try:
+            self._engine.submit(answer)
+            await answer.done
+        except PenstockError as error:
+            if not reply.started:
+                raise
+            reply.end(error_event(error))
+            return
+        finally:
+            self._engine.cancel(answer)
+        reply.end(writer.events.last(sequences, prompts))
+
+    # -- from the ask to sequences -----------------------------------------------------------------------------------
+
+    async def _prompts(self, ask: Ask) -> list[list[int]]:
+        """Tokens of every prompt.
+
+        Raises:
+            BadRequest: if one leaves no room in the context, or holds what is no token.
+        """
+        if ask.messages is not None:
+            if self._template is None:
+                raise BadRequest(
+                    f"The model {self._name!r} has no chat template, so it cannot chat; use /v1/completions.",
+                    code="no_chat_template",
+                    param="messages",
+                )
+            prompts = [await self._encode(self._template.render(ask.messages), special=False)]
+        else:
+            prompts = [await self._encode(p, special=True) if isinstance(p, str) else p for p in ask.prompts]
+        where = "messages" if ask.messages is not None else "prompt"
+        for tokens in prompts:
+            self._check_tokens(tokens, where)
+        return prompts
+
+    async def _encode(self, text: str, *, special: bool) -> list[int]:
+        if len(text) > _LONG:
+            return await asyncio.to_thread(self._tokenizer.encode, text, special=special)
+        return self._tokenizer.encode(text, special=special)
+
+    def _check_tokens(self, tokens: list[int], where: str) -> None:
+        if not tokens:
+            raise BadRequest(f"{where} is empty: it has no tokens.", param=where)
+        bad = next((token for token in tokens if not 0 <= token < self._tokenizer.size), None)
+        if bad is not None:
+            raise BadRequest(f"{where} holds {bad}, and tokens are 0 to {self._tokenizer.size - 1}.", param=where)
+        if len(tokens) >= self._folder.context:
+            raise BadRequest(
+                f"This model's context holds {self._folder.context} tokens, and the {where} "
+                f"{'have' if where == 'messages' else 'has'} {len(tokens)}; at least 1 must be left for the answer.",
+                code="context_length_exceeded",
+                param=where,
+            )
+
+    def _sequences(self, ask: Ask, prompts: list[list[int]], arrived_ns: int) -> list[Sequence]:
+        for name in ("presence_penalty", "frequency_penalty"):
+            if getattr(ask, name) and not self._engine.penalties:
+                raise BadRequest(
+                    f"{name} cannot be computed rightly for a model of this size; leave it out.",
+                    code="unsupported_parameter",
+                    param=name,
+                )
+        seed = self._random.getrandbits(32) if ask.seed is None else ask.seed
+        sequences: list[Sequence] = []
+        for prompt in prompts:
+            for copy in range(ask.n):
+                sampling = _sampling(ask, self._folder, room=self._folder.context - len(prompt), seed=seed + copy)
+                sequences.append(
+                    Sequence(
+                        len(sequences),
+                        prompt,
+                        sampling,
+                        tokenizer=self._tokenizer,
+                        stops=ask.stop,
+                        arrived_ns=arrived_ns,
+                    )
+                )
+        return sequences
+
+
+class _Writer:
+    """Writes a stream's events as they come."""
+
+    __slots__ = ("_reply", "events")
+
+    def __init__(self, reply: Reply, form: Form) -> None:
+        self._reply = reply
+        self.events = EventWriter(form)
+
+    def __call__(self, sequence: Sequence) -> None:
+        if not self._reply.started:
+            self._reply.start(200, _STREAM)
+        self._reply.write(self.events.text(sequence))
+
+
+def _allow(request: Request, *methods: str) -> None:
+    if request.method not in methods:
+        raise MethodNotAllowed(f"{request.path} takes {methods[0]}, not {request.method}.")
+
+
+def _sampling(ask: Ask, folder: ModelFolder, *, room: int, seed: int) -> Sampling:
+    """The request's parameters, else the model's own, else OpenAI's."""
+    own = folder.defaults
+    temperature = own.get("temperature", 1.0) if ask.temperature is None else ask.temperature
+    top_p = own.get("top_p", 1.0) if ask.top_p is None else ask.top_p
+    top_k = own.get("top_k", 0) if ask.top_k is None else ask.top_k
+    min_p = own.get("min_p", 0.0) if ask.min_p is None else ask.min_p
+    repetition = own.get("repetition_penalty", 1.0) if ask.repetition_penalty is None else ask.repetition_penalty
+    return Sampling(
+        max_tokens=min(room, ask.max_tokens or room),
+        temperature=0.0 if temperature < _GREEDY or top_p == 0 else temperature,
+        top_p=top_p or 1.0,
+        top_k=max(0, int(top_k)),
+        min_p=min_p,
+        presence_penalty=ask.presence_penalty,
+        frequency_penalty=ask.frequency_penalty,
+        repetition_penalty=repetition,
+        seed=seed % (1 << 32),
+        logprobs=ask.logprobs,
+        ignore_eos=ask.ignore_eos,
+    )

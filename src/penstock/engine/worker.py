@@ -1,0 +1,244 @@
+"""The worker process: one pipeline, one loop of three moves: take commands, step, tell what came of it.
+
+`step()` holds the interpreter's lock, so the HTTP front is another process, which starts this one as
+`python -m penstock.engine.worker FD`, where FD is its end of a socket pair. When the front goes, so does the worker.
+"""
+
+import contextlib
+import logging
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.core.errors import Damaged, PenstockError
+from penstock.engine.lifted import lifted
+from penstock.engine.messages import (
+    Add,
+    Cancel,
+    Failed,
+    FrameReader,
+    Output,
+    Outputs,
+    Ready,
+    Sampling,
+    Start,
+    ToFront,
+    ToWorker,
+    frame,
+)
+
+_log = logging.getLogger("penstock.engine.worker")
+
+
+class Channel:
+    """The worker's end of the socket pair."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = FrameReader()
+        self._decoder: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+
+    def take(self, *, wait: bool) -> list[ToWorker]:
+        """The commands that have come; if `wait`, at least one.
+
+        Raises:
+            EOFError: when the front has gone.
+        """
+        bodies: list[bytes] = []
+        while True:
+            if (bodies or not wait) and not select.select([self._sock], [], [], 0)[0]:
+                break
+            data = self._sock.recv(262144)
+            if not data:
+                raise EOFError("the front has gone")
+            bodies += self._reader.feed(data)
+        return [self._decoder.decode(body) for body in bodies]
+
+    def tell(self, message: ToFront) -> None:
+        """Sends `message`, waiting for the front if it is behind."""
+        self._sock.sendall(frame(message))
+
+
+class Running:
+    """The sequences that the pipeline works on."""
+
+    def __init__(self, pipeline: Any, start: Start) -> None:
+        import openvino_genai
+
+        self._pipeline = pipeline
+        self._genai = openvino_genai
+        self._start = start
+        self._handles: dict[int, tuple[Any, bool]] = {}
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def add(self, command: Add) -> Output | None:
+        """Hands the sequence to the pipeline; a refusal is told as its output."""
+        import numpy as np
+        import openvino as ov
+
+        prompt = ov.Tensor(np.array([command.prompt], np.int64))
+        try:
+            handle = self._pipeline.add_request(command.id, prompt, self._config(command.sampling))
+        except RuntimeError as error:
+            _log.warning("the pipeline refused a request: %s", error)
+            return Output(command.id, [], None, "failed")
+        self._handles[command.id] = (handle, command.sampling.logprobs)
+        return None
+
+    def cancel(self, identity: int) -> None:
+        """Forgets the sequence; the pipeline drops it in its next step."""
+        held = self._handles.pop(identity, None)
+        if held is not None:
+            held[0].cancel()
+
+    def collect(self) -> list[Output]:
+        """What every sequence has brought forth since the last time; those that have ended are forgotten."""
+        outputs = []
+        status = self._genai.GenerationStatus
+        running, finished = status.RUNNING, status.FINISHED
+        length = self._genai.GenerationFinishReason.LENGTH
+        ended = []
+        for identity, (handle, logprobs) in self._handles.items():
+            state = handle.get_status()
+            if not handle.can_read():
+                if state != running:
+                    ended.append(identity)
+                    outputs.append(Output(identity, [], None, "stop" if state == finished else "failed"))
+                continue
+            tokens: list[int] = []
+            scores: list[float] = []
+            reason = None
+            while handle.can_read():
+                for output in handle.read().values():
+                    tokens += output.generated_ids
+                    if logprobs:
+                        scores += output.generated_log_probs
+                    reason = output.finish_reason
+            finish = ""
+            if state != running:
+                ended.append(identity)
+                finish = "failed" if state != finished else "length" if reason == length else "stop"
+            outputs.append(Output(identity, tokens, scores if logprobs else None, finish))
+        for identity in ended:
+            del self._handles[identity]
+        return outputs
+
+    def _config(self, sampling: Sampling) -> Any:
+        config = self._genai.GenerationConfig()
+        config.max_new_tokens = sampling.max_tokens
+        config.apply_chat_template = False
+        config.eos_token_id = self._start.stop_ids[0] if self._start.stop_ids else -1
+        config.stop_token_ids = set(self._start.stop_ids)
+        config.ignore_eos = sampling.ignore_eos
+        config.logprobs = 1 if sampling.logprobs else 0
+        if sampling.presence_penalty:
+            config.presence_penalty = sampling.presence_penalty
+        if sampling.frequency_penalty:
+            config.frequency_penalty = sampling.frequency_penalty
+        if sampling.repetition_penalty != 1.0:
+            config.repetition_penalty = sampling.repetition_penalty
+        if sampling.temperature > 0:
+            config.do_sample = True
+            config.temperature = sampling.temperature
+            config.top_p = sampling.top_p
+            config.rng_seed = sampling.seed
+            if sampling.top_k:
+                config.top_k = sampling.top_k
+            if sampling.min_p:
+                config.min_p = sampling.min_p
+        return config
+
+
+def load(start: Start) -> tuple[Any, Ready]:
+    """The pipeline for `start`, compiled, and what the front is to know of it.
+
+    Raises:
+        PenstockError: if the folder holds no model that the pipeline takes.
+    """
+    import openvino_genai
+
+    directory = Path(start.directory)
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.max_num_seqs = start.max_running
+    scheduler.enable_prefix_caching = start.prefix_cache
+    scheduler.num_kv_blocks = start.kv_blocks
+    properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": start.threads} if start.threads else {}
+    try:
+        with lifted(directory) as folder:
+            pipeline = openvino_genai.ContinuousBatchingPipeline(
+                str(folder or directory), scheduler, "CPU", properties, {"INFERENCE_NUM_THREADS": 1}
+            )
+    except RuntimeError as error:
+        raise Damaged(f"{directory} cannot be loaded as an OpenVINO model: {first_line(error)}") from error
+    return pipeline, Ready(penalties=folder is not None)
+
+
+def first_line(error: BaseException) -> str:
+    """What the pipeline's exception says, without its stack and file names."""
+    lines = [
+        line for line in str(error).splitlines() if line.strip() and not line.startswith(("Exception from", "Check "))
+    ]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def serve(channel: Channel) -> None:
+    """Runs until the front goes.
+
+    Raises:
+        EOFError: when the front has gone.
+        PenstockError: if the model cannot be loaded.
+        RuntimeError: if the pipeline broke; it is of no use then.
+    """
+    commands = channel.take(wait=True)
+    start = commands.pop(0)
+    if not isinstance(start, Start):
+        raise Damaged(f"the first command was {type(start).__name__}, not Start")
+    pipeline, ready = load(start)
+    running = Running(pipeline, start)
+    channel.tell(ready)
+    while True:
+        outputs = []
+        for command in commands or channel.take(wait=not len(running)):
+            if isinstance(command, Add):
+                refused = running.add(command)
+                if refused is not None:
+                    outputs.append(refused)
+            elif isinstance(command, Cancel):
+                for identity in command.ids:
+                    running.cancel(identity)
+        commands = []
+        if pipeline.has_non_finished_requests():
+            pipeline.step()
+        outputs += running.collect()
+        if outputs:
+            channel.tell(Outputs(outputs=outputs, cache_usage=pipeline.get_metrics().cache_usage / 100))
+
+
+def main(argv: list[str]) -> int:
+    """Serves the front behind the socket whose descriptor is `argv[0]`; the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front decides when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    channel = Channel(socket.socket(fileno=int(argv[0])))
+    try:
+        serve(channel)
+    except EOFError:
+        return 0
+    except (PenstockError, RuntimeError, OSError) as error:
+        _log.exception("the pipeline's worker ends")
+        reason = error.message if isinstance(error, PenstockError) else first_line(error)
+        with contextlib.suppress(OSError):
+            channel.tell(Failed(reason=reason))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
