@@ -18,9 +18,10 @@ class Account:
         "expires",
         "in_use",
         "limit",
+        "most",
+        "refusal",
         "refused_need",
         "refused_until",
-        "refusal",
         "remaining",
         "reset",
         "resource",
@@ -34,6 +35,7 @@ class Account:
         self.resource = resource
         self.limit = limit
         self.balance = 0
+        self.most = 0  # how much may stay here unspent: what the last lease gave beyond the need
         self.expires = 0.0
         self.slot = 0
         self.remaining = limit
@@ -58,7 +60,7 @@ class Account:
 
     def accept(self, lease: Lease) -> None:
         """A new lease, once the old one has been dropped."""
-        self.balance = lease.extra
+        self.balance = self.most = lease.extra
         self.slot = lease.slot
         self.expires = lease.expires
         self.remaining = lease.remaining

@@ -1,0 +1,406 @@
+"""The ledger for several workers of one host: a server on a Unix socket, and its client.
+
+Both send frames of a 4-byte little-endian length and a msgpack list of messages: all of one loop turn together.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from penstock.access.limits import SEATS
+from penstock.access.register import Lease, Refusal, Register, Return, Want
+from penstock.core.errors import Unavailable
+from penstock.store.ledger_log import LedgerLog
+
+GRACE_S = 5.0  # how long a restarted ledger waits for those who held seats
+ANSWER_S = 1.0  # how long a worker waits for an answer; not longer than the shortest lease
+_MAX_FRAME = 64 * 1024 * 1024
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A worker's first message: its session (one process's life) and the seats it holds."""
+
+    session: str
+    seats: dict[str, int]
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A worker wants."""
+
+    id: int
+    wants: list[Want]
+
+
+class GiveBack(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A worker returns."""
+
+    returned: list[Return]
+
+
+class Granted(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer to an Ask: yes."""
+
+    id: int
+    leases: list[Lease]
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer to an Ask: no."""
+
+    id: int
+    refusal: Refusal
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_up = msgspec.msgpack.Decoder(list[Hello | Ask | GiveBack]).decode
+_decode_down = msgspec.msgpack.Decoder(list[Granted | Refused]).decode
+
+
+class _Frames(asyncio.Protocol):
+    """Frames in, frames out: what is sent in one loop turn goes out in one write."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._data = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (for the type checker)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while len(self._data) >= 4:
+            length = int.from_bytes(self._data[:4], "little")
+            if length > _MAX_FRAME:
+                self._drop()
+                return
+            if len(self._data) < 4 + length:
+                return
+            payload = bytes(self._data[4 : 4 + length])
+            del self._data[: 4 + length]
+            try:
+                self.received(payload)
+            except msgspec.DecodeError:
+                self._drop()
+                return
+
+    def received(self, payload: bytes) -> None:
+        """Take one frame."""
+        raise NotImplementedError
+
+    def send(self, messages: Sequence[object]) -> None:
+        """Write one frame."""
+        if self.transport is not None and not self.transport.is_closing():
+            payload = _encode(messages)
+            self.transport.write(len(payload).to_bytes(4, "little") + payload)
+
+    def _drop(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Session(_Frames):
+    """One worker's connection, at the server."""
+
+    def __init__(self, server: "LedgerServer") -> None:
+        super().__init__()
+        self._server = server
+        self.name = ""
+        self.answers: list[Granted | Refused] = []
+
+    def received(self, payload: bytes) -> None:
+        for message in _decode_up(payload):
+            self._server.take(self, message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.left(self)
+
+
+class LedgerServer:
+    """Serves a Register on a Unix socket. Changes are logged before the answers of a loop turn go out."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float], log: LedgerLog | None = None) -> None:
+        """A server for `path`; `clock` tells Unix seconds and must not go back; with a `log`, the books outlive the process."""
+        self._path = path
+        self._clock = clock
+        self._log = log
+        self._register = Register()
+        self._sessions: dict[str, _Session] = {}
+        self._server: asyncio.Server | None = None
+        self._answering: list[_Session] = []
+        self._scheduled = False
+        self._grace: asyncio.TimerHandle | None = None
+        self._all: set[_Session] = set()
+
+    async def start(self) -> None:
+        """Read the log and listen. Workers that held seats have `GRACE_S` to join again before these are free."""
+        if self._log is not None:
+            for entry in self._log.read():
+                self._register.restore(entry)
+        loop = asyncio.get_running_loop()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        self._server = await loop.create_unix_server(self._join, str(self._path))
+        self._path.chmod(0o600)
+        if self._register.workers():
+            self._grace = loop.call_later(GRACE_S, self._grace_over)
+
+    async def close(self) -> None:
+        """Stop listening and drop all connections; what is booked stays in the log."""
+        if self._grace is not None:
+            self._grace.cancel()
+        if self._server is not None:
+            self._server.close()
+            for session in list(self._all):
+                if session.transport is not None:
+                    session.transport.abort()
+            await self._server.wait_closed()
+        self._flush()
+        if self._log is not None:
+            self._log.close()
+
+    def used(self, scope: str, resource: int) -> int:
+        """What is booked now."""
+        return self._register.used(scope, resource, self._clock())
+
+    @property
+    def sessions(self) -> list[str]:
+        """The workers that are connected."""
+        return list(self._sessions)
+
+    def take(self, session: _Session, message: Hello | Ask | GiveBack) -> None:
+        """One message of a worker."""
+        now = self._clock()
+        register = self._register
+        if isinstance(message, Ask):
+            answer = register.grant(session.name, message.wants, now)
+            if isinstance(answer, Refusal):
+                session.answers.append(Refused(message.id, answer))
+            else:
+                session.answers.append(Granted(message.id, answer))
+        elif isinstance(message, GiveBack):
+            for returned in message.returned:
+                register.take_back(session.name, returned, now)
+        else:
+            session.name = message.session
+            self._sessions[message.session] = session
+            register.holds(message.session, message.seats)
+        if len(session.answers) == 1:
+            self._answering.append(session)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def left(self, session: _Session) -> None:
+        """A connection is gone: the worker is dead, or will join again and say what it holds."""
+        self._all.discard(session)
+        if self._server is None or not self._server.is_serving():
+            return
+        if self._sessions.get(session.name) is session:
+            del self._sessions[session.name]
+            self._register.leave(session.name)
+
+    def _join(self) -> _Session:
+        session = _Session(self)
+        self._all.add(session)
+        return session
+
+    def _grace_over(self) -> None:
+        for worker in self._register.workers():
+            if worker not in self._sessions:
+                self._register.leave(worker)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        entries = self._register.entries
+        if entries and self._log is not None:
+            self._log.append(entries)
+            if self._log.full:
+                self._log.rewrite(self._register.dump(self._clock()))
+        entries.clear()
+        answering, self._answering = self._answering, []
+        for session in answering:
+            if session.answers:
+                session.send(session.answers)
+                session.answers = []
+
+
+class _Link(_Frames):
+    """The connection, at the worker."""
+
+    def __init__(self, ledger: "SocketLedger") -> None:
+        super().__init__()
+        self._ledger = ledger
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._ledger.joined(self)
+
+    def received(self, payload: bytes) -> None:
+        for message in _decode_down(payload):
+            self._ledger.answered(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ledger.lost(self)
+
+
+class SocketLedger:
+    """The client of one worker. It joins again by itself when the connection breaks."""
+
+    def __init__(self, path: Path, session: str, *, clock: Callable[[], float]) -> None:
+        """A client of the server at `path`.
+
+        Args:
+            path: the socket.
+            session: unique for this process's life, such as `gateway-0/PID/TIME`.
+            clock: monotonic seconds, for time limits.
+        """
+        self.seats: Callable[[], dict[str, int]] = dict
+        self._path = path
+        self._session = session
+        self._clock = clock
+        self._link: _Link | None = None
+        self._asked: dict[int, tuple[asyncio.Future[list[Lease] | Refusal], Sequence[Want], float]] = {}
+        self._next = 0
+        self._out: list[Ask | GiveBack] = []
+        self._returns: dict[tuple[str, int, int, bool], int] = {}
+        self._scheduled = False
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+
+    async def start(self) -> None:
+        """Connect, and stay connected. A server that is not there yet is no error: see `up`."""
+        with contextlib.suppress(OSError):
+            await self._connect()
+        self._task = asyncio.create_task(self._keep(), name="ledger")
+
+    async def close(self) -> None:
+        """Send what is to be returned, and leave."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._flush()
+        if self._link is not None and self._link.transport is not None:
+            self._link.transport.close()
+
+    @property
+    def up(self) -> bool:
+        """Whether the server is connected."""
+        return self._link is not None
+
+    async def grant(self, wants: Sequence[Want], now: float) -> list[Lease] | Refusal:
+        """Ask the server, with all that is asked in this loop turn."""
+        if self._link is None:
+            raise _down()
+        waiter: asyncio.Future[list[Lease] | Refusal] = asyncio.get_running_loop().create_future()
+        self._next += 1
+        deadline = self._clock() + ANSWER_S
+        self._asked[self._next] = (waiter, wants, deadline)
+        self._out.append(Ask(self._next, list(wants)))
+        self._schedule()
+        try:
+            answer = await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._return_all(wants, waiter.result(), now)
+            raise
+        if self._clock() > deadline:  # the lease may be over before it is spent
+            self._return_all(wants, answer, now)
+            raise _down()
+        return answer
+
+    def give_back(self, returned: Sequence[Return], now: float) -> None:
+        """Sent at the end of this loop turn, added up by slot; kept while the server is away, seats excepted: joining tells them."""
+        for one in returned:
+            if self._link is None and one.resource == SEATS:
+                continue
+            key = (one.scope, one.resource, one.slot, one.amount > 0)
+            self._returns[key] = self._returns.get(key, 0) + one.amount
+        self._schedule()
+
+    def joined(self, link: _Link) -> None:
+        """The connection stands."""
+        for key in [k for k in self._returns if k[1] == SEATS]:
+            del self._returns[key]
+        self._link = link
+        link.send([Hello(self._session, self.seats())])
+        self._schedule()
+
+    def answered(self, message: Granted | Refused) -> None:
+        """An answer has come."""
+        entry = self._asked.pop(message.id, None)
+        if entry is None:
+            return
+        waiter, wants, _ = entry
+        answer = message.leases if isinstance(message, Granted) else message.refusal
+        if waiter.done():  # the caller has been cancelled
+            self._return_all(wants, answer, 0.0)
+        else:
+            waiter.set_result(answer)
+
+    def lost(self, link: _Link) -> None:
+        """The connection is gone."""
+        if self._link is not link:
+            return
+        self._link = None
+        self._out.clear()
+        asked, self._asked = self._asked, {}
+        for waiter, _, _ in asked.values():
+            if not waiter.done():
+                waiter.set_exception(_down())
+        self._wake.set()
+
+    def _return_all(self, wants: Sequence[Want], answer: list[Lease] | Refusal, now: float) -> None:
+        if isinstance(answer, list):
+            pairs = zip(wants, answer, strict=True)
+            self.give_back([Return(w.scope, w.resource, lease.slot, w.need + lease.extra) for w, lease in pairs], now)
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._link is not None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._link is None:
+            return
+        messages: list[Ask | GiveBack] = self._out
+        if self._returns:
+            returned = [Return(s, r, slot, amount) for (s, r, slot, _), amount in self._returns.items() if amount]
+            self._returns.clear()
+            messages = [GiveBack(returned), *messages]
+        if messages:
+            self._link.send(messages)
+            self._out = []
+
+    async def _connect(self) -> None:
+        await asyncio.get_running_loop().create_unix_connection(lambda: _Link(self), str(self._path))
+
+    async def _keep(self) -> None:
+        """Join again when the connection is lost; drop it when an answer is overdue."""
+        pause = 0.02
+        while True:
+            if self._link is not None:
+                pause = 0.02
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), ANSWER_S / 4)
+                now = self._clock()
+                link = self._link
+                if link is not None and link.transport is not None and any(d < now for _, _, d in self._asked.values()):
+                    link.transport.abort()
+                continue
+            try:
+                await self._connect()
+            except OSError:
+                await asyncio.sleep(pause)
+                pause = min(1.0, 2 * pause)
+
+
+def _down() -> Unavailable:
+    return Unavailable("The ledger of limits does not answer.", code="ledger_down", retry_after=1.0)

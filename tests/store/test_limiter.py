@@ -1,0 +1,252 @@
+import asyncio
+import math
+from pathlib import Path
+
+import pytest
+
+from penstock.access.limits import REQUESTS, SEATS, SPEND, TOKENS
+from penstock.core.errors import RateLimited, Unavailable
+from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
+from penstock.store.ledger import LocalLedger
+from penstock.store.ledger_log import LedgerLog
+from penstock.store.ledger_socket import LedgerServer, SocketLedger
+from penstock.store.limiter import Limiter
+
+FREE = TenantEntry(name="acme")
+
+
+def key(**limits: float) -> KeyEntry:
+    return KeyEntry(id="k", hash="", tenant="acme", limits=Limits(**limits))  # type: ignore[arg-type]
+
+
+async def test_requests_per_minute_are_exact_and_say_when_to_come_back() -> None:
+    limiter = Limiter(LocalLedger())
+    caller = key(requests_per_minute=100)
+    for _ in range(100):
+        await limiter.count(caller, FREE, 1000.0)
+    with pytest.raises(RateLimited, match="key k: 100 requests per minute, 0 left") as refused:
+        await limiter.count(caller, FREE, 1000.5)
+    wait = refused.value.retry_after
+    assert wait is not None
+    assert 59 < wait <= 62
+    with pytest.raises(RateLimited):
+        await limiter.count(caller, FREE, 1000.5 + wait - 0.01)
+    await limiter.count(caller, FREE, 1000.5 + wait + 0.01)
+
+
+async def test_tokens_are_reserved_and_settled_by_true_use() -> None:
+    ledger = LocalLedger()
+    limiter = Limiter(ledger)
+    caller = key(tokens_per_minute=1000)
+    first = await limiter.reserve(caller, FREE, 900, 5.0)
+    assert first is not None
+    with pytest.raises(RateLimited):
+        await limiter.reserve(caller, FREE, 200, 5.1)
+    limiter.settle(first, 100, 6.5)
+    limiter.settle(first, 0, 6.5)
+    second = await limiter.reserve(caller, FREE, 900, 6.6)
+    assert second is not None
+    with pytest.raises(RateLimited):
+        await limiter.reserve(caller, FREE, 1, 6.6)
+    limiter.settle(second, 950, 6.7)
+    limiter.close(6.8)
+    assert ledger.used("key:k", TOKENS, 6.9) == 1050, "more than was reserved is charged in full"
+
+
+async def test_a_request_that_can_never_fit_says_so() -> None:
+    limiter = Limiter(LocalLedger())
+    with pytest.raises(RateLimited, match="can never be served") as refused:
+        await limiter.reserve(key(tokens_per_minute=100), FREE, 101, 5.0)
+    assert refused.value.retry_after is None
+
+
+async def test_all_or_nothing_over_key_and_tenant() -> None:
+    ledger = LocalLedger()
+    limiter = Limiter(ledger)
+    tenant = TenantEntry(name="acme", limits=Limits(tokens_per_minute=100, concurrency=1))
+    caller = key(tokens_per_minute=1000, concurrency=5, usd_per_day=1.0)
+    held = await limiter.reserve(caller, tenant, 60, 5.0, nanousd=1000)
+    assert held is not None
+    for _ in range(5):
+        with pytest.raises(RateLimited):
+            await limiter.reserve(caller, tenant, 60, 5.0, nanousd=1000)
+    limiter.settle(held, 60, 5.0, nanousd=500)
+    limiter.close(5.0)
+    assert [ledger.used("key:k", r, 5.0) for r in (TOKENS, SPEND, SEATS)] == [60, 500, 0]
+    assert [ledger.used("tenant:acme", r, 5.0) for r in (TOKENS, SEATS)] == [60, 0]
+
+
+async def test_a_budget_for_a_day_outlives_a_restart(tmp_path: Path) -> None:
+    caller = key(usd_per_day=0.001)
+    ledger = LocalLedger(LedgerLog(tmp_path / "ledger.log"))
+    limiter = Limiter(ledger)
+    held = await limiter.reserve(caller, FREE, 0, 1_000_000.0, nanousd=900_000)
+    assert held is not None
+    limiter.settle(held, 0, 1_000_000.0, nanousd=900_000)
+    again = Limiter(LocalLedger(LedgerLog(tmp_path / "ledger.log")))  # the first was killed: it closed nothing
+    with pytest.raises(RateLimited) as refused:
+        await again.reserve(caller, FREE, 0, 1_000_100.0, nanousd=200_000)
+    assert refused.value.code == "insufficient_quota"
+    await again.reserve(caller, FREE, 0, 1_000_100.0, nanousd=80_000)
+    await again.reserve(caller, FREE, 0, 1_087_000.0, nanousd=900_000)
+
+
+async def test_standing_is_the_tightest() -> None:
+    limiter = Limiter(LocalLedger(), epoch=1000.0)
+    tenant = TenantEntry(name="acme", limits=Limits(requests_per_minute=10, tokens_per_minute=1000))
+    caller = key(requests_per_minute=600)
+    standing = await limiter.count(caller, tenant, 5.0)
+    await limiter.reserve(caller, tenant, 400, 5.0)
+    assert standing is not None
+    assert (standing.requests_limit, standing.requests_left) == (10, 9)
+    assert (standing.tokens_limit, standing.tokens_left) == (1000, 600)
+    assert 60 <= standing.requests_reset_s <= 62
+    assert await limiter.count(key(), FREE, 5.0) is None
+    assert await limiter.reserve(key(), FREE, 100, 5.0) is None
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def joined(path: Path, name: str, **setting: object) -> tuple[SocketLedger, Limiter]:
+    loop = asyncio.get_running_loop()
+    client = SocketLedger(path, name, clock=loop.time)
+    limiter = Limiter(client, **setting)  # type: ignore[arg-type]
+    client.seats = limiter.book.seats
+    await client.start()
+    return client, limiter
+
+
+async def until(condition: object, deadline_s: float = 10.0) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_workers_together_never_exceed_and_waste_at_most_two_percent(tmp_path: Path) -> None:
+    clock = Clock()
+    server = LedgerServer(tmp_path / "s", clock=clock, log=LedgerLog(tmp_path / "log"))
+    await server.start()
+    pairs = [await joined(tmp_path / "s", f"w{i}") for i in range(3)]
+    caller = key(requests_per_minute=1000)
+
+    async def spend(limiter: Limiter) -> int:
+        got = 0
+        while True:
+            try:
+                await limiter.count(caller, FREE, clock.now)
+            except RateLimited:
+                return got
+            got += 1
+
+    total = sum(await asyncio.gather(*(spend(limiter) for _, limiter in pairs)))
+    assert 980 <= total <= 1000
+    assert server.used("key:k", REQUESTS) == 1000
+    for client, _ in pairs:
+        await client.close()
+    await server.close()
+
+
+async def test_a_dead_worker_frees_its_seats_but_not_what_it_leased(tmp_path: Path) -> None:
+    clock = Clock()
+    server = LedgerServer(tmp_path / "s", clock=clock)
+    await server.start()
+    one, first = await joined(tmp_path / "s", "w1")
+    two, second = await joined(tmp_path / "s", "w2")
+    caller = key(concurrency=1, tokens_per_minute=10_000)
+    await first.reserve(caller, FREE, 100, clock.now)
+    with pytest.raises(RateLimited, match="at once"):
+        await second.reserve(caller, FREE, 100, clock.now)
+    used = server.used("key:k", TOKENS)
+    assert used == 300, "the need and 2 % leased"
+    assert one._link is not None
+    assert one._link.transport is not None
+    one._task.cancel() if one._task else None
+    one._link.transport.abort()
+    await until(lambda: server.sessions == ["w2"])
+    assert server.used("key:k", TOKENS) == used
+    clock.now += 0.1
+    await second.reserve(caller, FREE, 100, clock.now)
+    await two.close()
+    await server.close()
+
+
+async def test_a_restarted_ledger_knows_what_was_used_and_who_holds_seats(tmp_path: Path) -> None:
+    clock = Clock()
+    server = LedgerServer(tmp_path / "s", clock=clock, log=LedgerLog(tmp_path / "log"))
+    await server.start()
+    client, limiter = await joined(tmp_path / "s", "w1", down="closed")
+    caller = key(concurrency=2, tokens_per_minute=100)
+    held = await limiter.reserve(caller, FREE, 90, clock.now)
+    assert held is not None
+    await server.close()
+    await until(lambda: not client.up)
+    with pytest.raises(Unavailable):
+        await limiter.reserve(caller, FREE, 5, clock.now)
+    limiter.settle(held, 50, clock.now)
+    server = LedgerServer(tmp_path / "s", clock=clock, log=LedgerLog(tmp_path / "log"))
+    await server.start()
+    await until(lambda: client.up and server.used("key:k", TOKENS) <= 50 + 2)
+    assert server.used("key:k", SEATS) == 0
+    await client.close()
+    await server.close()
+
+
+async def test_open_while_the_ledger_is_away_means_the_workers_share_and_no_more(tmp_path: Path) -> None:
+    clock = Clock()
+    client, limiter = await joined(tmp_path / "s", "w1", down="open", workers=4)
+    caller = key(requests_per_minute=100)
+    for _ in range(25):
+        await limiter.count(caller, FREE, clock.now)
+    with pytest.raises(RateLimited):
+        await limiter.count(caller, FREE, clock.now)
+    server = LedgerServer(tmp_path / "s", clock=clock)
+    await server.start()
+    await until(lambda: client.up)
+    limiter.tick(clock.now)
+    await until(lambda: server.used("key:k", REQUESTS) == 25)
+    await client.close()
+    await server.close()
+
+
+async def test_a_cancelled_request_leaves_nothing_taken(tmp_path: Path) -> None:
+    clock = Clock()
+    server = LedgerServer(tmp_path / "s", clock=clock)
+    await server.start()
+    client, limiter = await joined(tmp_path / "s", "w1")
+    caller = key(concurrency=4, tokens_per_minute=40)
+    for spins in range(6):
+        task = asyncio.create_task(limiter.reserve(caller, FREE, 10, clock.now))
+        for _ in range(spins):
+            await asyncio.sleep(0)
+        task.cancel()
+        results = await asyncio.gather(task, return_exceptions=True)
+        if results[0] is not None and not isinstance(results[0], BaseException):
+            limiter.settle(results[0], 0, clock.now)
+    await until(lambda: server.used("key:k", SEATS) == 0 and server.used("key:k", TOKENS) == 0)
+    await client.close()
+    await server.close()
+
+
+async def test_spending_within_a_lease_needs_no_ledger() -> None:
+    ledger = LocalLedger()
+    asked = 0
+    grant = ledger.grant
+
+    class Counting(LocalLedger):
+        async def grant(self, wants, now):  # type: ignore[no-untyped-def]
+            nonlocal asked
+            asked += 1
+            return await grant(wants, now)
+
+    limiter = Limiter(Counting())
+    caller = key(requests_per_minute=100_000)
+    for _ in range(10_000):
+        await limiter.count(caller, FREE, 7.0)
+    assert asked == math.ceil(10_000 / 2001)
