@@ -1,0 +1,266 @@
+"""Experiments: the list, one experiment with its verdict and its estimates over time, and what may be done with it."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from penstock.console import figures
+from penstock.console.charts import Chart, Line, drawing, finite
+from penstock.console.client import at
+from penstock.console.live import live
+from penstock.console.shapes import Experiment, Look
+from penstock.console.visit import Visit
+from penstock.core.errors import NotFound
+from penstock.experiments.design import TRANSITIONS, ArmSpec
+from penstock.experiments.metrics import METRICS
+from penstock.experiments.verdict import Verdict
+from penstock.experiments.words import change_in_words, value_in_words
+
+FRAGMENTS = ("verdict", "results")
+_MOST_POINTS = 300
+# What an action does, as its confirm page says it: the question, the consequence, the button, whether it is risky.
+_ACTIONS = {
+    "start": ("Start {}?", "Its route's traffic is split among the arms as planned.", "Start", False),
+    "pause": ("Pause {}?", "All traffic goes to the control until it is started again.", "Pause", False),
+    "stop": (
+        "Stop {} for good?",
+        "All traffic goes to the control. A stopped experiment cannot be started again.",
+        "Stop",
+        True,
+    ),
+    "archive": ("Archive {}?", "It is no longer listed among the others. Its results are kept.", "Archive", False),
+}
+_UNITS = {"share": "points", "s": "s", "USD": "usd"}
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One experiment in a list."""
+
+    name: str
+    state: str
+    words: str
+    tone: str
+    route: str
+    hypothesis: str
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one treatment in words and numbers with units, and its interval's place on a bar of 1000."""
+
+    metric: str
+    definition: str
+    arm: str
+    primary: bool
+    value: str
+    control_value: str
+    change: str
+    interval: str
+    n: str
+    state: str
+    place: tuple[float, float, float, float] | None  # lower, estimate, upper, zero
+
+
+def headline(experiment: Experiment) -> tuple[str, str]:
+    """The verdict in a few words, and its tone (good, bad, on, or none)."""
+    verdict = experiment.verdict
+    if experiment.state == "draft":
+        return "Not started.", ""
+    if verdict is None:
+        return "Nothing is known yet: no request has been counted.", ""
+    said = {
+        "running": ("It is too early to tell.", "on"),
+        "better": (f"{verdict.arm.capitalize()} is better.", "good"),
+        "worse": (f"{verdict.arm.capitalize()} is worse.", "bad"),
+        "no_difference": ("There is no difference worth having.", "on"),
+        "blocked": ("No result can be trusted.", "bad"),
+    }
+    return said[verdict.state]
+
+
+def _row(experiment: Experiment) -> Row:
+    words, tone = headline(experiment)
+    reasons = experiment.verdict.reasons if experiment.verdict is not None else ()
+    return Row(
+        name=experiment.name,
+        state=experiment.state,
+        words=" ".join((words, *reasons[:1])) if experiment.state != "draft" else words,
+        tone=tone,
+        route=experiment.spec.route,
+        hypothesis=experiment.spec.hypothesis,
+    )
+
+
+async def running(visit: Visit) -> list[Row]:
+    """The experiments that run now, for the overview."""
+    found = await visit.api.get("/experiments", tuple[Experiment, ...])
+    return [_row(one) for one in found if one.state == "running"]
+
+
+async def listing(visit: Visit) -> Response:
+    """All experiments."""
+    found = await visit.api.get("/experiments", tuple[Experiment, ...])
+    return visit.page("experiments.html", experiments=[_row(one) for one in found])
+
+
+async def show(visit: Visit) -> Response:
+    """One experiment."""
+    return visit.page("experiment.html", fragments=FRAGMENTS, **await _read(visit))
+
+
+async def live_experiment(visit: Visit) -> Response:
+    """Its regions, again and again."""
+
+    async def read() -> Mapping[str, str]:
+        values = await _read(visit)
+        return {name: visit.render(f"experiment/{name}.html", **values) for name in FRAGMENTS}
+
+    return live(visit, read)
+
+
+async def _read(visit: Visit) -> dict[str, Any]:
+    name = visit.path("name")
+    experiment, looks = await asyncio.gather(
+        visit.api.get(at("experiments", name), Experiment),
+        visit.api.get(at("experiments", name, "looks"), tuple[Look, ...]),
+    )
+    words, tone = headline(experiment)
+    verdict = experiment.verdict
+    traffic = {one.arm: one for one in verdict.arms} if verdict is not None else {}
+    shares = experiment.spec.shares()
+    return {
+        "e": experiment,
+        "words": words,
+        "tone": tone,
+        "reasons": verdict.reasons if verdict is not None else (),
+        "arms": [(arm, described(arm), traffic.get(arm.name), shares[arm.name]) for arm in experiment.spec.arms],
+        "estimates": estimates(verdict) if verdict is not None else [],
+        "plots": list(charts(experiment, looks)),
+        "guardrails": verdict.guardrails if verdict is not None else (),
+        "mismatch": verdict.mismatch if verdict is not None else None,
+        "planned": experiment.spec.planned(),
+        "primary": experiment.spec.primary_metric,
+        "effect": change_in_words(experiment.spec.primary_metric, experiment.spec.primary.minimum_effect).lstrip("+"),
+        "actions": [one for one in TRANSITIONS.get(experiment.state, {}) if visit.may("experiments:write")],
+    }
+
+
+def described(arm: ArmSpec) -> str:
+    """What an arm varies, in words."""
+    parts = [arm.build or f"pool {arm.pool}"]
+    parts += [f"{name} {value}" for name, value in arm.params.items()]
+    if arm.system is not None:
+        parts.append("its own system prompt")
+    if arm.policy is not None:
+        parts.append(f"policy {arm.policy}")
+    return ", ".join(parts)
+
+
+def estimates(verdict: Verdict) -> list[Estimate]:
+    """All comparisons, the primary ones first."""
+    found = []
+    for one in verdict.comparisons:
+        metric = METRICS[one.metric]
+        place = None
+        interval = figures.NONE
+        if one.estimate is not None and one.lower is not None and one.upper is not None:
+            interval = f"{change_in_words(metric, one.lower)} to {change_in_words(metric, one.upper)}".replace(
+                "-", "\u2212"
+            )
+            reach = max(abs(one.lower), abs(one.upper)) * 1.15 or 1.0
+            place = tuple(round(500 + 500 * value / reach, 1) for value in (one.lower, one.estimate, one.upper, 0.0))
+        found.append(
+            Estimate(
+                metric=one.title,
+                definition=metric.definition,
+                arm=one.arm,
+                primary=one.primary,
+                value=figures.NONE if one.value is None else value_in_words(metric, one.value),
+                control_value=figures.NONE if one.control_value is None else value_in_words(metric, one.control_value),
+                change=figures.NONE
+                if one.estimate is None
+                else change_in_words(metric, one.estimate).replace("-", "\u2212"),
+                interval=interval,
+                n=f"{figures.number(one.n)} / {figures.number(one.control_n)}",
+                state=one.state.replace("_", " "),
+                place=place if place is None else (place[0], place[1], place[2], place[3]),
+            )
+        )
+    return found
+
+
+def charts(experiment: Experiment, looks: tuple[Look, ...]) -> list[Chart]:
+    """The primary metric's estimates over time, a chart for each treatment."""
+    metric = experiment.spec.primary_metric
+    found = []
+    for arm in experiment.spec.treatments:
+        mine = sorted(
+            (one for one in looks if one.arm == arm and one.metric == metric.name and one.estimate is not None),
+            key=lambda look: look.at,
+        )[-_MOST_POINTS:]
+        line = Line(
+            name=f"{arm} minus {experiment.spec.incumbent}",
+            values=finite(look.estimate for look in mine),
+            low=finite(look.lower for look in mine),
+            high=finite(look.upper for look in mine),
+        )
+        found.append(
+            Chart(
+                id=f"c-{arm}",
+                title=f"{metric.name.replace('_', ' ').capitalize()}: {arm} minus {experiment.spec.incumbent}",
+                note=f"with the {figures.percent(1 - experiment.spec.plan.alpha)} confidence sequence",
+                data=drawing([look.at for look in mine], (line,), _UNITS.get(metric.unit, "count"), zero=True),
+                headings=(
+                    "Time",
+                    "Difference",
+                    "Lower",
+                    "Upper",
+                    f"Units of {arm}",
+                    f"Units of {experiment.spec.incumbent}",
+                ),
+                rows=tuple(
+                    (
+                        figures.when(look.at),
+                        *(
+                            figures.NONE if value is None else change_in_words(metric, value).replace("-", "\u2212")
+                            for value in (look.estimate, look.lower, look.upper)
+                        ),
+                        figures.number(look.n),
+                        figures.number(look.control_n),
+                    )
+                    for look in reversed(mine)
+                ),
+            )
+        )
+    return found
+
+
+async def confirm(visit: Visit) -> Response:
+    """Ask before an experiment is started, paused, stopped or archived."""
+    visit.must("experiments:write")
+    name, action = visit.path("name"), visit.path("action")
+    if action not in _ACTIONS:
+        raise NotFound(f"An experiment knows no {action!r}.")
+    experiment = await visit.api.get(at("experiments", name), Experiment)
+    question, consequence, button, risky = _ACTIONS[action]
+    return visit.page(
+        "experiment_action.html",
+        e=experiment,
+        action=action,
+        question=question.format(name),
+        consequence=consequence,
+        button=button,
+        risky=risky,
+    )
+
+
+async def act(visit: Visit) -> Response:
+    """Do it."""
+    await visit.form()
+    name, action = visit.path("name"), visit.path("action")
+    if action not in _ACTIONS:
+        raise NotFound(f"An experiment knows no {action!r}.")
+    await visit.api.post(at("experiments", name, action))
+    return visit.to(at("experiments", name), action)

@@ -1,0 +1,146 @@
+"""Models: the list, one model, one version, and the forms that promote and roll back."""
+
+import asyncio
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from penstock.console.client import at
+from penstock.console.shapes import Deployment, Model, Revision, Version
+from penstock.console.visit import Visit
+from penstock.core.errors import BadRequest, NotFound
+
+_USUAL = ("dev", "staging", "production")
+
+
+async def listing(visit: Visit) -> Response:
+    """All models, and where each is deployed."""
+    models, deployments = await asyncio.gather(
+        visit.api.get("/models", tuple[Model, ...]), visit.api.get("/deployments", tuple[Deployment, ...])
+    )
+    deployed: dict[str, list[Deployment]] = defaultdict(list)
+    for one in deployments:
+        deployed[one.model].append(one)
+    return visit.page("models.html", models=models, deployed=deployed)
+
+
+async def _deployments(visit: Visit, name: str) -> list[Deployment]:
+    return [one for one in await visit.api.get("/deployments", tuple[Deployment, ...]) if one.model == name]
+
+
+async def show(visit: Visit) -> Response:
+    """One model: where it runs, its versions, a card, its history."""
+    name = visit.path("name")
+    model, versions, deployments, history = await asyncio.gather(
+        visit.api.get(at("models", name), Model),
+        visit.api.get(at("models", name, "versions"), tuple[Version, ...]),
+        _deployments(visit, name),
+        visit.api.get(at("models", name, "history"), tuple[Revision, ...]),
+    )
+    versions = tuple(sorted(versions, key=lambda version: -version.number))
+    shown = next((v for d in deployments for v in versions if v.label == d.label), versions[0] if versions else None)
+    if shown is not None:
+        shown = await visit.api.get(at("models", name, "versions", shown.label), Version)
+    return visit.page(
+        "model.html",
+        model=model,
+        versions=versions,
+        deployments=deployments,
+        history=history,
+        shown=shown,
+        previous={one.environment: earlier(history, one.environment) for one in deployments},
+        may_deploy=visit.may("deployments:write"),
+    )
+
+
+def earlier(history: tuple[Revision, ...], environment: str) -> Revision | None:
+    """The revision whose state a roll-back in `environment` copies: the newest that served before, with another version."""
+    there = sorted(
+        (one for one in history if one.environment == environment and one.state in {"live", "superseded"}),
+        key=lambda one: -one.number,
+    )
+    return next((one for one in there[1:] if one.label != there[0].label), None)
+
+
+async def version(visit: Visit) -> Response:
+    """One version: card, files, builds, metadata."""
+    name, label = visit.path("name"), visit.path("label")
+    found, deployments = await asyncio.gather(
+        visit.api.get(at("models", name, "versions", label), Version), _deployments(visit, name)
+    )
+    return visit.page(
+        "version.html",
+        v=found,
+        metadata=list(flattened(found.metadata)),
+        deployments=[one for one in deployments if one.label == found.label],
+        may_deploy=visit.may("deployments:write"),
+    )
+
+
+def flattened(tree: dict[str, Any], path: str = "") -> list[tuple[str, str]]:
+    """The leaves of `tree` with their paths, for a list of facts."""
+    found: list[tuple[str, str]] = []
+    for name, value in tree.items():
+        here = f"{path}.{name}" if path else str(name)
+        if isinstance(value, dict):
+            found += flattened(value, here)
+        else:
+            found.append((here, value if isinstance(value, str) else msgspec.json.encode(value).decode()))
+    return found
+
+
+async def confirm_promote(visit: Visit) -> Response:
+    """The form to promote a version."""
+    visit.must("deployments:write")
+    name, label = visit.path("name"), visit.query("label")
+    if not label:
+        raise BadRequest("Which version is to be promoted was not said.", param="label")
+    found, deployments, environments = await asyncio.gather(
+        visit.api.get(at("models", name, "versions", label), Version),
+        _deployments(visit, name),
+        visit.api.get("/environments", list[dict[str, Any]]),
+    )
+    runs = {one.environment: one.label for one in deployments}
+    names = sorted({str(one["name"]) for one in environments} | set(runs)) or list(_USUAL)
+    return visit.page(
+        "promote.html", name=name, label=found.label, environments=[(one, runs.get(one)) for one in names]
+    )
+
+
+async def promote(visit: Visit) -> Response:
+    """Promote."""
+    form = await visit.form()
+    name = visit.path("name")
+    body = {
+        "model": name,
+        "label": form.get("label", ""),
+        "environment": form.get("environment", ""),
+        "reason": form.get("reason", ""),
+    }
+    await visit.api.post("/promote", body)
+    return visit.to(at("models", name), "promoted")
+
+
+async def confirm_rollback(visit: Visit) -> Response:
+    """The form to roll back, with what runs now and what would run then."""
+    visit.must("deployments:write")
+    name, environment = visit.path("name"), visit.query("environment")
+    deployments, history = await asyncio.gather(
+        _deployments(visit, name), visit.api.get(at("models", name, "history"), tuple[Revision, ...])
+    )
+    now = next((one for one in deployments if one.environment == environment), None)
+    then = earlier(history, environment)
+    if now is None or then is None:
+        raise NotFound(f"{name} has no earlier version in {environment or 'that environment'} to go back to.")
+    return visit.page("rollback.html", name=name, environment=environment, now=now, then=then)
+
+
+async def rollback(visit: Visit) -> Response:
+    """Roll back."""
+    form = await visit.form()
+    name = visit.path("name")
+    body = {"model": name, "environment": form.get("environment", ""), "reason": form.get("reason", "")}
+    await visit.api.post("/rollback", body)
+    return visit.to(at("models", name), "rolled-back")

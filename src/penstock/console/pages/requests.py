@@ -1,0 +1,109 @@
+"""The explorer of requests, and one request with its phases."""
+
+from itertools import pairwise
+from typing import Any, get_args
+
+import httpx
+import msgspec
+from starlette.responses import Response
+
+from penstock.console.client import at
+from penstock.console.shapes import Deployment, Exchanges, Explained
+from penstock.console.visit import Visit
+from penstock.core.exchange import Exchange, Outcome, Phases
+
+_PAGE = 50
+_FILTERS = ("route", "arm", "outcome", "status")
+_NAMES = {
+    "decoded": "Read and decode",
+    "admitted": "Check, screen, wait for a place",
+    "dispatched": "Send to the engine",
+    "first_token": "Wait for the first token",
+    "last_token": "Answer",
+    "done": "Settle",
+}
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """One phase: its length and end in seconds, and its place on a bar of 1000."""
+
+    name: str
+    kind: str
+    length: float
+    end: float
+    x: float
+    width: float
+
+
+def segments(phases: Phases) -> list[Segment]:
+    """The phases that were reached, in order."""
+    names = list(_NAMES)
+    ends = [(name, getattr(phases, name)) for name in names]
+    reached = [(name, end) for name, end in ends if end > 0]
+    whole = max((end for _, end in reached), default=0)
+    found = []
+    for (_, start), (name, end) in pairwise([("", 0), *reached]):
+        length = max(0, end - start)
+        found.append(
+            Segment(
+                name=_NAMES[name],
+                kind=f"ph{names.index(name)}",
+                length=length / 1e9,
+                end=end / 1e9,
+                x=round(start / whole * 1000, 2),
+                width=round(max(length / whole * 1000, 1.5), 2),
+            )
+        )
+    return found
+
+
+async def listing(visit: Visit) -> Response:
+    """The explorer."""
+    filters = {name: visit.query(name) for name in _FILTERS}
+    page = await visit.api.get("/exchanges", Exchanges, limit=_PAGE, before=visit.query("before"), **filters)
+    routes = await _routes(visit)
+    older = None
+    if page.next:
+        parameters = {name: value for name, value in filters.items() if value}
+        older = str(httpx.URL("/requests", params={**parameters, "before": page.next}))
+    return visit.page(
+        "requests.html",
+        exchanges=page.exchanges,
+        filters=filters,
+        filtered=any(filters.values()) or bool(visit.query("before")),
+        older=older,
+        routes=routes,
+        outcomes=get_args(Outcome),
+        example_model=routes[0] if routes else "support-bot",
+    )
+
+
+async def _routes(visit: Visit) -> list[str]:
+    deployments = await visit.api.get("/deployments", tuple[Deployment, ...])
+    resources = await visit.api.get("/routes", list[dict[str, Any]])
+    return sorted({one.model for one in deployments} | {str(route["name"]) for route in resources})
+
+
+async def show(visit: Visit) -> Response:
+    """One request."""
+    found = await visit.api.get(at("exchanges", visit.path("id")), Explained)
+    exchange = found.exchange
+    return visit.page(
+        "request.html",
+        x=exchange,
+        observations=found.observations,
+        segments=segments(exchange.phases),
+        speed=_speed(exchange),
+        version_link=_version_link(exchange),
+    )
+
+
+def _speed(exchange: Exchange) -> float | None:
+    phases = exchange.phases
+    took = phases.last_token - (phases.dispatched or phases.admitted)
+    return exchange.usage.completion / (took / 1e9) if took > 0 and exchange.usage.completion else None
+
+
+def _version_link(exchange: Exchange) -> str | None:
+    name, _, label = exchange.version.partition(":")
+    return at("models", name, label) if name and label else None
