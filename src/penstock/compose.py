@@ -199,7 +199,8 @@ def run_supervisor(settings: Settings) -> None:
 
 async def _supervise(settings: Settings, folder: "DataFolder") -> None:
     from penstock.net.server import Server
-    from penstock.store.ledger import LedgerServer
+    from penstock.store.ledger_log import LedgerLog
+    from penstock.store.ledger_socket import LedgerServer
     from penstock.supervisor.api import SupervisorApi
     from penstock.supervisor.house import child_environment
     from penstock.supervisor.keeper import Keeper
@@ -210,7 +211,7 @@ async def _supervise(settings: Settings, folder: "DataFolder") -> None:
     environment = child_environment(os.environ, settings)
     records, logs = Records(folder.run), Logs(folder.logs)
     keeper = Keeper(records, logs, environment)
-    ledger = LedgerServer(folder.ledger_socket, folder.ledger_file)
+    ledger = LedgerServer(folder.ledger_socket, clock=time.time, log=LedgerLog(folder.ledger_file))
     supervisor = Supervisor(
         _house(settings, environment), records=records, logs=logs, keeper=keeper, services=(ledger,)
     )

@@ -1,0 +1,107 @@
+"""`penstock gateway`, `control`, `engine`, `ship`: one process each, as `up` starts them, or on their own."""
+
+import click
+
+from penstock import compose
+from penstock.cli.flags import PORT, data_flag
+
+
+@click.command()
+@data_flag
+@click.option("--host", help="Address to listen on [default: 127.0.0.1].")
+@click.option("--gateway-port", type=PORT, help="Port of the OpenAI API [default: 8080].")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes that share the port [default: 1].")
+@click.option("--worker", type=click.IntRange(0, 255), help="Run only the worker of this number, under a supervisor.")
+@click.option("--control-url", metavar="URL", help="Where control is; without it the Snapshot on disk is served.")
+def gateway(
+    data: str | None,
+    host: str | None,
+    gateway_port: int | None,
+    workers: int | None,
+    worker: int | None,
+    control_url: str | None,
+) -> None:
+    """Run the gateway: the OpenAI API in front of engines.
+
+    It serves from the last Snapshot in the data folder, also while control is away. SIGTERM drains it.
+    """
+    settings = compose.read_settings(
+        {
+            "data": data,
+            "gateway.host": host,
+            "gateway.port": gateway_port,
+            "gateway.workers": workers,
+            "gateway.control_url": control_url,
+        }
+    )
+    if worker is None and settings.gateway.workers > 1:
+        compose.run_gateways(settings)
+    else:
+        compose.run_gateway(settings, worker or 0)
+
+
+@click.command()
+@data_flag
+@click.option("--host", help="Address to listen on [default: 127.0.0.1].")
+@click.option("--control-port", type=PORT, help="Port of the console and the control API [default: 8081].")
+@click.option("--empty", is_flag=True, default=None, help="Register no starter models at the first start.")
+def control(data: str | None, host: str | None, control_port: int | None, empty: bool | None) -> None:
+    """Run the control plane: the API, the console and the loops that bring the world to what was asked for."""
+    compose.run_control(
+        compose.read_settings({"data": data, "control.host": host, "control.port": control_port, "empty": empty})
+    )
+
+
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False))
+@data_flag
+@click.option("--host", help="Address to listen on [default: 127.0.0.1].")
+@click.option("--port", type=PORT, help="Port of the OpenAI API of this engine [default: 8090].")
+@click.option("--model", help="Name that requests must ask for [default: any].")
+@click.option("--max-running", type=click.IntRange(1), help="Requests that run together [default: 16].")
+@click.option("--max-waiting", type=click.IntRange(0), help="Requests that may wait beyond those [default: 128].")
+@click.option("--kv-cache-mb", type=click.IntRange(1), help="Memory for keys and values, MiB [default: 256].")
+@click.option("--threads", type=click.IntRange(0), help="CPU threads; 0: as many as cores [default: 0].")
+def engine(
+    directory: str,
+    data: str | None,
+    host: str | None,
+    port: int | None,
+    model: str | None,
+    max_running: int | None,
+    max_waiting: int | None,
+    kv_cache_mb: int | None,
+    threads: int | None,
+) -> None:
+    """Run one embedded engine for the OpenVINO model in DIRECTORY. SIGTERM drains it."""
+    compose.run_engine(
+        compose.read_settings(
+            {
+                "data": data,
+                "engine.host": host,
+                "engine.port": port,
+                "engine.max_running": max_running,
+                "engine.max_waiting": max_waiting,
+                "engine.kv_cache_mb": kv_cache_mb,
+                "engine.threads": threads,
+            }
+        ),
+        directory,
+        model,
+    )
+
+
+@click.command()
+@data_flag
+@click.option("--ship-port", type=PORT, help="Port of its metrics [default: 8083].")
+@click.option("--control-url", metavar="URL", help="Where control is.")
+def ship(data: str | None, ship_port: int | None, control_url: str | None) -> None:
+    """Run the shipper, which carries the journal's records to control and remembers how far it came."""
+    compose.run_ship(compose.read_settings({"data": data, "ship.port": ship_port, "ship.control_url": control_url}))
+
+
+@click.command(hidden=True)
+@data_flag
+def supervise(data: str | None) -> None:
+    """Keep the processes of a data folder running, until SIGTERM. `up` starts it."""
+    compose.run_supervisor(compose.read_settings({"data": data}))
