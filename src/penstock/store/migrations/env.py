@@ -2,8 +2,9 @@
 
 from alembic import context
 
-from penstock.store.schema import metadata
+from penstock.store.schema_experiments import exchanges
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+# All tables stand on one metadata; taking it from the module imported last has them all on it.
+context.configure(connection=context.config.attributes["connection"], target_metadata=exchanges.metadata)
 with context.begin_transaction():
     context.run_migrations()

@@ -1,0 +1,146 @@
+"""The control plane's reader of the journal: `POST /internal/v1/ingest`.
+
+A batch, its source's offset, the ingest sequence of its records and all that is derived from them are committed in one transaction. A
+batch that is sent twice is answered 409 with the position that is committed, and changes nothing: so delivery at least once counts once.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.control.auth import ControlPart, check_service
+from penstock.control.context import Control
+from penstock.control.experiments_signal import Signal
+from penstock.control.ingest_batch import IngestBatch
+from penstock.core.errors import BadRequest, Damaged
+from penstock.core.exchange import Record
+from penstock.journal.format import FRAME_HEAD_BYTES, Position, decode_payload, frame_end
+from penstock.store.schema import sequences
+from penstock.store.schema_experiments import ingest_offsets
+from penstock.store.sql import next_value
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+
+class OutOfPlace(Exception):
+    """A batch does not start where its source's last one ended; `position` is there."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(f"committed up to {position}")
+        self.position = position
+
+
+def records_of(body: bytes) -> list[tuple[Record, bytes]]:
+    """The records of whole frames, each with its payload.
+
+    Raises:
+        BadRequest: if a frame is torn or damaged; the message says at which byte.
+    """
+    found: list[tuple[Record, bytes]] = []
+    view = memoryview(body)
+    offset = 0
+    while offset < len(body):
+        end = frame_end(view, offset)
+        if end < 0:
+            raise BadRequest(f"The frame at byte {offset} is torn or damaged.", code="damaged_frame", param="body")
+        payload = body[offset + FRAME_HEAD_BYTES : end]
+        try:
+            found.append((decode_payload(payload), payload))
+        except Damaged as error:
+            raise BadRequest(f"At byte {offset}: {error.message}", code="damaged_frame", param="body") from None
+        offset = end
+    return found
+
+
+async def ingest(control: Control, source: str, start: Position, end: Position, body: bytes) -> set[str]:
+    """Take a batch in; the names of the experiments that it changed.
+
+    Raises:
+        OutOfPlace: if it does not start where the last one of `source` ended; nothing is changed.
+        BadRequest: if the body is not whole frames.
+        Unavailable: if the database cannot be written.
+    """
+    records = records_of(body)
+    now = control.clock()
+    async with control.database.write() as connection:
+        last = await _reserve(connection, len(records))  # also makes writers wait for one another
+        committed = await committed_position(connection, source)
+        if committed is not None and not _follows(committed, start):
+            raise OutOfPlace(committed)
+        changed = await IngestBatch(records, last - len(records) + 1, now).run(connection)
+        values = {"segment": end.segment, "offset": end.offset, "at": now}
+        if committed is None:
+            await connection.execute(insert(ingest_offsets).values(source=source, **values))
+        else:
+            await connection.execute(update(ingest_offsets).where(ingest_offsets.c.source == source).values(**values))
+    return changed
+
+
+def _follows(committed: Position, start: Position) -> bool:
+    """Whether a batch at `start` goes on after `committed`: at it, or in a later segment (whose reader has finished the earlier)."""
+    return start == committed or start.segment > committed.segment
+
+
+async def _reserve(connection: AsyncConnection, count: int) -> int:
+    """The last of `count` new ingest sequence numbers."""
+    bump = (
+        update(sequences)
+        .where(sequences.c.name == "ingest")
+        .values(value=sequences.c.value + count)
+        .returning(sequences.c.value)
+    )
+    value = (await connection.execute(bump)).scalar_one_or_none()
+    if value is None:
+        await next_value(connection, "ingest")
+        await connection.execute(update(sequences).where(sequences.c.name == "ingest").values(value=0))
+        value = (await connection.execute(bump)).scalar_one()
+    return int(value)
+
+
+async def committed_position(connection: AsyncConnection, source: str) -> Position | None:
+    """How far `source` has been taken in; None: nothing of it."""
+    row = (
+        await connection.execute(
+            select(ingest_offsets.c.segment, ingest_offsets.c.offset).where(ingest_offsets.c.source == source)
+        )
+    ).one_or_none()
+    return None if row is None else Position(row.segment, row.offset)
+
+
+def ingest_router(signal: Signal) -> APIRouter:
+    """The routes; `signal` is told which experiments have changed."""
+    router = APIRouter(prefix="/internal/v1", dependencies=[Depends(check_service)], include_in_schema=False)
+
+    @router.post("/ingest")
+    async def take_in(
+        request: Request,
+        control: ControlPart,
+        source: Annotated[str, Query(min_length=1, max_length=64)],
+        segment: Annotated[int, Query(ge=0)],
+        start: Annotated[int, Query(ge=0)],
+        end: Annotated[int, Query(ge=0)],
+    ) -> Any:
+        """A batch of whole journal frames."""
+        body = await request.body()
+        if len(body) > MAX_BODY_BYTES:
+            raise BadRequest(f"The batch has {len(body)} bytes; send at most {MAX_BODY_BYTES}.", param="body")
+        if end < start or end - start < len(body):
+            raise BadRequest(f"{len(body)} bytes do not fit between {start} and {end}.", param="end")
+        try:
+            changed = await ingest(control, source, Position(segment, start), Position(segment, end), body)
+        except OutOfPlace as error:
+            return JSONResponse({"segment": error.position.segment, "offset": error.position.offset}, status_code=409)
+        signal.changed(changed)
+        return {"segment": segment, "offset": end}
+
+    @router.get("/ingest/offsets")
+    async def offsets(control: ControlPart) -> dict[str, dict[str, int]]:
+        """How far each source has been taken in."""
+        async with control.database.read() as connection:
+            rows = await connection.execute(select(ingest_offsets))
+            return {row.source: {"segment": row.segment, "offset": row.offset} for row in rows}
+
+    return router
