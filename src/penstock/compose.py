@@ -8,18 +8,17 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.core.errors import BadRequest
+from penstock.core.errors import BadRequest, Unavailable
 from penstock.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from penstock.supervisor.folder import DataFolder
-    from penstock.supervisor.house import House
     from penstock.supervisor.launcher import Progress
 
 _LOCK_PATIENCE_S = 5.0
@@ -122,18 +121,6 @@ def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
         check_port(settings.ship.host, settings.ship.port, flag="--ship-port")
 
 
-def _house(settings: Settings, environment: Mapping[str, str]) -> "House":
-    from penstock.supervisor.house import House, settings_environment
-    from penstock.supervisor.values import fingerprint
-
-    return House(
-        program=program(),
-        data=Path(settings.data).absolute(),
-        settings=settings,
-        environment=fingerprint(settings_environment(settings)),
-    )
-
-
 async def _up(
     settings: Settings,
     folder: "DataFolder",
@@ -190,6 +177,7 @@ def run_supervisor(settings: Settings) -> None:
     """
     from penstock.supervisor.folder import DataFolder
 
+    log_to_stdout()
     settings = resolved_for_up(settings)
     folder = DataFolder(Path(settings.data))
     folder.prepare()
@@ -197,25 +185,151 @@ def run_supervisor(settings: Settings) -> None:
         asyncio.run(_supervise(settings, folder))
 
 
-async def _supervise(settings: Settings, folder: "DataFolder") -> None:
+async def _supervise(settings: Settings, folder: "DataFolder", *, gateways_alone: bool = False) -> None:
     from penstock.net.server import Server
     from penstock.store.ledger_log import LedgerLog
     from penstock.store.ledger_socket import LedgerServer
     from penstock.supervisor.api import SupervisorApi
-    from penstock.supervisor.house import child_environment
+    from penstock.supervisor.house import House, child_environment, settings_environment
     from penstock.supervisor.keeper import Keeper
     from penstock.supervisor.logs import Logs
     from penstock.supervisor.records import Records
     from penstock.supervisor.supervisor import Supervisor
+    from penstock.supervisor.values import fingerprint
 
-    environment = child_environment(os.environ, settings)
     records, logs = Records(folder.run), Logs(folder.logs)
-    keeper = Keeper(records, logs, environment)
-    ledger = LedgerServer(folder.ledger_socket, clock=time.time, log=LedgerLog(folder.ledger_file))
+    house = House(
+        program=program(),
+        data=folder.root,
+        settings=settings,
+        environment=fingerprint(settings_environment(settings)),
+    )
     supervisor = Supervisor(
-        _house(settings, environment), records=records, logs=logs, keeper=keeper, services=(ledger,)
+        house,
+        processes=tuple(house.gateways()) if gateways_alone else house.everything(),
+        records=records,
+        logs=logs,
+        keeper=Keeper(records, logs, child_environment(os.environ, settings)),
+        services=(LedgerServer(folder.ledger_socket, clock=steady_clock(), log=LedgerLog(folder.ledger_file)),),
     )
     server = Server(SupervisorApi(supervisor))
     await server.start(unix=folder.supervisor_socket)
     await supervisor.run()
     await server.drain(1.0)
+
+
+# -- one process each --------------------------------------------------------------------------------------------------
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    uvloop.run(main)
+
+
+def steady_clock() -> Callable[[], float]:
+    """Unix seconds that never go back while the process lives."""
+    epoch = time.time() - time.monotonic()
+    return lambda: epoch + time.monotonic()
+
+
+def service_token(settings: Settings) -> str:
+    """What processes show to control: the setting, or the text of DATA/service.token; "" if there is neither."""
+    if settings.service_token:
+        return settings.service_token
+    try:
+        return (Path(settings.data) / "service.token").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def _data_folder(settings: Settings) -> Path:
+    data = Path(settings.data).absolute()
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"The data folder {data} cannot be made: {error.strerror}.", param="--data") from None
+    return data
+
+
+def run_gateway(settings: Settings, worker: int, *, supervised: bool) -> None:
+    """One gateway worker, until SIGTERM. Under a supervisor it shares the ledger of limits with the others.
+
+    Raises:
+        PenstockError: if the address, the journal or the Snapshot cannot be had.
+    """
+    log_to_stdout()
+    _run(_gateway(settings, f"gateway-{worker}", supervised=supervised))
+
+
+async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None:
+    from penstock.gateway.serve import serve_gateway
+    from penstock.journal.subjects import load_subject_key
+    from penstock.journal.writer import JournalWriter
+    from penstock.store.ledger import LocalLedger
+    from penstock.store.ledger_log import LedgerLog
+    from penstock.store.ledger_socket import SocketLedger
+    from penstock.store.limiter import Limiter
+
+    data = _data_folder(settings)
+    loop = asyncio.get_running_loop()
+    journal = JournalWriter.open(data / "journal" / worker, worker, loop=loop, clock=time.time)
+    shared: SocketLedger | None = None
+    if supervised:
+        shared = SocketLedger(data / "ledger.sock", f"{worker}/{os.getpid()}/{time.time()}", clock=time.monotonic)
+    limiter = Limiter(
+        shared or LocalLedger(LedgerLog(data / f"ledger-{worker}.log")),
+        epoch=time.time() - time.monotonic(),
+        workers=settings.gateway.workers,
+    )
+    if shared is not None:
+        shared.seats = limiter.book.seats
+        await shared.start()
+    limiter.start(loop, time.monotonic)
+    try:
+        await serve_gateway(
+            settings=settings.gateway,
+            data=data,
+            worker=worker,
+            journal=journal,
+            limiter=limiter,
+            service_token=service_token(settings),
+            subject_key=load_subject_key(data / "subject.key"),
+        )
+    finally:
+        limiter.close(time.monotonic())
+        if shared is not None:
+            await shared.close()
+        journal.close()
+
+
+def run_gateways(settings: Settings) -> None:
+    """Several gateway workers on one port, and the ledger that they share, until SIGTERM.
+
+    Raises:
+        Conflict: if the data folder or the port is in use.
+    """
+    from penstock.supervisor.folder import DataFolder
+    from penstock.supervisor.ports import check_port
+
+    log_to_stdout()
+    folder = DataFolder(Path(settings.data))
+    folder.prepare()
+    with folder.lock(folder.lock_file):
+        check_port(settings.gateway.host, settings.gateway.port, flag="--gateway-port")
+        asyncio.run(_supervise(settings, folder, gateways_alone=True))
+
+
+def run_engine(settings: Settings, directory: str, model: str | None) -> None:
+    """One embedded engine, until SIGTERM.
+
+    Raises:
+        PenstockError: if the model cannot be loaded or the address cannot be had.
+    """
+    from penstock.engine.serve import serve_engine
+
+    def started(url: str) -> None:
+        logging.getLogger("penstock.engine").info("answers at %s", url)
+
+    log_to_stdout()
+    _run(serve_engine(directory=Path(directory).absolute(), model=model, settings=settings.engine, started=started))

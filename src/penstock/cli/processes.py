@@ -37,7 +37,7 @@ def gateway(
     if worker is None and settings.gateway.workers > 1:
         compose.run_gateways(settings)
     else:
-        compose.run_gateway(settings, worker or 0)
+        compose.run_gateway(settings, worker or 0, supervised=worker is not None)
 
 
 @click.command()

@@ -33,7 +33,7 @@ class DataFolder:
         self.supervisor_lock_file = self.run / "supervisor.lock"
         self.supervisor_socket = self.root / "supervisor.sock"
         self.ledger_socket = self.root / "ledger.sock"
-        self.ledger_file = self.root / "ledger"
+        self.ledger_file = self.root / "ledger.log"
         self.database = self.root / "penstock.db"
         self.snapshot = self.root / "gateway" / "snapshot.json"
         self.service_token = self.root / "service.token"

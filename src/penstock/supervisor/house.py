@@ -31,6 +31,10 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     def _argv(self, *words: str) -> tuple[str, ...]:
         return (*self.program, *words, "--data", str(self.data))
 
+    def everything(self) -> tuple[ProcessSpec, ...]:
+        """What runs on one machine beside its engines."""
+        return (self.control(), *self.gateways(), self.ship())
+
     def control(self) -> ProcessSpec:
         """The control plane."""
         port = self.settings.control.port

@@ -39,9 +39,11 @@ class Service(Protocol):
 
 
 class Supervisor:
-    """Keeps `house` running.
+    """Keeps `processes` running, and the engines that control asks for.
 
     Args:
+        house: how engines are started.
+        processes: what runs from the beginning to the end.
         records: `data`/run.
         logs: `data`/logs.
         keeper: starts and restarts; owned by the caller, closed by `drain` only through its processes.
@@ -49,9 +51,17 @@ class Supervisor:
     """
 
     def __init__(
-        self, house: House, *, records: Records, logs: Logs, keeper: Keeper, services: Sequence[Service] = ()
+        self,
+        house: House,
+        *,
+        processes: Sequence[ProcessSpec] = (),
+        records: Records,
+        logs: Logs,
+        keeper: Keeper,
+        services: Sequence[Service] = (),
     ) -> None:
         self.house = house
+        self._wanted = processes
         self.draining = False
         self._records = records
         self._logs = logs
@@ -81,7 +91,7 @@ class Supervisor:
         )
         for service in self._services:
             await service.start()
-        for spec in (self.house.control(), *self.house.gateways(), self.house.ship()):
+        for spec in self._wanted:
             self._keeper.keep(spec)
         self._resume()
         self._watch_launcher()
@@ -100,7 +110,7 @@ class Supervisor:
 
     def _resume(self) -> None:
         """Takes up engines that an earlier supervisor kept, and ends workers that are no longer wanted."""
-        wanted = {spec.name for spec in self.house.gateways()}
+        wanted = {spec.name for spec in self._wanted}
         for record in self._records.all():
             if record.spec.kind == "engine" and record.spec.replica is not None:
                 self._keeper.keep(self.house.engine(record.spec.replica, record.spec.port))
