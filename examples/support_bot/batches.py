@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.support_bot.chat import Coder
-from examples.support_bot.corpus import Corpus
+from examples.support_bot.generator import Corpus
 
 Document = tuple[list[int], list[float]]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.support_bot.corpus import Corpus, conversations
+from examples.support_bot.generator import Corpus, conversations
 
 END, SYSTEM, USER, ASSISTANT, PAD = "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>"
 SPECIALS = (PAD, END, SYSTEM, USER, ASSISTANT)

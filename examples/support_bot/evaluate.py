@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.support_bot import answerers, figures
+from examples.support_bot.excluded import QUESTIONS
 from examples.support_bot.scoring import Score, score
 from examples.support_bot.shop import Shop, load_shop
-
-QUESTIONS = Path(__file__).parent / "evaluation" / "questions.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,9 @@
 RMSNorm (Zhang and Sennrich 2019), rotary embeddings in the rotate-half convention (Su et al. 2021), SwiGLU (Shazeer 2020).
 """
 
+# torch is not there where mypy runs, so its classes have the type Any.
+# mypy: disable-error-code="misc, untyped-decorator"
+
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass

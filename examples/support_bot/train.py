@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from examples.support_bot.batches import Packer
 from examples.support_bot.chat import Coder, train_tokenizer, write_files
-from examples.support_bot.corpus import open_corpus
+from examples.support_bot.generator import open_corpus
 from examples.support_bot.model import Llama, ModelConfig, parameters
 from examples.support_bot.optim import Muon, trapezoid
 from examples.support_bot.validation import validate

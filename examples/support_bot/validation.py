@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from examples.support_bot.chat import Coder
-from examples.support_bot.corpus import Corpus
+from examples.support_bot.generator import Corpus
 from examples.support_bot.model import Llama, generate
 from examples.support_bot.scoring import score
 from examples.support_bot.shop import OFF_TOPIC

@@ -1,6 +1,6 @@
 """The corpus generator: endless conversations of customers with the shop, from shop.yaml and the phrasing files.
 
-    python -m examples.support_bot.corpus --count 20
+    python -m examples.support_bot.generator --count 20
 
 Everything is drawn from the `random.Random` that is handed in: the same seed and files give the same conversations.
 """
