@@ -18,7 +18,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """`hold`, `advance` to `shares`, or `decide`: then `serving` is the arm that gets all traffic from now on."""
+    """`hold`, `advance` to `shares`, or `decide`: then `serving` is the arm that gets all traffic from now on.
+
+    No `serving`: the route goes back to its own targets.
+    """
 
     kind: Literal["hold", "advance", "decide"]
     reasons: tuple[str, ...] = ()
@@ -30,8 +33,8 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 def next_move(design: Design, statistics: Statistics, verdict: Verdict, standing: Standing, now: float) -> Move:
     """What to do, given a verdict on what runs.
 
-    Harm ends any experiment with all traffic on the control. An A/B test ends with its verdict and leaves the traffic on the control:
-    making the winner the new incumbent is a promotion. A canary takes its next step when the current one has lasted and seen what the
+    Harm ends any experiment with all traffic on the control. An A/B test ends with its verdict and gives the route back to its own
+    targets: making the winner one of them is a promotion. A canary takes its next step when the current one has lasted and seen what the
     plan asks for, and ends on the treatment when its last step is all of the traffic.
     """
     control = design.incumbent
@@ -39,7 +42,7 @@ def next_move(design: Design, statistics: Statistics, verdict: Verdict, standing
         return Move(kind="decide", serving=control, reasons=verdict.reasons)
     if design.strategy == "ab":
         if verdict.state in {"better", "no_difference"}:
-            return Move(kind="decide", serving=control, reasons=verdict.reasons)
+            return Move(kind="decide", reasons=verdict.reasons)
         return Move(kind="hold")
     return _canary(design, statistics, verdict, standing, now)
 

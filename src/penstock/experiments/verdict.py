@@ -292,7 +292,6 @@ def _gauges(design: Design, statistics: Statistics) -> Iterator[Gauge]:
 def _mismatch(design: Design, statistics: Statistics) -> SampleRatio | None:
     """Each epoch is a test of its own; its alpha halves from epoch to epoch, so that all together stay under `SRM_ALPHA`."""
     loudest: SampleRatio | None = None
-    alpha = SRM_ALPHA
     for number, epoch in enumerate(sorted(statistics.shares), 1):
         alpha = SRM_ALPHA if len(statistics.shares) == 1 and not design.plan.steps else SRM_ALPHA / 2**number
         names = sorted(statistics.shares[epoch])

@@ -1,0 +1,327 @@
+"""The life of an experiment: draft, running, paused, decided, archived; and what gateways are told of it.
+
+What was registered is never edited: after the start only the state, the shares of a ramp and the verdict change.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.control.context import Change
+from penstock.control.snapshot import build_of_pool
+from penstock.control.specs import PoolSpec
+from penstock.control.state import ActiveExperiment, State, load_state
+from penstock.core.errors import BadRequest, Conflict, NotFound
+from penstock.core.references import check_name
+from penstock.core.snapshot import Arm, ExperimentEntry
+from penstock.delivery.pools import BuildKey
+from penstock.experiments.assignment import UNEXPOSED, respan, spans_by_weight
+from penstock.experiments.design import TRANSITIONS, ArmSpec, Design, parse_design
+from penstock.experiments.ramp import Move
+from penstock.store.schema_experiments import experiment_epochs, experiments
+
+
+class ResolvedArm(msgspec.Struct, frozen=True, kw_only=True):
+    """What an arm's pool or build was when the experiment started: an alias that moves later does not move the arm."""
+
+    pool: str
+    build: BuildKey | None = None
+
+
+async def experiment_row(connection: AsyncConnection, name: str) -> Row[Any]:
+    """The row of the experiment `name`.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    row = (await connection.execute(select(experiments).where(experiments.c.name == name))).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no experiment {name!r}.", param="name")
+    return row
+
+
+async def register(change: Change, name: str, spec: object, origin: str = "api") -> str:
+    """Register `spec` as the experiment `name`: "created", "updated" (a draft) or "unchanged".
+
+    Raises:
+        BadRequest: if the name or the spec is wrong; `param` is the path.
+        Conflict: if the experiment has started and the spec is another.
+    """
+    check_name(name)
+    design = parse_design(spec)
+    plain = msgspec.to_builtins(design)
+    row = (await change.connection.execute(select(experiments).where(experiments.c.name == name))).one_or_none()
+    if row is None:
+        await change.connection.execute(
+            insert(experiments).values(
+                name=name,
+                spec=plain,
+                route=design.route,
+                state="draft",
+                origin=origin,
+                resolved={},
+                ranges={},
+                epoch=0,
+                step=0,
+                serving="",
+                created_at=change.now,
+                created_by=change.caller.name,
+            )
+        )
+        await change.audit("experiment.create", name, spec=plain)
+        return "created"
+    if parse_design(row.spec) == design:
+        return "unchanged"
+    if row.state != "draft":
+        raise Conflict(
+            f"The experiment {name!r} is {row.state}: what was registered cannot be edited after the start.",
+            hint="Stop it and register a new one under another name.",
+            param="spec",
+        )
+    await _set(change, name, spec=plain, route=design.route)
+    await change.audit("experiment.update", name, spec=plain)
+    return "updated"
+
+
+def _next_state(row: Row[Any], action: str) -> str:
+    allowed = TRANSITIONS[row.state]
+    if action not in allowed:
+        can = f"it can {', '.join(sorted(allowed))}" if allowed else "that is its end"
+        raise Conflict(f"The experiment {row.name!r} is {row.state} and cannot {action}: {can}.", param="name")
+    return allowed[action]
+
+
+async def start(change: Change, name: str, *, environment: str) -> None:
+    """Start a draft, or go on after a pause.
+
+    Raises:
+        NotFound: if there is no such experiment.
+        Conflict: if it cannot start, or another runs on its route.
+        BadRequest: if the route or an arm's pool or build is not there.
+    """
+    row = await experiment_row(change.connection, name)
+    state = _next_state(row, "start")
+    design = parse_design(row.spec)
+    await _check_route_is_free(change.connection, name, design.route)
+    values: dict[str, Any] = {"state": state, "serving": "", "expires_at": _expiry(design, change.now)}
+    if row.state == "draft":
+        world = await load_state(change.connection, environment=environment)
+        resolved = _resolve(design, world)
+        shares = design.shares()
+        spans = spans_by_weight(tuple(shares[arm.name] for arm in design.arms))
+        values |= {
+            "resolved": msgspec.to_builtins(resolved),
+            "ranges": _by_arm(design, spans),
+            "epoch": 1,
+            "step": 0,
+            "started_at": change.now,
+        }
+        await _begin_epoch(change, name, 1, shares)
+    await _set(change, name, **values)
+    await change.audit("experiment.start", name)
+
+
+async def pause(change: Change, name: str, reason: str) -> None:
+    """All traffic to the control, until it is started again; nothing is counted meanwhile.
+
+    Raises:
+        NotFound: if there is no such experiment.
+        Conflict: if it does not run.
+    """
+    row = await experiment_row(change.connection, name)
+    state = _next_state(row, "pause")
+    await _set(change, name, state=state, serving=parse_design(row.spec).incumbent, expires_at=None)
+    await change.audit("experiment.pause", name, reason=reason)
+
+
+async def stop(change: Change, name: str, reason: str) -> None:
+    """End it without waiting for a verdict. A canary's traffic goes to the control, an A/B test's to what its route is for.
+
+    Raises:
+        NotFound: if there is no such experiment.
+        Conflict: if it neither runs nor is paused.
+    """
+    row = await experiment_row(change.connection, name)
+    _next_state(row, "stop")
+    design = parse_design(row.spec)
+    said = f"Stopped by {change.caller.name}{': ' + reason if reason else ''}."
+    serving = design.incumbent if design.strategy == "canary" else ""
+    await decide(change, name, serving=serving, reasons=(said,))
+
+
+async def archive(change: Change, name: str) -> None:
+    """Put it away: its route serves its own targets, and nothing told of its requests is counted any more.
+
+    Raises:
+        NotFound: if there is no such experiment.
+        Conflict: if it still runs.
+    """
+    row = await experiment_row(change.connection, name)
+    await _set(change, name, state=_next_state(row, "archive"), serving="", expires_at=None)
+    await change.audit("experiment.archive", name)
+
+
+async def decide(change: Change, name: str, *, serving: str, reasons: tuple[str, ...]) -> None:
+    """Write the decision; from the next Snapshot on `serving` has all traffic ("": the route's own targets)."""
+    await _set(
+        change,
+        name,
+        state="decided",
+        serving=serving,
+        expires_at=None,
+        decided_at=change.now,
+        decision={"reasons": list(reasons), "by": change.caller.name, "at": change.now, "serving": serving},
+    )
+    await change.audit("experiment.decide", name, reasons=list(reasons), serving=serving)
+
+
+async def advance(change: Change, row: Row[Any], move: Move) -> None:
+    """Begin a new epoch with the shares of `move`; units of the treatment stay in it."""
+    design = parse_design(row.spec)
+    old = tuple(tuple((low, high) for low, high in row.ranges[arm.name]) for arm in design.arms)
+    spans = respan(old, tuple(move.shares[arm.name] for arm in design.arms))
+    epoch = row.epoch + 1
+    await _begin_epoch(change, row.name, epoch, move.shares)
+    await _set(
+        change,
+        row.name,
+        epoch=epoch,
+        step=move.step,
+        ranges=_by_arm(design, spans),
+        expires_at=_expiry(design, change.now),
+    )
+    await change.audit("experiment.step", row.name, shares=move.shares, reasons=list(move.reasons))
+
+
+async def renew(change: Change, row: Row[Any]) -> None:
+    """Let the shares live on for another `lapse_s`."""
+    await _set(change, row.name, expires_at=_expiry(parse_design(row.spec), change.now))
+
+
+def _expiry(design: Design, now: float) -> float | None:
+    return now + design.plan.lapse_s if design.strategy == "canary" else None
+
+
+def _by_arm(design: Design, spans: tuple[tuple[tuple[float, float], ...], ...]) -> dict[str, list[list[float]]]:
+    return {arm.name: [list(span) for span in mine] for arm, mine in zip(design.arms, spans, strict=True)}
+
+
+async def _set(change: Change, name: str, **values: Any) -> None:
+    await change.connection.execute(update(experiments).where(experiments.c.name == name).values(**values))
+
+
+async def _begin_epoch(change: Change, name: str, epoch: int, shares: Mapping[str, float]) -> None:
+    await change.connection.execute(
+        insert(experiment_epochs).values(experiment=name, epoch=epoch, shares=dict(shares), started_at=change.now)
+    )
+
+
+async def _check_route_is_free(connection: AsyncConnection, name: str, route: str) -> None:
+    other = (
+        await connection.execute(
+            select(experiments.c.name, experiments.c.state).where(
+                experiments.c.route == route,
+                experiments.c.state.in_(("running", "paused")),
+                experiments.c.name != name,
+            )
+        )
+    ).first()
+    if other is not None:
+        raise Conflict(
+            f"The route {route!r} already has the experiment {other.name!r}, which is {other.state}: stop that first.",
+            param="route",
+        )
+
+
+def _resolve(design: Design, state: State) -> dict[str, ResolvedArm]:
+    models = {deployment.model for deployment in state.deployments if deployment.live is not None}
+    if design.route not in state.routes and design.route not in models:
+        raise BadRequest(f"There is no route {design.route!r}.", param="route")
+    return {arm.name: _resolve_arm(index, arm, state) for index, arm in enumerate(design.arms)}
+
+
+def _resolve_arm(index: int, arm: ArmSpec, state: State) -> ResolvedArm:
+    if arm.policy is not None and arm.policy not in state.policies:
+        raise BadRequest(f"There is no policy {arm.policy!r}.", param=f"arms[{index}].policy")
+    if arm.pool is not None:
+        spec = state.pools.get(arm.pool)
+        if spec is None:
+            raise BadRequest(f"There is no pool {arm.pool!r}.", param=f"arms[{index}].pool")
+        if spec.build is None:
+            return ResolvedArm(pool=arm.pool)
+        where = "pool"
+    else:
+        spec, where = PoolSpec(build=arm.build), "build"
+    build = build_of_pool(spec, state)
+    if build is None or build not in state.builds:
+        raise BadRequest(
+            f"There is no build {spec.build!r} in {spec.precision} to serve the arm {arm.name!r} from.",
+            param=f"arms[{index}].{where}",
+            hint="Push the version first; `penstock models show` lists its builds.",
+        )
+    return ResolvedArm(pool=build.pool, build=build)
+
+
+async def active_experiments(connection: AsyncConnection) -> tuple[ActiveExperiment, ...]:
+    """What the Snapshot is to say of experiments: the one that runs on each route, or the newest that still holds its traffic."""
+    rows = await connection.execute(
+        select(experiments)
+        .where(experiments.c.state.in_(("running", "paused", "decided")))
+        .order_by(experiments.c.started_at, experiments.c.name)
+    )
+    by_route: dict[str, ActiveExperiment] = {}
+    claimed: set[str] = set()  # by one that runs
+    for row in rows:
+        if row.state != "running" and (not row.serving or row.route in claimed):
+            continue
+        if row.state == "running":
+            claimed.add(row.route)
+        by_route[row.route] = _active(row)
+    return tuple(by_route[route] for route in sorted(by_route))
+
+
+def _active(row: Row[Any]) -> ActiveExperiment:
+    design = parse_design(row.spec)
+    resolved = msgspec.convert(row.resolved, dict[str, ResolvedArm])
+    if row.state == "running":
+        arms = tuple(_arm(arm, resolved, row.ranges[arm.name], None) for arm in design.arms)
+        incumbent, epoch = design.incumbent, row.epoch
+    else:
+        arms = tuple(_arm(arm, resolved, (), 1.0) for arm in design.arms if arm.name == row.serving)
+        incumbent, epoch = row.serving, UNEXPOSED
+    builds = (resolved[arm.name].build for arm in arms)
+    return ActiveExperiment(
+        route=row.route,
+        entry=ExperimentEntry(
+            name=row.name,
+            epoch=epoch,
+            seed=design.seed or row.name,
+            unit=design.unit,
+            arms=arms,
+            incumbent=incumbent,
+            expires_at=row.expires_at if row.state == "running" else None,
+            hash_version=design.hash_version,
+        ),
+        builds=tuple(dict.fromkeys(build for build in builds if build is not None)),
+    )
+
+
+def _arm(arm: ArmSpec, resolved: dict[str, ResolvedArm], ranges: Any, weight: float | None) -> Arm:
+    spans = tuple((float(low), float(high)) for low, high in ranges)
+    return Arm(
+        name=arm.name,
+        pool=resolved[arm.name].pool,
+        weight=round(sum(high - low for low, high in spans), 9) if weight is None else weight,
+        params=arm.params,
+        system=arm.system,
+        policy=arm.policy,
+        ranges=spans,
+    )
+
+
+async def experiment_entries(connection: AsyncConnection) -> dict[str, ExperimentEntry]:
+    """By route: the entry that the Snapshot is to have."""
+    return {one.route: one.entry for one in await active_experiments(connection)}

@@ -1,0 +1,257 @@
+"""`/api/v1/experiments`: registering, running and reading experiments."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Body, Depends, Query
+from sqlalchemy import Row, select
+
+from penstock.access.principals import Principal
+from penstock.control import experiments as life
+from penstock.control.auth import ControlPart, needs
+from penstock.control.context import Control
+from penstock.control.experiments import experiment_row
+from penstock.control.specs import Name, Spec
+from penstock.experiments.design import TRANSITIONS, Design, parse_design
+from penstock.experiments.metrics import METRICS, metric
+from penstock.experiments.sample_size import plan_units
+from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
+
+Reader = Annotated[Principal, Depends(needs("experiments.read"))]
+Writer = Annotated[Principal, Depends(needs("experiments.write"))]
+Runner = Annotated[Principal, Depends(needs("experiments.run"))]
+
+_DESIGN_SCHEMA, _DESIGN_PARTS = msgspec.json.schema_components([Design], ref_template="#/components/schemas/{name}")
+
+
+class NewExperiment(Spec):
+    """The body of POST: a name and the spec that `kind: Experiment` documents have."""
+
+    kind: str | None = None
+    name: Name
+    spec: dict[str, Any]
+
+
+class Reason(Spec):
+    """Why somebody does what they do, for the record."""
+
+    reason: str = ""
+
+
+class PowerQuestion(Spec):
+    """What to plan for; `minimum_effect` in the metric's own unit."""
+
+    metric: str = "success"
+    minimum_effect: float
+    baseline: float | None = None
+    deviation: float | None = None
+    alpha: float = 0.05
+    power: float = 0.8
+    arms: int = 2
+
+
+def summary(row: Row[Any], shares: dict[str, float]) -> dict[str, Any]:
+    """What a list tells of an experiment."""
+    design = parse_design(row.spec)
+    verdict = row.verdict or {"state": "running", "reasons": []}
+    decision = row.decision
+    return {
+        "name": row.name,
+        "strategy": design.strategy,
+        "route": design.route,
+        "unit": design.unit,
+        "hypothesis": design.hypothesis,
+        "state": row.state,
+        "created_at": row.created_at,
+        "created_by": row.created_by,
+        "started_at": row.started_at,
+        "decided_at": row.decided_at,
+        "epoch": row.epoch,
+        "step": row.step,
+        "steps": list(design.plan.steps),
+        "shares": shares if row.state == "running" else ({row.serving: 1.0} if row.serving else {}),
+        "control": design.incumbent,
+        "arms": [arm.name for arm in design.arms],
+        "serving": row.serving or None,
+        "primary": msgspec.to_builtins(design.primary),
+        "verdict": {
+            "state": verdict["state"],
+            "reasons": decision["reasons"] if decision is not None else verdict["reasons"],
+        },
+        "decision": decision,
+    }
+
+
+async def _shares(control: Control, rows: list[Row[Any]]) -> dict[str, dict[str, float]]:
+    """By experiment: the shares of its newest epoch."""
+    if not rows:
+        return {}
+    async with control.database.read() as connection:
+        epochs = await connection.execute(
+            select(experiment_epochs)
+            .where(experiment_epochs.c.experiment.in_([row.name for row in rows]))
+            .order_by(experiment_epochs.c.epoch)
+        )
+        return {epoch.experiment: dict(epoch.shares) for epoch in epochs}
+
+
+async def read_experiment(control: Control, name: str) -> dict[str, Any]:
+    """All about one experiment.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    async with control.database.read() as connection:
+        row = await experiment_row(connection, name)
+        epochs = (
+            await connection.execute(
+                select(experiment_epochs)
+                .where(experiment_epochs.c.experiment == name)
+                .order_by(experiment_epochs.c.epoch)
+            )
+        ).all()
+    shares = dict(epochs[-1].shares) if epochs else {}
+    design = parse_design(row.spec)
+    told = summary(row, shares) | {
+        "spec": row.spec,
+        "resolved": row.resolved,
+        "planned": design.planned()._asdict(),
+        "actions": sorted(TRANSITIONS[row.state]),
+        "expires_at": row.expires_at,
+        "epochs": [{"epoch": one.epoch, "shares": dict(one.shares), "started_at": one.started_at} for one in epochs],
+    }
+    if row.verdict is not None:
+        told["verdict"] = row.verdict | {"reasons": told["verdict"]["reasons"]}
+    return told
+
+
+def experiments_router() -> APIRouter:
+    """The routes."""
+    router = APIRouter(prefix="/api/v1/experiments", tags=["experiments"])
+    _add_reading(router)
+    _add_changing(router)
+    return router
+
+
+def _add_reading(router: APIRouter) -> None:
+    @router.get("")
+    async def list_experiments(
+        control: ControlPart, _who: Reader, state: str | None = None, route: str | None = None
+    ) -> dict[str, Any]:
+        """All experiments, newest first."""
+        statement = select(experiments).order_by(experiments.c.created_at.desc(), experiments.c.name)
+        if state is not None:
+            statement = statement.where(experiments.c.state == state)
+        if route is not None:
+            statement = statement.where(experiments.c.route == route)
+        async with control.database.read() as connection:
+            rows = list((await connection.execute(statement)).all())
+        shares = await _shares(control, rows)
+        return {"experiments": [summary(row, shares.get(row.name, {})) for row in rows]}
+
+    @router.get("/metrics")
+    async def list_metrics(_who: Reader) -> dict[str, Any]:
+        """What can be measured, and how each metric is defined."""
+        return {"metrics": [msgspec.to_builtins(one) for one in METRICS.values()]}
+
+    @router.post("/power")
+    async def power(_who: Reader, body: PowerQuestion) -> dict[str, Any]:
+        """How many units an arm needs: for one look at the end, and for an experiment that is watched."""
+        plan = plan_units(
+            proportion=metric(body.metric, "metric").type == "proportion",
+            baseline=body.baseline,
+            deviation=body.deviation,
+            effect=body.minimum_effect,
+            alpha=body.alpha / max(1, body.arms - 1),
+            power=body.power,
+        )
+        return {"units_per_arm": plan._asdict(), "units": {k: v * body.arms for k, v in plan._asdict().items()}}
+
+    @router.get("/{name}")
+    async def get_experiment(control: ControlPart, _who: Reader, name: str) -> dict[str, Any]:
+        """One experiment: what was registered, where it stands, and the verdict with all estimates."""
+        return await read_experiment(control, name)
+
+    @router.get("/{name}/verdict")
+    async def get_verdict(control: ControlPart, _who: Reader, name: str) -> dict[str, Any]:
+        """The verdict alone."""
+        told = await read_experiment(control, name)
+        return {"name": name, "state": told["state"], "verdict": told["verdict"], "decision": told["decision"]}
+
+    @router.get("/{name}/points")
+    async def get_points(
+        control: ControlPart, _who: Reader, name: str, metric: Annotated[str | None, Query()] = None
+    ) -> dict[str, Any]:
+        """The estimates over time, oldest first; without `metric` those of the primary one."""
+        async with control.database.read() as connection:
+            row = await experiment_row(connection, name)
+            table = experiment_points
+            found = await connection.execute(
+                select(table)
+                .where(
+                    table.c.experiment == name,
+                    table.c.metric == (metric or parse_design(row.spec).primary.metric),
+                )
+                .order_by(table.c.at, table.c.arm)
+            )
+            points = [{k: v for k, v in one._mapping.items() if k != "experiment"} for one in found]  # noqa: SLF001 - public, by its documentation
+        return {"points": points}
+
+
+def _add_changing(router: APIRouter) -> None:
+    schema = {
+        "requestBody": {
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["name", "spec"],
+                        "properties": {"name": {"type": "string"}, "spec": _DESIGN_SCHEMA[0]},
+                    }
+                }
+            }
+        }
+    }
+
+    @router.post("", status_code=201, openapi_extra=schema)
+    async def create(control: ControlPart, who: Writer, body: NewExperiment) -> dict[str, Any]:
+        """Register an experiment as a draft; the same spec again changes nothing."""
+        async with control.change(who) as change:
+            await life.register(change, body.name, body.spec)
+        return await read_experiment(control, body.name)
+
+    @router.post("/{name}/start")
+    async def start(
+        control: ControlPart, who: Runner, name: str, _body: Annotated[Reason | None, Body()] = None
+    ) -> dict[str, Any]:
+        """Start it, or go on after a pause."""
+        async with control.change(who) as change:
+            await life.start(change, name, environment=control.settings.control.environment)
+        return await read_experiment(control, name)
+
+    @router.post("/{name}/pause")
+    async def pause(
+        control: ControlPart, who: Runner, name: str, body: Annotated[Reason | None, Body()] = None
+    ) -> dict[str, Any]:
+        """All traffic to the control until it is started again."""
+        async with control.change(who) as change:
+            await life.pause(change, name, body.reason if body is not None else "")
+        return await read_experiment(control, name)
+
+    @router.post("/{name}/stop")
+    async def stop(
+        control: ControlPart, who: Runner, name: str, body: Annotated[Reason | None, Body()] = None
+    ) -> dict[str, Any]:
+        """End it without waiting for a verdict."""
+        async with control.change(who) as change:
+            await life.stop(change, name, body.reason if body is not None else "")
+        return await read_experiment(control, name)
+
+    @router.post("/{name}/archive")
+    async def archive(
+        control: ControlPart, who: Runner, name: str, _body: Annotated[Reason | None, Body()] = None
+    ) -> dict[str, Any]:
+        """Put it away."""
+        async with control.change(who) as change:
+            await life.archive(change, name)
+        return await read_experiment(control, name)

@@ -1,0 +1,174 @@
+"""The evaluation loop: reads what has been counted, judges, and acts: observe, decide (pure), apply."""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, func, insert, select, update
+
+from penstock.control.context import SYSTEM, Control
+from penstock.control.experiments import advance, decide, experiment_row, renew
+from penstock.control.experiments_signal import Signal
+from penstock.control.experiments_store import load_statistics
+from penstock.control.ingest_batch import settle_pending
+from penstock.core.errors import PenstockError
+from penstock.experiments.design import Design, parse_design
+from penstock.experiments.fold import Statistics
+from penstock.experiments.ramp import Standing, next_move
+from penstock.experiments.verdict import Verdict, judge
+from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
+
+_LOG = logging.getLogger("penstock.control.experiments")
+
+IDLE_S = 1.0  # how often running experiments are looked at when nothing new comes
+PAUSE_S = 0.1  # between two rounds
+POINTS = 300  # about how many points in time an experiment's chart has
+SETTLE_S = 60.0
+
+
+class Evaluator:
+    """One loop for all experiments; `failures` counts rounds that could not be ended."""
+
+    def __init__(self, control: Control, signal: Signal) -> None:
+        self._control = control
+        self._signal = signal
+        self._last_point: dict[str, tuple[float, int]] = {}  # by experiment: when, and units by then
+        self._settled_at = 0.0
+        self.failures = 0
+
+    async def run(self) -> None:
+        """Evaluate until cancelled; a round that fails is told, counted and tried again."""
+        while True:
+            names = await self._signal.wait(IDLE_S)
+            try:
+                await self.round(names or None)
+            except PenstockError as error:
+                self.failures += 1
+                _LOG.warning("Experiments could not be evaluated: %s", error.message)
+            await asyncio.sleep(PAUSE_S)
+
+    async def round(self, names: Collection[str] | None = None) -> None:
+        """Look at the running experiments among `names` (None: at all), and at the decided ones that still hear feedback.
+
+        Raises:
+            Unavailable: if the database cannot be read or written.
+        """
+        async with self._control.database.read() as connection:
+            rows = (
+                await connection.execute(
+                    select(experiments.c.name).where(experiments.c.state == "running").order_by(experiments.c.name)
+                )
+            ).scalars()
+            running = list(rows)
+        for name in running:
+            # Those without news are looked at for their expiry and their ramp, which go by the clock.
+            await self.evaluate(name, news=names is None or name in names)
+        now = self._control.clock()
+        if now - self._settled_at >= SETTLE_S:
+            self._settled_at = now
+            async with self._control.database.write() as connection:
+                while await settle_pending(connection, now) == 500:
+                    pass
+
+    async def evaluate(self, name: str, *, news: bool = True) -> Verdict | None:
+        """Judge one experiment and do what follows; None if it no longer runs."""
+        now = self._control.clock()
+        async with self._control.database.read() as connection:
+            row = await experiment_row(connection, name)
+            if row.state != "running":
+                return None
+            statistics = await load_statistics(connection, name)
+            since = (
+                await connection.execute(
+                    select(experiment_epochs.c.started_at).where(
+                        experiment_epochs.c.experiment == name, experiment_epochs.c.epoch == row.epoch
+                    )
+                )
+            ).scalar_one()
+        design = parse_design(row.spec)
+        verdict = judge(design, statistics, now)
+        if news:
+            await self._store(row, verdict)
+        await self._act(row, design, statistics, verdict, since)
+        return verdict
+
+    async def _act(self, row: Row[Any], design: Design, statistics: Statistics, verdict: Verdict, since: float) -> None:
+        now = self._control.clock()
+        move = next_move(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
+        expiring = row.expires_at is not None and row.expires_at - now < design.plan.lapse_s * 2 / 3
+        if move.kind == "hold" and not expiring:
+            return
+        async with self._control.change(SYSTEM) as change:
+            current = await experiment_row(change.connection, row.name)
+            if current.state != "running" or current.epoch != row.epoch:
+                return  # somebody was quicker; the next round sees what is now
+            if move.kind == "decide":
+                await change.connection.execute(
+                    update(experiments)
+                    .where(experiments.c.name == row.name)
+                    .values(verdict=msgspec.to_builtins(verdict))
+                )
+                await decide(change, row.name, serving=move.serving, reasons=move.reasons)
+            elif move.kind == "advance":
+                await advance(change, current, move)
+            else:
+                await renew(change, current)
+        if move.kind != "hold":
+            _LOG.info("Experiment %s: %s. %s", row.name, move.kind, " ".join(move.reasons))
+
+    async def _store(self, row: Row[Any], verdict: Verdict) -> None:
+        """Keep the verdict, and a point of each estimate when it is time for one."""
+        units = sum(one.units for one in verdict.arms)
+        age = verdict.at - (row.started_at or verdict.at)
+        last, had = await self._point_before(row.name)
+        points = []
+        if units > had and (verdict.at - last >= max(1.0, age / POINTS) or verdict.state != "running"):
+            points = _points(row.name, verdict)
+            self._last_point[row.name] = (verdict.at, units)
+        async with self._control.database.write() as connection:
+            await connection.execute(
+                update(experiments)
+                .where(experiments.c.name == row.name, experiments.c.state == "running")
+                .values(verdict=msgspec.to_builtins(verdict))
+            )
+            if points:
+                await connection.execute(insert(experiment_points), points)
+
+    async def _point_before(self, name: str) -> tuple[float, int]:
+        """When the last point was made and how many units there were; after a restart from what is stored."""
+        known = self._last_point.get(name)
+        if known is None:
+            async with self._control.database.read() as connection:
+                at = (
+                    await connection.execute(
+                        select(func.max(experiment_points.c.at)).where(experiment_points.c.experiment == name)
+                    )
+                ).scalar_one_or_none()
+            known = self._last_point[name] = (at or 0.0, 0)
+        return known
+
+
+def _points(name: str, verdict: Verdict) -> list[dict[str, Any]]:
+    """A row for each arm of each metric; the control's row has no difference."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in verdict.comparisons:
+        shared = {"experiment": name, "metric": one.metric, "at": verdict.at}
+        rows[one.metric, one.control] = shared | {
+            "arm": one.control,
+            "n": one.control_n,
+            "value": one.control_value,
+            "estimate": None,
+            "lower": None,
+            "upper": None,
+        }
+        rows[one.metric, one.arm] = shared | {
+            "arm": one.arm,
+            "n": one.n,
+            "value": one.value,
+            "estimate": one.estimate,
+            "lower": one.lower,
+            "upper": one.upper,
+        }
+    return list(rows.values())
