@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
@@ -43,15 +43,14 @@ async def experiment_row(connection: AsyncConnection, name: str) -> Row[Any]:
     return row
 
 
-async def register(change: Change, name: str, spec: object, origin: str = "api") -> str:
-    """Register `spec` as the experiment `name`: "created", "updated" (a draft) or "unchanged".
+async def register(change: Change, name: str, design: Design, origin: str = "api") -> str:
+    """Register `design` as the experiment `name`: "created", "updated" (a draft) or "unchanged".
 
     Raises:
-        BadRequest: if the name or the spec is wrong; `param` is the path.
+        BadRequest: if the name is wrong.
         Conflict: if the experiment has started and the spec is another.
     """
     check_name(name)
-    design = parse_design(spec)
     plain = msgspec.to_builtins(design)
     row = (await change.connection.execute(select(experiments).where(experiments.c.name == name))).one_or_none()
     if row is None:
@@ -84,6 +83,22 @@ async def register(change: Change, name: str, spec: object, origin: str = "api")
     await _set(change, name, spec=plain, route=design.route)
     await change.audit("experiment.update", name, spec=plain)
     return "updated"
+
+
+async def remove(change: Change, name: str) -> None:
+    """Delete a draft; put a decided one away, since its record stays.
+
+    Raises:
+        NotFound: if there is no such experiment.
+        Conflict: if it runs or is paused.
+    """
+    row = await experiment_row(change.connection, name)
+    if row.state != "draft":
+        if row.state != "archived":
+            await archive(change, name)
+        return
+    await change.connection.execute(delete(experiments).where(experiments.c.name == name))
+    await change.audit("experiment.delete", name)
 
 
 def _next_state(row: Row[Any], action: str) -> str:

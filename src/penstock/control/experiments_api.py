@@ -11,15 +11,15 @@ from penstock.control import experiments as life
 from penstock.control.auth import ControlPart, needs
 from penstock.control.context import Control
 from penstock.control.experiments import experiment_row
+from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.specs import Name, Spec
-from penstock.experiments.design import TRANSITIONS, Design, parse_design
+from penstock.experiments.design import TRANSITIONS, parse_design
 from penstock.experiments.metrics import METRICS, metric
 from penstock.experiments.sample_size import plan_units
 from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
 
-Reader = Annotated[Principal, Depends(needs("experiments.read"))]
-Writer = Annotated[Principal, Depends(needs("experiments.write"))]
-Runner = Annotated[Principal, Depends(needs("experiments.run"))]
+Reader = Annotated[Principal, Depends(needs("experiments:read"))]
+Writer = Annotated[Principal, Depends(needs("experiments:write"))]
 
 _DESIGN_SCHEMA, _DESIGN_PARTS = msgspec.json.schema_components([Design], ref_template="#/components/schemas/{name}")
 
@@ -206,7 +206,10 @@ def _add_changing(router: APIRouter) -> None:
                     "schema": {
                         "type": "object",
                         "required": ["name", "spec"],
-                        "properties": {"name": {"type": "string"}, "spec": _DESIGN_SCHEMA[0]},
+                        "properties": {
+                            "name": {"type": "string"},
+                            "spec": {"type": "object", "description": "As in docs/reference/experiments.md."},
+                        },
                     }
                 }
             }
@@ -217,12 +220,13 @@ def _add_changing(router: APIRouter) -> None:
     async def create(control: ControlPart, who: Writer, body: NewExperiment) -> dict[str, Any]:
         """Register an experiment as a draft; the same spec again changes nothing."""
         async with control.change(who) as change:
-            await life.register(change, body.name, body.spec)
+            if await life.register(change, body.name, KIND.parse(body.spec)) == "unchanged":
+                change.abandon()
         return await read_experiment(control, body.name)
 
     @router.post("/{name}/start")
     async def start(
-        control: ControlPart, who: Runner, name: str, _body: Annotated[Reason | None, Body()] = None
+        control: ControlPart, who: Writer, name: str, _body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
         """Start it, or go on after a pause."""
         async with control.change(who) as change:
@@ -231,7 +235,7 @@ def _add_changing(router: APIRouter) -> None:
 
     @router.post("/{name}/pause")
     async def pause(
-        control: ControlPart, who: Runner, name: str, body: Annotated[Reason | None, Body()] = None
+        control: ControlPart, who: Writer, name: str, body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
         """All traffic to the control until it is started again."""
         async with control.change(who) as change:
@@ -240,7 +244,7 @@ def _add_changing(router: APIRouter) -> None:
 
     @router.post("/{name}/stop")
     async def stop(
-        control: ControlPart, who: Runner, name: str, body: Annotated[Reason | None, Body()] = None
+        control: ControlPart, who: Writer, name: str, body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
         """End it without waiting for a verdict."""
         async with control.change(who) as change:
@@ -249,7 +253,7 @@ def _add_changing(router: APIRouter) -> None:
 
     @router.post("/{name}/archive")
     async def archive(
-        control: ControlPart, who: Runner, name: str, _body: Annotated[Reason | None, Body()] = None
+        control: ControlPart, who: Writer, name: str, _body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
         """Put it away."""
         async with control.change(who) as change:

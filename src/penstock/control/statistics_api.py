@@ -18,14 +18,14 @@ from penstock.core.errors import BadRequest, NotFound
 from penstock.core.exchange import Exchange, Observation, Phases
 from penstock.store.schema_experiments import exchanges, observations
 
-Viewer = Annotated[Principal, Depends(needs("status.read"))]
+Viewer = Annotated[Principal, Depends(needs("usage:read"))]
 LIVE_S = 1.0
 _FILTERS = ("tenant", "route", "experiment", "arm", "version", "outcome", "status")
 
 
 def _own(who: Principal, tenant: str | None) -> str | None:
     """The tenant to show: a caller who belongs to one sees that one alone."""
-    return who.tenant if who.tenant is not None else tenant
+    return who.tenant or tenant
 
 
 def overview(rows: Any, now: float, window_s: float, buckets: int) -> dict[str, Any]:
@@ -213,7 +213,7 @@ async def explain(control: Control, who: Principal, request_id: str) -> dict[str
     """
     async with control.database.read() as connection:
         row = (await connection.execute(select(exchanges).where(exchanges.c.id == request_id))).one_or_none()
-        if row is None or (who.tenant is not None and row.tenant != who.tenant):
+        if row is None or (who.tenant and row.tenant != who.tenant):
             raise NotFound(f"There is no request {request_id!r} in the index.", param="id")
         said = (
             await connection.execute(
