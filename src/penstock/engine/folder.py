@@ -102,14 +102,14 @@ def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> int:
 
 
 def _block_bytes(config: dict[str, Any]) -> int:
-    """By default keys and values are kept in 8 bits: keys with scale and zero point by channel, values by token."""
+    """Keys and values are kept in half precision."""
     try:
         layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
         kv_heads = int(config.get("num_key_value_heads") or heads)
         head = int(config.get("head_dim") or config["hidden_size"] // heads)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return 0
-    return layers * kv_heads * (head * (BLOCK_TOKENS + 8) + BLOCK_TOKENS * (head + 8))
+    return layers * 2 * kv_heads * head * BLOCK_TOKENS * 2
 
 
 def _defaults(generation: dict[str, Any]) -> dict[str, float]:
