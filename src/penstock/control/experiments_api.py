@@ -21,7 +21,7 @@ from penstock.store.schema_experiments import experiment_epochs, experiment_poin
 Reader = Annotated[Principal, Depends(needs("experiments:read"))]
 Writer = Annotated[Principal, Depends(needs("experiments:write"))]
 
-_DESIGN_SCHEMA, _DESIGN_PARTS = msgspec.json.schema_components([Design], ref_template="#/components/schemas/{name}")
+KIND = ExperimentKind()
 
 
 class NewExperiment(Spec):
