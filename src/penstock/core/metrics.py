@@ -80,6 +80,12 @@ TABLE: tuple[Metric, ...] = (
     Metric(name="penstock_stream_chunks_total", kind="counter", help="Server-sent events relayed.", labels=()),
     Metric(name="penstock_journal_bytes_total", kind="counter", help="Bytes written to the journal.", labels=()),
     Metric(name="penstock_journal_failures_total", kind="counter", help="Journal writes that failed.", labels=()),
+    Metric(
+        name="penstock_journal_lost_records_total",
+        kind="counter",
+        help="Records that could not be written to the journal.",
+        labels=(),
+    ),
     Metric(name="penstock_snapshot_generation", kind="gauge", help="Generation of the Snapshot in use.", labels=()),
     Metric(
         name="penstock_replica_up", kind="gauge", help="1 while a replica takes requests.", labels=("pool", "replica")
@@ -95,6 +101,20 @@ TABLE: tuple[Metric, ...] = (
         name="penstock_ship_records_total",
         kind="counter",
         help="Records that a reader has passed on.",
+        labels=("reader",),
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_ship_failures_total",
+        kind="counter",
+        help="Batches that a reader's sink did not take.",
+        labels=("reader",),
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_ship_damaged_bytes_total",
+        kind="counter",
+        help="Journal bytes that a reader stepped over because they hold no readable record.",
         labels=("reader",),
         on=("ship",),
     ),

@@ -1,0 +1,82 @@
+"""The shipper as a process: its readers, and a small server that tells how they are."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+
+from penstock.core.errors import NotFound
+from penstock.core.metrics import metric
+from penstock.journal.ship import Shipper
+from penstock.net.server import Reply, Request, Server
+
+_JSON = ((b"content-type", b"application/json"),)
+_TEXT = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
+
+
+class ShipServer:
+    """`/healthz`, `/readyz` and `/metrics` of a shipper."""
+
+    def __init__(self, shippers: Sequence[Shipper]) -> None:
+        self._shippers = shippers
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        """One request."""
+        if request.path == "/metrics":
+            reply.send(200, _TEXT, generate_latest(self._registry))
+        elif request.path in {"/healthz", "/readyz"}:
+            readers = {s.name: {"lag_bytes": s.lag(), "problem": s.problem} for s in self._shippers}
+            reply.send(200, _JSON, msgspec.json.encode({"status": "ok", "readers": readers}))
+        else:
+            raise NotFound(f"The shipper has no {request.path}: ask for /metrics, /healthz or /readyz.")
+
+    def collect(self) -> Iterator[Family]:
+        """For prometheus-client."""
+        reads: tuple[tuple[str, Callable[[Shipper], float]], ...] = (
+            ("penstock_ship_lag_bytes", lambda s: s.lag()),
+            ("penstock_ship_records_total", lambda s: s.counts.records),
+            ("penstock_ship_failures_total", lambda s: s.counts.failures),
+            ("penstock_ship_damaged_bytes_total", lambda s: s.counts.damaged),
+        )
+        for name, read in reads:
+            entry = metric(name)
+            kind = CounterMetricFamily if entry.kind == "counter" else GaugeMetricFamily
+            family = kind(entry.name, entry.help, labels=entry.labels)
+            for shipper in self._shippers:
+                family.add_metric((shipper.name,), float(read(shipper)))
+            yield family
+
+
+async def serve_ship(
+    shippers: Sequence[Shipper],
+    *,
+    host: str,
+    port: int,
+    stop: asyncio.Event,
+    started: Callable[[int], None] | None = None,
+) -> None:
+    """Run `shippers` until `stop` is set, each on its own; `started` is told the port of the server.
+
+    Raises:
+        OSError: if the port is in use.
+    """
+    server = Server(ShipServer(shippers).handle)
+    await server.start(host, port)
+    if started is not None:
+        started(server.port)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for shipper in shippers:
+                group.create_task(shipper.run(), name=f"ship-{shipper.name}")
+            await stop.wait()
+            for shipper in shippers:
+                shipper.stop()
+    finally:
+        for shipper in shippers:
+            shipper.close()
+        await server.drain(2.0)

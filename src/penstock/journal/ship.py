@@ -1,0 +1,271 @@
+"""The shipper: passes the journals of all workers on to sinks, each sink at its own pace, at least once, in order.
+
+A sink that is away delays, and loses nothing: the journal on disk is the queue. Each step is: read a batch, send it, save the position.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
+from penstock.journal.format import FRAME_HEAD_BYTES, Position, decode_payload
+from penstock.journal.offsets import load_offset, save_offset
+from penstock.journal.reader import Batch, JournalReader
+from penstock.journal.segments import list_segments
+from penstock.net.client import Client, Timeouts, parse_origin
+
+_log = logging.getLogger("penstock.ship")
+
+SHORTEST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+
+
+class OutOfPlace(Exception):
+    """The sink is at another position than the batch starts from."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__(f"the sink is at {position.segment}:{position.offset}")
+        self.position = position
+
+
+class _Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A position as control writes it."""
+
+    segment: int
+    offset: int
+
+
+class Sink(Protocol):
+    """Where one reader's batches go."""
+
+    @property
+    def name(self) -> str:
+        """The reader's name: a folder for its offsets, a label of its metrics."""
+
+    async def positions(self) -> dict[str, Position] | None:
+        """Where each worker's journal goes on, if the sink keeps count itself; None: the saved offsets count.
+
+        Raises:
+            PenstockError: if the sink is away.
+        """
+
+    async def send(self, worker: str, batch: Batch) -> None:
+        """Hand over a batch; when this returns, it is safe there.
+
+        Raises:
+            OutOfPlace: if the sink wants another position.
+            PenstockError: if it did not take the batch, or may not have.
+        """
+
+
+class ControlSink:
+    """Control's ingest, which commits a batch, its position and the statistics in one transaction."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Control at `url`; `token` is the service token."""
+        self._origin = parse_origin(url)
+        self._headers = [
+            (b"authorization", f"Bearer {token}".encode()),
+            (b"content-type", b"application/octet-stream"),
+        ]
+        self._client = Client(max_connections=4)
+        self._timeouts = Timeouts(connect_s=2.0, first_byte_s=30.0, stall_s=10.0)
+
+    @property
+    def name(self) -> str:
+        """`control`."""
+        return "control"
+
+    async def positions(self) -> dict[str, Position] | None:
+        """What control has committed."""
+        status, body = await self._ask(b"GET", b"/internal/v1/ingest/offsets", b"")
+        if status != 200:
+            raise UpstreamFailed(f"Control answered {status} when asked how far it has read: {body[:200]!r}.")
+        try:
+            places = msgspec.json.decode(body, type=dict[str, _Place])
+        except msgspec.DecodeError as error:
+            raise UpstreamFailed(f"Control's answer is no list of offsets: {error}.") from None
+        return {worker: Position(place.segment, place.offset) for worker, place in places.items()}
+
+    async def send(self, worker: str, batch: Batch) -> None:
+        """POST it."""
+        path = (
+            f"/internal/v1/ingest?source={worker}&segment={batch.segment}&start={batch.start}&end={batch.end}".encode()
+        )
+        status, body = await self._ask(b"POST", path, batch.body)
+        if status == 409:
+            try:
+                place = msgspec.json.decode(body, type=_Place)
+            except msgspec.DecodeError as error:
+                raise UpstreamFailed(f"Control's answer names no position: {error}.") from None
+            raise OutOfPlace(Position(place.segment, place.offset))
+        if status != 200:
+            raise UpstreamFailed(f"Control answered {status} to a batch: {body[:200]!r}.")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _ask(self, method: bytes, path: bytes, body: bytes) -> tuple[int, bytes]:
+        response = await self._client.request(self._origin, method, path, self._headers, body, self._timeouts)
+        return response.status, await response.read(1024 * 1024)
+
+
+class Counts:
+    """What one reader has done since the process started."""
+
+    __slots__ = ("damaged", "failures", "records")
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.failures = 0
+        self.damaged = 0
+
+
+class Shipper:
+    """One sink's reader over all workers' journals below `journal` (DATA/journal), offsets below `offsets` (DATA/ship)."""
+
+    def __init__(self, sink: Sink, journal: Path, offsets: Path, *, poll_s: float = 0.1) -> None:
+        self.counts = Counts()
+        self.problem = ""  # what is wrong now; "" if nothing is
+        self._sink = sink
+        self._journal = journal
+        self._offsets = offsets
+        self._poll_s = poll_s
+        self._readers: dict[str, JournalReader] = {}
+        self._committed: dict[str, Position] | None = None
+        self._asked = False
+        self._stopping = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """The sink's."""
+        return self._sink.name
+
+    def stop(self) -> None:
+        """Let `run` end after what it is doing."""
+        self._stopping.set()
+
+    def lag(self) -> int:
+        """Bytes that have not been passed on."""
+        total = 0
+        for worker in self._workers():
+            reader = self._readers.get(worker)
+            if reader is None:
+                reader = JournalReader(self._journal / worker, load_offset(self._offsets, self.name, worker))
+            total += reader.lag()
+        return total
+
+    async def run(self) -> None:
+        """Pass on what there is and what comes, until stopped. A sink that fails is asked again after a growing pause."""
+        pause = SHORTEST_PAUSE_S
+        while not self._stopping.is_set():
+            try:
+                moved = await self.step()
+            except (PenstockError, OSError) as error:
+                self.counts.failures += 1
+                if not self.problem:
+                    _log.warning("%s: %s", self.name, error)
+                self.problem = str(error)
+                self._asked = False
+                await self._wait(pause)
+                pause = min(LONGEST_PAUSE_S, 2 * pause)
+                continue
+            if self.problem:
+                _log.info("%s: goes on", self.name)
+            self.problem = ""
+            pause = SHORTEST_PAUSE_S
+            if not moved:
+                await self._wait(self._poll_s)
+
+    async def step(self) -> bool:
+        """One batch of each worker; whether there was any.
+
+        Raises:
+            PenstockError: if the sink did not take one; nothing is lost, and the other workers' were offered all the same.
+            OSError: if a position could not be saved.
+        """
+        if not self._asked:
+            self._committed = await self._sink.positions()
+            self.close()
+            self._readers.clear()
+            self._asked = True
+        moved = False
+        failure: PenstockError | None = None
+        for worker in self._workers():
+            try:
+                moved = await self._step(worker, self._reader(worker)) or moved
+            except PenstockError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return moved
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for reader in self._readers.values():
+            reader.close()
+
+    async def _step(self, worker: str, reader: JournalReader) -> bool:
+        before = reader.position
+        batch = reader.read()
+        if batch is None:
+            segments = list_segments(self._journal / worker)
+            if segments and before.segment > segments[-1]:
+                raise Damaged(
+                    f"{self.name} has read {worker}'s journal up to segment {before.segment}, but it ends with {segments[-1]}:"
+                    " it has been put back or replaced."
+                )
+            return False
+        readable = self._readable(batch)
+        try:
+            await self._sink.send(worker, readable)
+        except OutOfPlace as elsewhere:
+            reader.seek(elsewhere.position)
+            if elsewhere.position == Position(batch.segment, batch.start):
+                raise UpstreamFailed(f"{self.name} refuses {worker}'s journal at its own position {before}.") from None
+            return True
+        except BaseException:
+            reader.seek(before)
+            raise
+        self.counts.records += len(readable.frames)
+        self.counts.damaged += (batch.end - batch.start) - sum(len(frame) for _, frame in readable.frames)
+        save_offset(self._offsets, self.name, worker, reader.position)
+        return True
+
+    def _workers(self) -> list[str]:
+        if not self._journal.is_dir():
+            return []
+        return sorted(p.name for p in self._journal.iterdir() if p.name in self._readers or list_segments(p))
+
+    def _reader(self, worker: str) -> JournalReader:
+        reader = self._readers.get(worker)
+        if reader is None:
+            saved = load_offset(self._offsets, self.name, worker)
+            start = saved if self._committed is None else self._committed.get(worker)
+            reader = self._readers[worker] = JournalReader(self._journal / worker, start)
+        return reader
+
+    @staticmethod
+    def _readable(batch: Batch) -> Batch:
+        """Without frames that hold no record that this version knows: a sink would refuse all for one."""
+        frames: list[tuple[int, bytes]] = []
+        for offset, frame in batch.frames:
+            try:
+                decode_payload(memoryview(frame)[FRAME_HEAD_BYTES:])
+            except Damaged:
+                continue
+            frames.append((offset, frame))
+        if len(frames) == len(batch.frames):
+            return batch
+        return msgspec.structs.replace(batch, frames=tuple(frames))
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
