@@ -205,6 +205,33 @@ TABLE: tuple[Metric, ...] = (
         labels=("model_name",),
         on=("engine",),
     ),
+    Metric(
+        name="penstock_control_requests_total",
+        kind="counter",
+        help="Requests to the control plane by method, route and HTTP status.",
+        labels=("method", "route", "status"),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_control_request_duration_seconds",
+        kind="histogram",
+        help="How long the control plane took to answer; long polls are left out.",
+        labels=("method", "route"),
+        buckets=_SECONDS,
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_control_snapshot_generation",
+        kind="gauge",
+        help="Generation of the newest Snapshot.",
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_control_gateways",
+        kind="gauge",
+        help="Gateway workers that reported within the last minute.",
+        on=("control",),
+    ),
 )
 
 
