@@ -66,7 +66,7 @@ def percent(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return NONE
     value = share * 100
-    return f"{value:.0f}\u202f%" if value == int(value) else f"{_digits(value)}\u202f%"
+    return f"{value:.0f}\u202f%" if value % 1 == 0 else f"{_digits(value)}\u202f%"
 
 
 def money(usd: float | None) -> str:

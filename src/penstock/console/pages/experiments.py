@@ -15,7 +15,7 @@ from penstock.console.shapes import Experiment, Look
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
 from penstock.experiments.design import TRANSITIONS, ArmSpec
-from penstock.experiments.metrics import METRICS
+from penstock.experiments.metrics import METRICS, Metric
 from penstock.experiments.verdict import Verdict
 from penstock.experiments.words import change_in_words, value_in_words
 
@@ -142,7 +142,7 @@ async def _read(visit: Visit) -> dict[str, Any]:
         "mismatch": verdict.mismatch if verdict is not None else None,
         "planned": experiment.spec.planned(),
         "primary": experiment.spec.primary_metric,
-        "effect": change_in_words(experiment.spec.primary_metric, experiment.spec.primary.minimum_effect).lstrip("+"),
+        "effect": _change(experiment.spec.primary_metric, experiment.spec.primary.minimum_effect).lstrip("+"),
         "actions": [one for one in TRANSITIONS.get(experiment.state, {}) if visit.may("experiments:write")],
     }
 
@@ -158,6 +158,25 @@ def described(arm: ArmSpec) -> str:
     return ", ".join(parts)
 
 
+def _value(metric: Metric, value: float) -> str:
+    return figures.money(value) if metric.unit == "USD" else value_in_words(metric, value)
+
+
+def _change(metric: Metric, change: float) -> str:
+    if metric.unit == "USD":
+        return ("\u2212" if change < 0 else "+") + figures.money(abs(change))
+    return change_in_words(metric, change).replace("-", "\u2212")
+
+
+def _place(lower: float, estimate: float, upper: float) -> tuple[float, float, float, float]:
+    """Where the interval and zero lie on a bar of 1000 that shows all of them."""
+    low, high = min(lower, 0.0), max(upper, 0.0)
+    room = (high - low) * 0.06 or 1.0
+    scale = 1000 / (high - low + 2 * room)
+    places = [round((value - low + room) * scale, 1) for value in (lower, estimate, upper, 0.0)]
+    return places[0], places[1], places[2], places[3]
+
+
 def estimates(verdict: Verdict) -> list[Estimate]:
     """All comparisons, the primary ones first."""
     found = []
@@ -166,26 +185,21 @@ def estimates(verdict: Verdict) -> list[Estimate]:
         place = None
         interval = figures.NONE
         if one.estimate is not None and one.lower is not None and one.upper is not None:
-            interval = f"{change_in_words(metric, one.lower)} to {change_in_words(metric, one.upper)}".replace(
-                "-", "\u2212"
-            )
-            reach = max(abs(one.lower), abs(one.upper)) * 1.15 or 1.0
-            place = tuple(round(500 + 500 * value / reach, 1) for value in (one.lower, one.estimate, one.upper, 0.0))
+            interval = f"{_change(metric, one.lower)} to {_change(metric, one.upper)}"
+            place = _place(one.lower, one.estimate, one.upper)
         found.append(
             Estimate(
                 metric=one.title,
                 definition=metric.definition,
                 arm=one.arm,
                 primary=one.primary,
-                value=figures.NONE if one.value is None else value_in_words(metric, one.value),
-                control_value=figures.NONE if one.control_value is None else value_in_words(metric, one.control_value),
-                change=figures.NONE
-                if one.estimate is None
-                else change_in_words(metric, one.estimate).replace("-", "\u2212"),
+                value=figures.NONE if one.value is None else _value(metric, one.value),
+                control_value=figures.NONE if one.control_value is None else _value(metric, one.control_value),
+                change=figures.NONE if one.estimate is None else _change(metric, one.estimate),
                 interval=interval,
                 n=f"{figures.number(one.n)} / {figures.number(one.control_n)}",
                 state=one.state.replace("_", " "),
-                place=place if place is None else (place[0], place[1], place[2], place[3]),
+                place=place,
             )
         )
     return found
@@ -224,7 +238,7 @@ def charts(experiment: Experiment, looks: tuple[Look, ...]) -> list[Chart]:
                     (
                         figures.when(look.at),
                         *(
-                            figures.NONE if value is None else change_in_words(metric, value).replace("-", "\u2212")
+                            figures.NONE if value is None else _change(metric, value)
                             for value in (look.estimate, look.lower, look.upper)
                         ),
                         figures.number(look.n),

@@ -51,7 +51,7 @@ async def _read(visit: Visit, window: int) -> dict[str, Any]:
     return {
         "window": window,
         "figures": figures,
-        "plots": overview_charts(figures) if figures is not None else [],
+        "plots": overview_charts(figures) if figures is not None and figures.requests else [],
         "deployments": deployments,
         "gateways": gateways,
         "experiments": running,

@@ -7,6 +7,7 @@ document.documentElement.classList.add("script");
 // ---- times ----------------------------------------------------------------------------------------------------------
 
 const today = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
 const other = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 const older = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
 const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
@@ -60,12 +61,12 @@ function draw(element) {
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: true }, y: { range: (_u, low, high) => extent(low, high, data) } },
     axes: [
-      { ...axis, grid: { show: false }, size: 24, space: 70 },
-      { ...axis, size: 58, space: 26, values: (_u, ticks) => ticks.map(format) },
+      { ...axis, grid: { show: false }, size: 24, space: 64, values: (_u, ticks) => ticks.map((at) => hour.format(new Date(at * 1000))) },
+      { ...axis, size: 54, space: 26, values: (_u, ticks) => ticks.map(format) },
     ],
     hooks: {
       drawAxes: data.zero ? [(u) => zero(u, ink)] : [],
-      setCursor: [(u) => { if (reading) reading.textContent = told(u, data, format); }],
+      setCursor: [(u) => { if (reading) reading.textContent = told(u, data, format) || reading.dataset.note; }],
     },
   };
   element.replaceChildren();
@@ -131,11 +132,7 @@ document.addEventListener("toggle", (event) => {
   const { id } = event.target;
   if (id) event.target.open ? open.add(id) : open.delete(id);
 }, true);
-document.addEventListener("htmx:load", (event) => {
-  const root = event.detail.elt;
-  if (root === document.body) return;
-  arrive(root.parentElement || root);
-});
+document.addEventListener("htmx:sseMessage", (event) => arrive(event.target));
 
 function pauseButtons() {
   for (const button of document.querySelectorAll("[data-pause]")) {
