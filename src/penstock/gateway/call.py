@@ -10,11 +10,12 @@ from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
 
 if TYPE_CHECKING:
+    from penstock.access.leases import Reservation
     from penstock.gateway.cache import Entry
     from penstock.gateway.gateway import Gateway
     from penstock.gateway.index import Caller, Index, Leg, RouteEntry, Rules
     from penstock.gateway.pools import PoolState
-    from penstock.gateway.ports import Reservation, Standing
+    from penstock.gateway.ports import Standing
     from penstock.net.client import Response
     from penstock.net.reply import Reply
 

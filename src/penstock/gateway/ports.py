@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from penstock.access.leases import Reservation
 from penstock.core.exchange import Record
 from penstock.core.snapshot import KeyEntry, TenantEntry
 
@@ -29,26 +30,41 @@ class Journal(Protocol):
 class Standing(Protocol):
     """Where a caller stands with its limits; None: not limited."""
 
-    requests_limit: int | None
-    requests_left: int
-    requests_reset_s: float
-    tokens_limit: int | None
-    tokens_left: int
-    tokens_reset_s: float
+    @property
+    def requests_limit(self) -> int | None:
+        """Requests per minute."""
 
+    @property
+    def requests_left(self) -> int:
+        """Requests that may still be made."""
 
-class Reservation(Protocol):
-    """Tokens held for one request until it is settled."""
+    @property
+    def requests_reset_s(self) -> float:
+        """Seconds until the whole limit is free again."""
+
+    @property
+    def tokens_limit(self) -> int | None:
+        """Tokens per minute."""
+
+    @property
+    def tokens_left(self) -> int:
+        """Tokens that may still be used."""
+
+    @property
+    def tokens_reset_s(self) -> float:
+        """Seconds until the whole limit is free again."""
 
 
 class Limiter(Protocol):
-    """The limits of keys and tenants, over all workers."""
+    """The limits of keys and tenants, over all workers. `now` is `time.monotonic()`."""
 
     async def count(self, key: KeyEntry, tenant: TenantEntry, now: float) -> Standing | None:
         """Counts one request; raises `RateLimited` if it is one too many. None: nothing is limited."""
 
-    async def reserve(self, key: KeyEntry, tenant: TenantEntry, tokens: int, now: float) -> Reservation | None:
-        """Holds `tokens`; raises `RateLimited` if they are not there. None: nothing is limited."""
+    async def reserve(
+        self, key: KeyEntry, tenant: TenantEntry, tokens: int, now: float, nanousd: int = 0
+    ) -> Reservation | None:
+        """Holds `tokens`, `nanousd` and a seat; raises `RateLimited` if they are not there. None: none is limited."""
 
-    def settle(self, reservation: Reservation, tokens: int, now: float) -> None:
-        """The reserved request used `tokens` in truth."""
+    def settle(self, reservation: Reservation, tokens: int, now: float, nanousd: int = 0) -> None:
+        """The reserved request is over, and used this much in truth."""

@@ -6,7 +6,6 @@ from penstock.core.exchange import Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
 from penstock.gateway.ratelimit import standing_lines
-from penstock.routing.prices import cost_nanousd
 
 _NOTHING = Usage()
 _UNKNOWN = b"x-penstock-version: \r\nx-penstock-digest: \r\nx-penstock-arm: \r\n"
@@ -72,14 +71,10 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
     )
 
 
-def record(call: Call, usage: Usage) -> None:
+def record(call: Call, usage: Usage, nanousd: int) -> None:
     """Journals the request, counts it, and remembers its answer if it may be given again."""
     gateway = call.gateway
-    leg = call.leg
-    cost = 0
-    if leg is not None and call.recalled is None and (usage.prompt or usage.completion):
-        cost = cost_nanousd(leg.entry.pool.price, usage)
-    exchange = exchange_of(call, usage, cost)
+    exchange = exchange_of(call, usage, nanousd)
     gateway.journal.append(exchange)
     _count(call, exchange, usage)
     if call.kept and call.outcome == "ok" and call.route is not None and call.route.cache is not None:

@@ -101,9 +101,6 @@ class Worker:
                 hint="Stop what listens there, or give another --gateway-port.",
             ) from None
         self._following = asyncio.create_task(follower.run())
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC)
 
     async def stop(self) -> None:
         """Drains: what is in flight is answered, then everything closes."""
@@ -162,6 +159,9 @@ async def serve_gateway(
         subject_key=subject_key,
     )
     await running.start()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC)
     waiting = {asyncio.create_task(stopped.wait()), asyncio.create_task(running.followed())}
     try:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -1,36 +1,49 @@
-"""Step 11: what was really used."""
+"""Steps 7 and 11: what a request may come to use is reserved before, and settled after by what it really used."""
 
 import time
 
+from penstock.access.limits import BYTES_PER_TOKEN, estimate_tokens
 from penstock.core.exchange import Usage
 from penstock.gateway.call import Call
-
-DEFAULT_COMPLETION_TOKENS = 256  # reserved for each choice of a request that sets no limit
-BYTES_PER_TOKEN = 4  # of a prompt that no tokenizer has seen
+from penstock.routing.prices import cost_nanousd
 
 
-def wanted_tokens(call: Call) -> int:
-    """How many tokens the request may come to use: its prompt by length, and its choices at their limit."""
+async def reserve(call: Call) -> None:
+    """Holds tokens, money and a seat.
+
+    Raises:
+        RateLimited: if one of them is not there.
+    """
+    caller, leg = call.caller, call.leg
+    size = len(call.request.body)
+    call.estimate = -(-size // BYTES_PER_TOKEN)
+    if caller is None or leg is None or not caller.limited:
+        return
     envelope = call.envelope
-    limit = envelope.token_limit
-    call.estimate = len(call.request.body) // BYTES_PER_TOKEN + 1
-    return call.estimate + (limit if limit is not None else DEFAULT_COMPLETION_TOKENS) * (envelope.n or 1)
+    tokens = estimate_tokens(size, envelope.token_limit, envelope.n or 1)
+    nanousd = cost_nanousd(leg.entry.pool.price, Usage(call.estimate, tokens - call.estimate))
+    call.reservation = await call.gateway.limiter.reserve(caller.key, caller.tenant, tokens, time.monotonic(), nanousd)
 
 
 def used(call: Call) -> Usage:
     """The usage as the engine told it; else what the client got of it, counted by chunks: partial answers are billed as partial."""
     if call.usage is not None:
         return call.usage
-    if not call.dispatched_ns or call.recalled is not None or (call.outcome == "refused" and not call.first_ns):
-        return Usage()
-    if not call.chunks and call.outcome != "cancelled":
+    if not call.dispatched_ns or (not call.chunks and call.outcome != "cancelled"):
         return Usage()
     return Usage(call.estimate, call.chunks)
 
 
-def settle(call: Call, usage: Usage) -> None:
+def settle(call: Call, usage: Usage, nanousd: int) -> None:
     """Gives back what was reserved and not used."""
     reservation = call.reservation
     if reservation is not None:
         call.reservation = None
-        call.gateway.limiter.settle(reservation, usage.prompt + usage.completion, time.monotonic())
+        call.gateway.limiter.settle(reservation, usage.prompt + usage.completion, time.monotonic(), nanousd)
+
+
+def cost(call: Call, usage: Usage) -> int:
+    """What the usage costs, in nano-dollars; answers from the cache cost nothing."""
+    if call.leg is None or call.recalled is not None:
+        return 0
+    return cost_nanousd(call.leg.entry.pool.price, usage)

@@ -17,7 +17,7 @@ from penstock.gateway.relay import relay
 from penstock.gateway.replay import replay
 from penstock.gateway.resolve import resolve
 from penstock.gateway.screen import screen
-from penstock.gateway.settle import settle, used, wanted_tokens
+from penstock.gateway.settle import cost, reserve, settle, used
 from penstock.gateway.stream import closing_event, relay_stream
 from penstock.net.reply import header_lines
 from penstock.wire.openai import error_body, error_event, error_headers
@@ -31,7 +31,6 @@ async def walk(call: Call) -> None:
     The reply's last byte goes out when the record is in the kernel.
     """
     gateway, headers = call.gateway, call.request.headers
-    limiter = gateway.limiter
     failure: PenstockError | None = None
     ok: bool | None = True  # whether the replica did its part
     gateway.meters.in_flight += 1
@@ -40,7 +39,7 @@ async def walk(call: Call) -> None:
         decode(call)
         caller = call.caller = authenticate(call.index, headers.get(b"authorization"), call.at)
         if caller.limited:
-            call.standing = await limiter.count(caller.key, caller.tenant, time.monotonic())
+            call.standing = await gateway.limiter.count(caller.key, caller.tenant, time.monotonic())
         resolve(call)
         if call.rules is not None:
             if call.rules.strict:
@@ -50,10 +49,7 @@ async def walk(call: Call) -> None:
         if recall(call):
             await replay(call)
         else:
-            if caller.limited:
-                call.reservation = await limiter.reserve(
-                    caller.key, caller.tenant, wanted_tokens(call), time.monotonic()
-                )
+            await reserve(call)
             await _admit(call)
             response = await dispatch(call)
             call.dispatched_ns = time.monotonic_ns() - call.started_ns
@@ -73,8 +69,9 @@ async def walk(call: Call) -> None:
         gateway.meters.in_flight -= 1
         release(call, ok=ok)
         usage = used(call)
-        settle(call, usage)
-        record(call, usage)
+        nanousd = cost(call, usage)
+        settle(call, usage, nanousd)
+        record(call, usage, nanousd)
     if call.rules is not None and call.rules.strict:
         await gateway.journal.strict()
     else:

@@ -221,7 +221,7 @@ class Client:
     def _open(self, origin: Origin) -> Pool:
         pool = self._pools[origin.key] = Pool(origin, limit=self._max_connections, idle_s=self._idle_s)
         if self._sweeper is None:
-            self._sweep()
+            self._sweeper = pool.loop.call_later(_SWEEP_S, self._sweep)
         return pool
 
     def _sweep(self) -> None:
