@@ -51,6 +51,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     kv_cache_mb: int = 256
     threads: int = 0  # 0: as many as cores
     prefix_cache: bool = False  # off: replies must not tell tenants about each other by their timing
+    stream_interval_s: float = 0.005  # tokens of a stream that come closer together go out together
     drain_s: float = 20.0
 
 

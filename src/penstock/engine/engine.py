@@ -75,6 +75,7 @@ class Engine:
             threads=settings.threads,
             prefix_cache=settings.prefix_cache,
             stop_ids=stop_ids,
+            interval_s=settings.stream_interval_s,
         )
         self._link: Link | None = None
         self._came_ready = asyncio.Event()

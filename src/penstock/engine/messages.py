@@ -19,6 +19,7 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
     threads: int  # 0: as many as cores
     prefix_cache: bool
     stop_ids: tuple[int, ...]
+    interval_s: float  # tokens are told at most this often, except first ones
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class Running:
         self._genai = openvino_genai
         self._start = start
         self._handles: dict[int, tuple[Any, bool]] = {}
+        self._fresh: set[int] = set()  # those that have brought forth nothing yet
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -90,13 +92,19 @@ class Running:
             _log.warning("the pipeline refused a request: %s", error)
             return Output(command.id, [], None, "failed")
         self._handles[command.id] = (handle, command.sampling.logprobs)
+        self._fresh.add(command.id)
         return None
 
     def cancel(self, identity: int) -> None:
         """Forgets the sequence; the pipeline drops it in its next step."""
         held = self._handles.pop(identity, None)
+        self._fresh.discard(identity)
         if held is not None:
             held[0].cancel()
+
+    def first_words(self) -> bool:
+        """Whether a sequence has its first token, and nobody has been told."""
+        return any(self._handles[identity][0].can_read() for identity in self._fresh)
 
     def collect(self) -> list[Output]:
         """What every sequence has brought forth since the last time; those that have ended are forgotten."""
@@ -126,8 +134,10 @@ class Running:
                 ended.append(identity)
                 finish = "failed" if state != finished else "length" if reason == length else "stop"
             outputs.append(Output(identity, tokens, scores if logprobs else None, finish))
+            self._fresh.discard(identity)
         for identity in ended:
             del self._handles[identity]
+            self._fresh.discard(identity)
         return outputs
 
     def _config(self, sampling: Sampling) -> Any:
@@ -213,22 +223,32 @@ def serve(channel: Channel) -> None:
     pipeline, ready = load(start)
     running = Running(pipeline, start)
     channel.tell(ready)
+    told = 0.0
     while True:
-        outputs = []
-        for command in commands or channel.take(wait=not len(running)):
-            if isinstance(command, Add):
-                refused = running.add(command)
-                if refused is not None:
-                    outputs.append(refused)
-            elif isinstance(command, Cancel):
-                for identity in command.ids:
-                    running.cancel(identity)
+        outputs = obey(commands or channel.take(wait=not len(running)), running)
         commands = []
         if pipeline.has_non_finished_requests():
             pipeline.step()
-        outputs += running.collect()
+        now = time.monotonic()
+        if now - told >= start.interval_s or running.first_words() or not pipeline.has_non_finished_requests():
+            outputs += running.collect()
+            told = now
         if outputs:
             channel.tell(Outputs(outputs=outputs, cache_usage=pipeline.get_metrics().cache_usage / 100))
+
+
+def obey(commands: list[ToWorker], running: Running) -> list[Output]:
+    """Carries `commands` out; what there is to tell of them."""
+    outputs = []
+    for command in commands:
+        if isinstance(command, Add):
+            refused = running.add(command)
+            if refused is not None:
+                outputs.append(refused)
+        elif isinstance(command, Cancel):
+            for identity in command.ids:
+                running.cancel(identity)
+    return outputs
 
 
 def main(argv: list[str]) -> int:
