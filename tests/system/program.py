@@ -1,0 +1,25 @@
+"""The program, run as its user runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from tests.system.starter import ROOT, Up
+
+
+def run_module(module: str, *arguments: str, deadline_s: float = 120) -> dict[str, Any]:
+    """Runs `python -m module` in the source tree and reads the JSON document that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True, text=True, timeout=deadline_s, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def penstock(up: Up, *arguments: str) -> dict[str, Any]:
+    """`penstock ARGUMENTS --json` with the admin key."""
+    return run_module("penstock.cli", *arguments, "--url", up.control, "--key", up.secret("admin.key"), "--json")

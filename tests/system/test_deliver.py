@@ -1,0 +1,50 @@
+"""Promotion and roll-back under load: what answers changes within a second, and no request fails."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.system.program import penstock
+from tests.system.starter import Up, running
+from tests.system.traffic import Traffic
+from tests.system.waiting import until
+
+pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(400)]
+OLD, NEW = "support-bot:v1.0.0", "support-bot:v1.1.0"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running(tmp_path_factory.mktemp("deliver") / "penstock-data", "--workers", "2") as up:
+        yield up
+
+
+def switched(traffic: Traffic, to: str, since: float) -> float:
+    """Seconds from `since` until the last request began that another version than `to` answered."""
+    until(lambda: len([s for s in traffic.seen if s.began > since + 1.5 and s.version == to]) >= 20 or None, 60)
+    late = [seen.began for seen in traffic.seen if seen.began >= since and seen.status == 200 and seen.version != to]
+    return max(late, default=since) - since
+
+
+def test_promotion_and_rollback_take_less_than_a_second_under_load(own: Up) -> None:
+    penstock(own, "promote", OLD, "--to", "production")  # starts its replica, so that it is warm
+    with Traffic(own.gateway, own.secret("demo.key")) as traffic:
+        until(lambda: any(seen.version == OLD for seen in traffic.seen) or None, 30)
+        penstock(own, "promote", NEW, "--to", "production")
+        promoted = switched(traffic, NEW, time.monotonic())
+        penstock(own, "rollback", "support-bot", "--in", "production")
+        rolled_back = switched(traffic, OLD, time.monotonic())
+    assert promoted < 1.0
+    assert rolled_back < 1.0
+    assert not traffic.failed()
+
+
+def test_the_history_tells_it(own: Up) -> None:
+    revisions = penstock(own, "history", "support-bot")["revisions"]
+    assert [(r["action"], r["label"]) for r in revisions if r["environment"] == "production"] == [
+        ("rollback", "v1.0.0"),
+        ("promote", "v1.1.0"),
+        ("promote", "v1.0.0"),
+        ("promote", "v1.1.0"),
+    ]
