@@ -126,8 +126,8 @@ async def read_experiment(control: Control, name: str) -> dict[str, Any]:
 
 
 def experiments_router() -> APIRouter:
-    """The routes."""
-    router = APIRouter(prefix="/api/v1/experiments", tags=["experiments"])
+    """The routes, to stand below /api/v1."""
+    router = APIRouter(prefix="/experiments", tags=["experiments"])
     _add_reading(router)
     _add_changing(router)
     return router

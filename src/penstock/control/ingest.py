@@ -85,19 +85,23 @@ def _follows(committed: Position, start: Position) -> bool:
 
 
 async def _reserve(connection: AsyncConnection, count: int) -> int:
-    """The last of `count` new ingest sequence numbers."""
-    bump = (
-        update(sequences)
-        .where(sequences.c.name == "ingest")
-        .values(value=sequences.c.value + count)
-        .returning(sequences.c.value)
-    )
-    value = (await connection.execute(bump)).scalar_one_or_none()
+    """The last of `count` new ingest sequence numbers; its row stays locked until the transaction ends."""
+
+    async def bump(by: int) -> int | None:
+        statement = (
+            update(sequences)
+            .where(sequences.c.name == "ingest")
+            .values(value=sequences.c.value + by)
+            .returning(sequences.c.value)
+        )
+        after: int | None = (await connection.execute(statement)).scalar_one_or_none()
+        return after
+
+    value = await bump(count)
     if value is None:
-        await next_value(connection, "ingest")
-        await connection.execute(update(sequences).where(sequences.c.name == "ingest").values(value=0))
-        value = (await connection.execute(bump)).scalar_one()
-    return int(value)
+        first = await next_value(connection, "ingest")  # makes the row, whoever else does so at the same time
+        value = await bump(count - 1) or first
+    return value
 
 
 async def committed_position(connection: AsyncConnection, source: str) -> Position | None:

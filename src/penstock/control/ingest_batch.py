@@ -202,7 +202,7 @@ class IngestBatch:
                 "digest": exchange.digest,
                 "status": exchange.status,
                 "outcome": exchange.outcome,
-                "told": known.told,
+                "told": 0,  # set when all of the batch has been heard
                 "record": raw,
             }
         )
@@ -289,6 +289,8 @@ class IngestBatch:
     async def _write(self, connection: AsyncConnection) -> None:
         for name in [name for name in self._settled if name in self._observation_rows]:
             self._observation_rows[name]["state"] = self._settled.pop(name)
+        for row in self._exchange_rows:
+            row["told"] = self._known[row["id"]].told
         if self._exchange_rows:
             await connection.execute(insert(exchanges), self._exchange_rows)
         if self._observation_rows:

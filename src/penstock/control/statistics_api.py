@@ -109,8 +109,8 @@ def _json(value: Any) -> Response:
 
 
 def statistics_router() -> APIRouter:
-    """The routes."""
-    router = APIRouter(prefix="/api/v1", tags=["usage"])
+    """The routes, to stand below /api/v1."""
+    router = APIRouter(tags=["usage"])
     _add_usage(router)
     _add_requests(router)
     return router
