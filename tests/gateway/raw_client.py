@@ -45,7 +45,7 @@ async def read_reply(reader: asyncio.StreamReader, timeout_s: float = 20.0, *, h
         except asyncio.IncompleteReadError as cut:
             return Got(0, {}, cut.partial, False)
         first, *lines = head[:-4].split(b"\r\n")
-        headers = dict(line.lower().split(b": ", 1) if b": " in line else (line, b"") for line in lines)
+        headers = {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
         status = int(first.split(b" ")[1])
         if head_only:
             return Got(status, headers, b"", True)

@@ -68,7 +68,7 @@ class Follower:
             group.create_task(self._report())
 
     async def _watch(self) -> None:
-        known = mark(self._file)
+        known = (0, 0, 0)  # looked at once more: it may have changed since the start
         while True:
             await asyncio.sleep(WATCH_S)
             now = mark(self._file)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from penstock.core.snapshot import Limits
 from tests.gateway.house import KEY, OTHER, House, running
@@ -13,7 +14,7 @@ def client_of(house: House, key: str = KEY) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=key, max_retries=0, timeout=20)
 
 
-def say(text: str) -> list[dict[str, str]]:
+def say(text: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": text}]
 
 
