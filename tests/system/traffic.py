@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -28,7 +28,7 @@ class Traffic:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(clients)]
 
-    def __enter__(self) -> "Traffic":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
