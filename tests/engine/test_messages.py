@@ -1,3 +1,5 @@
+import itertools
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,5 +16,5 @@ def test_frames_come_out_as_they_went_in_however_they_are_cut(outputs: list[Outp
     data = b"".join(map(frame, messages))
     reader = FrameReader()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    bodies = [body for a, b in zip(edges, edges[1:], strict=False) for body in reader.feed(data[a:b])]
-    assert [msgspec.msgpack.decode(body, type=ToFront) for body in bodies] == messages  # type: ignore[arg-type]
+    bodies = [body for a, b in itertools.pairwise(edges) for body in reader.feed(data[a:b])]
+    assert [msgspec.msgpack.decode(body, type=ToFront) for body in bodies] == messages

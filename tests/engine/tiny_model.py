@@ -12,6 +12,7 @@ import numpy as np
 
 SPECIAL = ("<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 BOS, END = 256, 257
+LAYERS, WIDTH = 2, 64
 MERGES = (b"th", b"the", b"er", b"or", b"in", b"an", b" o", b" t", b" a", b"re", b"ord", b"order", b" order", b" the")
 VOCAB = [bytes([value]) for value in range(256)] + [token.encode() for token in SPECIAL] + list(MERGES)
 
@@ -23,12 +24,12 @@ TEMPLATE = (
 )
 
 
-def build(directory: Path, *, seed: int = 0, template: bool = True, layers: int = 2, width: int = 64) -> Path:
-    """Writes the model into `directory`, as the conversion of a real one would; returns `directory`."""
+def build(directory: Path, *, seed: int = 0, template: bool = True, shift: float = 0.0) -> Path:
+    """Writes the model into `directory`, as the conversion of a real one would; returns `directory`. `shift` is added to all logits."""
     import openvino as ov
 
     directory.mkdir(parents=True, exist_ok=True)
-    ov.save_model(_decoder(seed, layers, width), directory / "openvino_model.xml", compress_to_fp16=False)
+    ov.save_model(_decoder(seed, shift), directory / "openvino_model.xml", compress_to_fp16=False)
     tokenizer, detokenizer = _tokenizers()
     ov.save_model(tokenizer, directory / "openvino_tokenizer.xml", compress_to_fp16=False)
     ov.save_model(detokenizer, directory / "openvino_detokenizer.xml", compress_to_fp16=False)
@@ -37,8 +38,8 @@ def build(directory: Path, *, seed: int = 0, template: bool = True, layers: int 
         "architectures": ["LlamaForCausalLM"],
         "max_position_embeddings": 256,
         "vocab_size": len(VOCAB),
-        "hidden_size": width,
-        "num_hidden_layers": layers,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
         "bos_token_id": BOS,
@@ -53,12 +54,12 @@ def build(directory: Path, *, seed: int = 0, template: bool = True, layers: int 
     return directory
 
 
-def _decoder(seed: int, layers: int, width: int) -> Any:
+def _decoder(seed: int, shift: float) -> Any:
     import openvino as ov
     from openvino import opset13 as op
     from openvino.op.util import Variable, VariableInfo
 
-    heads, head, inner = 4, width // 4, 2 * width
+    layers, width, heads, head, inner = LAYERS, WIDTH, 4, WIDTH // 4, 2 * WIDTH
     random = np.random.default_rng(seed)
 
     def weight(*shape: int, scale: float | None = None) -> Any:
@@ -131,6 +132,8 @@ def _decoder(seed: int, layers: int, width: int) -> Any:
         gate = op.swish(linear(normed, inner, width))
         x = op.add(x, linear(op.multiply(gate, linear(normed, inner, width)), width, inner))
     logits = op.matmul(norm(x), weight(len(VOCAB), width, scale=0.4), False, True)
+    if shift:
+        logits = op.add(logits, op.constant(np.float32(shift)))
     result = op.result(logits)
     logits.output(0).get_tensor().set_names({"logits"})
     return ov.Model([result], sinks, [ids, mask, positions, beam], "tiny")

@@ -84,6 +84,7 @@ class Engine:
         self._reason = ""
         self._stopped = False
         self._last_id = 0
+        self._cache_usage = 0.0
         self._waiting: deque[tuple[Sequence, Answer]] = deque()
         self._running: dict[int, tuple[Sequence, Answer]] = {}
 
@@ -101,6 +102,11 @@ class Engine:
     def worker_pid(self) -> int:
         """The worker's process id; 0 while there is none."""
         return self._link.pid if self._link is not None else 0
+
+    @property
+    def cache_usage(self) -> float:
+        """Share of the KV cache in use, between 0 and 1."""
+        return self._cache_usage if self._running or self._settings.prefix_cache else 0.0
 
     async def start(self) -> None:
         """Starts the worker and returns when it is ready.
@@ -188,7 +194,7 @@ class Engine:
         now = time.monotonic_ns()
         for message in messages:
             if isinstance(message, Outputs):
-                self.stats.cache_usage = message.cache_usage
+                self._cache_usage = message.cache_usage
                 for output in message.outputs:
                     self._take(output, now, news, over)
             elif isinstance(message, Ready):
@@ -204,8 +210,6 @@ class Engine:
         for sequence, answer in news:
             sequence.dirty = False
             answer.tell(sequence)
-        if not self._running and not self._settings.prefix_cache:
-            self.stats.cache_usage = 0.0
         if self._waiting:
             self._admit()
 

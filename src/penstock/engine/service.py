@@ -47,7 +47,9 @@ class Service:
         source = folder.template or tokenizer.template
         self._template = ChatTemplate(source, folder.special) if source else None
         self._registry = CollectorRegistry()
-        self._registry.register(EngineCollector(engine.stats, name, lambda: (engine.running, engine.waiting)))
+        self._registry.register(
+            EngineCollector(engine.stats, name, lambda: (engine.running, engine.waiting, engine.cache_usage))
+        )
         self._random = random.SystemRandom()
 
     async def handle(self, request: Request, reply: Reply) -> None:

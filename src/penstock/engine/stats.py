@@ -49,7 +49,6 @@ class Stats:
         self.generation_tokens = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
-        self.cache_usage = 0.0
         self.finished = {"stop": 0, "length": 0, "abort": 0}
         self.restarts = 0
         self.first_token = Histogram("vllm:time_to_first_token_seconds")
@@ -66,22 +65,22 @@ class EngineCollector(Collector):
     """Tells `stats` at each scrape.
 
     Args:
-        queue: the numbers of running and waiting sequences.
+        now: the numbers of running and waiting sequences, and the share of the KV cache in use.
     """
 
-    def __init__(self, stats: Stats, model: str, queue: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, stats: Stats, model: str, now: Callable[[], tuple[int, int, float]]) -> None:
         self._stats = stats
         self._model = model
-        self._queue = queue
+        self._now = now
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
         stats, model = self._stats, [self._model]
-        running, waiting = self._queue()
+        running, waiting, cache = self._now()
         gauges = {
             "vllm:num_requests_running": running,
             "vllm:num_requests_waiting": waiting,
-            "vllm:kv_cache_usage_perc": stats.cache_usage,
+            "vllm:kv_cache_usage_perc": cache,
         }
         for name, value in gauges.items():
             gauge = GaugeMetricFamily(name, metric(name).help, labels=metric(name).labels)
