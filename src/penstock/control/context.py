@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,15 +20,7 @@ from penstock.store.blobs import Blobs
 from penstock.store.schema import audit_events
 from penstock.store.sql import Database, next_value
 
-SYSTEM = Principal(name="penstock", roles=("admin",))
-
-
-class Woken(Protocol):
-    """Told after each committed change; must return at once."""
-
-    def __call__(self, generation: int) -> None:
-        """`generation` has been committed."""
-        ...
+SYSTEM = Principal(key="", tenant="", name="penstock", roles=("admin",))
 
 
 class Change:
@@ -48,6 +40,11 @@ class Change:
         self.now = now
         self.caller = caller
         self.new_id = new_id
+        self.abandoned = False
+
+    def abandon(self) -> None:
+        """Keep nothing of this change when its block ends."""
+        self.abandoned = True
 
     async def audit(self, action: str, subject: str, **detail: Any) -> None:
         """Record that the caller did `action` (noun.verb) to `subject`; `detail` must be JSON and hold no secret."""
@@ -86,7 +83,7 @@ class Control:
         self.service_token = service_token
         self.clock = clock
         self.entropy = entropy
-        self.listeners: list[Woken] = []
+        self.listeners: list[Callable[[int], None]] = []  # told each committed generation; must return at once
         self.changed = asyncio.Event()  # set after each change; the reconcile loop clears it
 
     def new_id(self, prefix: str) -> str:
@@ -102,13 +99,17 @@ class Control:
         """
         async with self.database.write() as connection:
             generation = await next_value(connection, "generation")
-            yield Change(
+            change = Change(
                 connection=connection,
                 generation=generation,
                 now=self.clock(),
                 caller=caller,
                 new_id=self.new_id,
             )
+            yield change
+            if change.abandoned:
+                await connection.rollback()
+                return
         self.changed.set()
         for listener in self.listeners:
             listener(generation)

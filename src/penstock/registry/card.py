@@ -1,5 +1,6 @@
-"""Model cards: Hugging Face's format, a YAML head between `---` lines and Markdown below (Mitchell et al. 2019 for what they hold)."""
+"""Model cards: Markdown with YAML front matter as the Hugging Face hub reads it, and what a complete one says."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -7,59 +8,66 @@ import yaml
 
 from penstock.core.errors import BadRequest
 
-MAX_CARD_BYTES = 1 << 20
-REQUIRED_SECTIONS = ("intended use", "limits", "training data", "evaluation")
-REQUIRED_FIELDS = ("license", "language")
-_SAME_SECTION = {
-    "limits": ("limitations", "limits", "known limits"),
-    "evaluation": ("evaluation", "figures", "results"),
+_FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_MAX_BYTES = 1 << 20
+# A heading that says it -> what it is about.
+SECTIONS = {
+    "intended use": ("intended use", "intended uses", "uses"),
+    "limitations": ("limitations", "known limitations", "bias, risks, and limitations", "limits"),
+    "training data": ("training data", "training", "data"),
+    "evaluation": ("evaluation", "metrics", "results", "quality"),
 }
+FIELDS = ("license", "language")
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """A card taken apart."""
+    """A card: its front matter and the Markdown after it."""
 
-    head: dict[str, Any]
+    metadata: dict[str, Any]
     body: str
-    sections: tuple[str, ...]  # headings in lower case
 
 
 def parse_card(text: str) -> Card:
-    """Takes a card apart; one without a head has an empty one.
+    """The card written as `text`; without front matter its metadata is empty.
 
     Raises:
-        BadRequest: if it is over 1 MiB or its head is not a YAML mapping.
+        BadRequest: if it is over 1 MiB or its front matter is not a YAML mapping.
     """
-    if len(text.encode()) > MAX_CARD_BYTES:
-        raise BadRequest(f"A card has at most {MAX_CARD_BYTES} bytes.", param="card")
-    head: dict[str, Any] = {}
-    body = text
-    if text.startswith("---\n"):
-        raw, found, rest = text[4:].partition("\n---")
-        if not found:
-            raise BadRequest("The card's YAML head is not closed by a line of three hyphens.", param="card")
-        try:
-            loaded = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise BadRequest(f"The card's head is not YAML: {str(error).splitlines()[0]}.", param="card") from None
-        if loaded is not None and not isinstance(loaded, dict):
-            raise BadRequest("The card's head must hold fields, such as `license: apache-2.0`.", param="card")
-        head, body = loaded or {}, rest.partition("\n")[2]
-    fenced = False
-    sections: list[str] = []
+    if len(text) > _MAX_BYTES:
+        raise BadRequest("A card has at most 1 MiB.", param="card")
+    match = _FRONT.match(text)
+    if match is None:
+        return Card(metadata={}, body=text)
+    try:
+        metadata = yaml.safe_load(match[1])
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadRequest(
+            f"The card's front matter is not YAML: {getattr(error, 'problem', error)}.", param="card"
+        ) from None
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, dict) or not all(isinstance(name, str) for name in metadata):
+        raise BadRequest("The card's front matter must be a YAML mapping.", param="card")
+    return Card(metadata=metadata, body=text[match.end() :])
+
+
+def missing_from(card: Card) -> tuple[str, ...]:
+    """What a complete card would say and this one does not: fields of the front matter, and sections with some text."""
+    missing = [f"the field {field!r}" for field in FIELDS if not card.metadata.get(field)]
+    sections = _sections(card.body)
+    for wanted, headings in SECTIONS.items():
+        if not any(sections.get(heading) for heading in headings):
+            missing.append(f"the section {wanted!r}")
+    return tuple(missing)
+
+
+def _sections(body: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    heading = ""
     for line in body.splitlines():
-        if line.startswith("```"):
-            fenced = not fenced
-        elif line.startswith("#") and not fenced:
-            sections.append(line.lstrip("#").strip().lower())
-    return Card(head=head, body=body, sections=tuple(sections))
-
-
-def missing(card: Card) -> tuple[str, ...]:
-    """What production asks of a card and this one lacks, in words."""
-    lacking = [f"the field `{name}`" for name in REQUIRED_FIELDS if not card.head.get(name)]
-    for section in REQUIRED_SECTIONS:
-        wanted = _SAME_SECTION.get(section, (section,))
-        if not any(any(word in heading for word in wanted) for heading in card.sections):
-            lacking.append(f"the section `{section}`")
-    return tuple(lacking)
+        if line.startswith("#"):
+            heading = line.lstrip("#").strip().lower()
+            found.setdefault(heading, "")
+        elif heading:
+            found[heading] += line.strip()
+    return found

@@ -1,104 +1,139 @@
-"""Which files a version may hold: names that are safe on every system, and formats that do not run code when they are loaded."""
+"""Names of a version's files: which are taken, which role they have, which are refused."""
 
-import re
 import unicodedata
+from collections.abc import Iterable
 from typing import Literal
 
 from penstock.core.errors import BadRequest
 
-Role = Literal["weights", "tokenizer", "config", "code", "card", "data", "other"]
-
-MAX_PATH = 255
+Role = Literal["weights", "tokenizer", "config", "code", "card", "other"]
 MAX_FILES = 10_000
-_RESERVED = {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}
-_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".bin")
-_OLD_PICKLE = re.compile(rb"[(\]}]*c[A-Za-z_][A-Za-z0-9_.]*\n[A-Za-z_][A-Za-z0-9_.]*\n")
-_WEIGHTS = (".safetensors", ".bin", ".gguf", ".onnx")
+MAX_PATH = 255
+_RESERVED = frozenset(
+    {"con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10)), *(f"lpt{i}" for i in range(1, 10))}
+)
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npz.pkl", ".pt2")
+_PICKLE_NAMES = frozenset(
+    {"pytorch_model.bin", "optimizer.bin", "training_args.bin", "scheduler.bin", "random_states_0.bin"}
+)
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".onnx", ".xml", ".h5", ".msgpack")
+_TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "chat_template")
 
 
 def check_path(path: str) -> str:
-    """`path` itself, if it is a relative path that means the same everywhere.
+    """`path` itself, if a version may hold a file of this name.
+
+    A name is relative, in NFC, at most 255 bytes, of parts that are neither empty nor `.` nor `..`, without control characters,
+    backslashes, colons or other characters that some file system treats specially, and without names that Windows reserves.
 
     Raises:
-        BadRequest: for absolute paths, `..`, empty or dotted parts, back-slashes, control characters, text that is not in Unicode's
-            normal form C, names that Windows reserves, and paths over 255 bytes. The message names the path.
+        BadRequest: saying what is wrong; `param` is `files`.
     """
-    shown = path.encode("unicode_escape").decode()[:120]
-
-    def refuse(why: str) -> BadRequest:
-        return BadRequest(f"The file name {shown!r} is refused: {why}.", code="bad_file_name", param="path")
-
-    if not path or len(path.encode()) > MAX_PATH:
-        raise refuse(f"it must have 1 to {MAX_PATH} bytes")
-    if unicodedata.normalize("NFC", path) != path:
-        raise refuse("it is not in Unicode's normal form C")
-    if any(unicodedata.category(c).startswith("C") for c in path) or any(c in path for c in '\\:*?"<>|'):
-        raise refuse("it holds a character that some file systems do not take")
-    for part in path.split("/"):
-        if part in ("", ".", ".."):
-            raise refuse("it must be relative, without '.', '..' or empty parts")
-        if part.endswith((".", " ")) or part.startswith(" "):
-            raise refuse("a part begins with a space or ends with a space or a dot")
-        if part.split(".")[0].lower() in _RESERVED:
-            raise refuse("it uses a name that some systems reserve")
+    reason = _wrong(path)
+    if reason is not None:
+        raise BadRequest(f"The file name {path!r} is refused: {reason}.", param="files", code="bad_file_name")
     return path
 
 
-def check_paths(paths: list[str]) -> None:
-    """Checks each path, and that no two are the same on a file system that ignores case or that needs one to be a folder.
+def _wrong(path: str) -> str | None:
+    try:
+        raw = path.encode()
+    except UnicodeEncodeError:
+        return "it is not Unicode text"
+    if not path or len(raw) > MAX_PATH:
+        return f"it must have 1 to {MAX_PATH} bytes"
+    if unicodedata.normalize("NFC", path) != path:
+        return "it is not in Unicode's NFC form"
+    for character in path:
+        if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            return f"it holds the character U+{ord(character):04X}"
+        if character in '\\:*?"<>|':
+            return f"it holds {character!r}"
+    for part in path.split("/"):
+        if part in {"", ".", ".."}:
+            return "it leaves its folder, or has an empty part"
+        if part != part.strip() or part.endswith("."):
+            return "a part begins or ends with a space, or ends with a dot"
+        if part.partition(".")[0].lower() in _RESERVED:
+            return f"{part!r} is a reserved name"
+    return None
+
+
+def check_paths(paths: Iterable[str]) -> None:
+    """Check each path, and that no two would be one file where letters' case does not count, and that none is another's folder.
 
     Raises:
-        BadRequest: for the first that is not fine.
+        BadRequest: naming the path.
     """
-    if not paths:
-        raise BadRequest("A version holds at least one file.", param="files")
-    if len(paths) > MAX_FILES:
-        raise BadRequest(f"A version holds at most {MAX_FILES} files, not {len(paths)}.", param="files")
-    taken: set[str] = set()
+    seen: dict[str, str] = {}
     for path in paths:
-        folded = check_path(path).casefold()
-        if folded in taken:
-            raise BadRequest(f"Two files are called {path!r} (upper and lower case count as the same).", param="path")
-        taken.add(folded)
-    for folded in taken:
-        parts = folded.split("/")
-        for depth in range(1, len(parts)):
-            if "/".join(parts[:depth]) in taken:
-                raise BadRequest(f"{'/'.join(parts[:depth])!r} cannot be both a file and a folder.", param="path")
+        check_path(path)
+        folded = unicodedata.normalize("NFC", path.casefold())
+        if folded in seen:
+            raise BadRequest(
+                f"The file names {seen[folded]!r} and {path!r} are one where case does not count.",
+                param="files",
+                code="bad_file_name",
+            )
+        seen[folded] = path
+        if len(seen) > MAX_FILES:
+            raise BadRequest(f"A version holds at most {MAX_FILES} files.", param="files")
+    for folded, path in seen.items():
+        parent = folded.rpartition("/")[0]
+        while parent:
+            if parent in seen:
+                raise BadRequest(f"{seen[parent]!r} is both a file and the folder of {path!r}.", param="files")
+            parent = parent.rpartition("/")[0]
 
 
 def role_of(path: str) -> Role:
-    """What a file is for, told from its name."""
-    name = path.rsplit("/", 1)[-1].lower()
-    if name == "readme.md":
+    """What a file is, by its name."""
+    name = path.rpartition("/")[2].lower()
+    if path.lower() == "readme.md":
         return "card"
-    if "tokenizer" in name or name in ("vocab.json", "merges.txt", "special_tokens_map.json", "chat_template.jinja"):
+    if name.startswith(_TOKENIZER) or "tokenizer" in name:
         return "tokenizer"
     if name.endswith(_WEIGHTS):
         return "weights"
-    if name.endswith((".json", ".yaml", ".yml", ".toml", ".xml")):
+    if name.endswith((".json", ".yaml", ".yml", ".toml")):
         return "config"
-    if name.endswith(".py"):
+    if name.endswith((".py", ".jinja", ".jinja2")):
         return "code"
-    if name.endswith((".jsonl", ".csv", ".parquet")):
-        return "data"
     return "other"
 
 
-def may_be_pickle(path: str) -> bool:
-    """Whether a file of this name is worth a look at its first bytes (`is_pickle`)."""
-    return path.lower().endswith(_PICKLES)
+def refuse_pickle_name(path: str) -> None:
+    """Refuse a file whose name says that it is a pickle: loading one runs whatever code it holds.
 
-
-def is_pickle(head: bytes) -> bool:
-    """Whether bytes begin as something that runs code when Python loads it: a pickle, or an archive of PyTorch or numpy with one.
-
-    A pickle of protocol 2 or later begins with the PROTO opcode (Python's `pickletools`); older ones begin with a MARK, a GLOBAL or a
-    container opcode and hold no other magic. OpenVINO's and other raw `.bin` files begin with none of these by rule, so protocol
-    0 and 1 are only recognised by the GLOBAL opcode's text.
+    Raises:
+        BadRequest: if so.
     """
-    if head[:1] == b"\x80" and len(head) > 1 and head[1] in range(2, 6):
-        return True
-    if head[:4] == b"PK\x03\x04":
-        return True  # torch.save and np.savez write zip archives that hold pickles
-    return _OLD_PICKLE.match(head) is not None
+    name = path.rpartition("/")[2].lower()
+    if name.endswith(_PICKLES) or name in _PICKLE_NAMES or name.startswith("pytorch_model-"):
+        raise _pickle(path)
+
+
+def refuse_pickle_bytes(path: str, head: bytes) -> None:
+    """Refuse a file whose first bytes are a pickle's, or those of PyTorch's zip of pickles.
+
+    Args:
+        path: its name.
+        head: its first bytes, 128 or more where it has as many.
+
+    Raises:
+        BadRequest: if so.
+    """
+    protocol_pickle = len(head) > 2 and head[0] == 0x80 and head[1] in {2, 3, 4, 5}
+    torch_zip = head[:4] == b"PK\x03\x04" and b"data.pkl" in head
+    torch_legacy = head[:1] == b"\x80" and b"\x8a\nl\xfc\x9cF\xf9 j\xa8P" in head
+    if (protocol_pickle and not path.endswith(".safetensors")) or torch_zip or torch_legacy:
+        raise _pickle(path)
+
+
+def _pickle(path: str) -> BadRequest:
+    return BadRequest(
+        f"{path!r} is a pickle, which runs code when it is loaded: pickles are refused.",
+        param="files",
+        code="pickle_refused",
+        hint="Save the weights as safetensors.",
+    )

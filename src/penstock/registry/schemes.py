@@ -1,11 +1,12 @@
-"""The three ways to label versions: semantic (`v2.1.3`), by date (`2023-09-15`, `20230915`), by training run (`run123`, `experiment456-run789`).
+"""Version schemes: semantic (`v1.2.3`), by date (`2023-09-15`, `20230915`), by training run (`run123`, `experiment456-run789`).
 
-Semantic labels follow Semantic Versioning 2.0.0, with a leading v; build metadata (`+...`) is refused, since two labels that differ
-in it alone would be equal in order.
+Labels of one scheme are ordered; labels of different schemes are not comparable. Semantic precedence is that of semver.org 2.0.0,
+section 11.
 """
 
 import datetime as dt
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -14,93 +15,105 @@ import semver
 from penstock.core.errors import BadRequest
 
 Scheme = Literal["semantic", "date", "run"]
+Bump = Literal["major", "minor", "patch"]
 
-_DATE = re.compile(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})")
-_RUN = re.compile(r"(?:experiment(0|[1-9][0-9]{0,17})-)?run(0|[1-9][0-9]{0,17})")
+_SEMANTIC = re.compile(r"v(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)")
+_DATE = re.compile(r"(\d{4})-(\d{2})-(\d{2})|(\d{4})(\d{2})(\d{2})")
+_RUN = re.compile(r"(?:experiment(\d{1,18})-)?run(\d{1,18})")
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
-    """A label that was understood."""
+    """A label that follows a scheme."""
 
     text: str
     scheme: Scheme
+    semantic: semver.Version | None = None
+    date: dt.date | None = None
+    experiment: int | None = None
+    run: int | None = None
 
 
 def parse_label(text: str) -> Label:
-    """The label written as `text`, with its scheme.
+    """The label written as `text`.
 
     Raises:
-        BadRequest: if it follows none of the three schemes; the message shows one of each.
+        BadRequest: if it follows none of the schemes.
     """
-    if text.startswith("v") and semver.Version.is_valid(text[1:]) and "+" not in text:
-        return Label(text=text, scheme="semantic")
-    if _date(text) is not None:
-        return Label(text=text, scheme="date")
-    if _RUN.fullmatch(text):
-        return Label(text=text, scheme="run")
+    if match := _SEMANTIC.fullmatch(text):
+        try:
+            return Label(text=text, scheme="semantic", semantic=semver.Version.parse(match[1]))
+        except ValueError:
+            raise BadRequest(
+                f"{text!r} is not a semantic version: {match[1]} breaks its rules.", param="label"
+            ) from None
+    if match := _DATE.fullmatch(text):
+        year, month, day = (int(part) for part in match.groups() if part is not None)
+        try:
+            return Label(text=text, scheme="date", date=dt.date(year, month, day))
+        except ValueError:
+            raise BadRequest(f"{text!r} is no day of the calendar.", param="label") from None
+    if match := _RUN.fullmatch(text):
+        experiment = int(match[1]) if match[1] is not None else None
+        return Label(text=text, scheme="run", experiment=experiment, run=int(match[2]))
     raise BadRequest(
-        f"{text!r} is not a version label: write v1.2.3, 2023-09-15, 20230915, run123 or experiment4-run56.",
+        f"{text!r} follows no version scheme: use v1.2.3 or v1.2.3-rc.1, 2023-09-15 or 20230915, run123 or experiment456-run789.",
         param="label",
     )
 
 
-def compare(one: Label, other: Label) -> int:
-    """-1, 0 or 1, as `one` comes before, with or after `other`.
+def compare(a: Label, b: Label) -> int:
+    """Below 0 if `a` comes before `b`, 0 if they are equal in order, above 0 if after.
+
+    A run without an experiment comes before all with one.
 
     Raises:
-        BadRequest: if they follow different schemes: there is no order between these.
+        BadRequest: if they follow different schemes.
     """
-    if one.scheme != other.scheme:
-        raise BadRequest(f"{one.text} and {other.text} follow different schemes and have no order.", param="label")
-    if one.scheme == "semantic":
-        return semver.Version.parse(one.text[1:]).compare(other.text[1:])
-    if one.scheme == "date":
-        a, b = _date(one.text), _date(other.text)
-        assert a is not None
-        assert b is not None
-        return (a > b) - (a < b)
-    x, y = _run(one.text), _run(other.text)
-    return (x > y) - (x < y)
+    if a.scheme != b.scheme:
+        raise BadRequest(f"{a.text} and {b.text} follow different schemes and cannot be compared.", param="label")
+    if a.semantic is not None and b.semantic is not None:
+        return int(a.semantic.compare(b.semantic))
+    if a.date is not None and b.date is not None:
+        return (a.date > b.date) - (a.date < b.date)
+    left = (-1 if a.experiment is None else a.experiment, a.run or 0)
+    right = (-1 if b.experiment is None else b.experiment, b.run or 0)
+    return (left > right) - (left < right)
 
 
-def suggest_next(labels: list[Label], today: dt.date, *, change: Literal["major", "minor", "patch"] = "patch") -> str:
-    """The label that would follow the newest of `labels` (oldest first), in its scheme.
+def newest(labels: Iterable[Label], scheme: Scheme) -> Label | None:
+    """The last of those `labels` that follow `scheme`; None if none does."""
+    best: Label | None = None
+    for label in labels:
+        if label.scheme == scheme and (best is None or compare(label, best) > 0):
+            best = label
+    return best
+
+
+def suggest_next(
+    labels: Iterable[Label], scheme: Scheme, *, today: dt.date, bump: Bump = "minor", compact: bool = False
+) -> str:
+    """A label of `scheme` after all of `labels`.
 
     Args:
-        labels: those a model has, in order of commit; may be empty.
-        today: for labels by date. A date that is taken is followed by the day after the newest.
-        change: which part of a semantic version to raise.
+        labels: those that are taken.
+        scheme: which to follow.
+        today: for the date scheme: this day, or the day after the newest if that is not before it.
+        bump: for the semantic scheme.
+        compact: for the date scheme: `20230915` in place of `2023-09-15`.
     """
-    if not labels:
-        return "v1.0.0"
-    scheme = labels[-1].scheme
-    newest = labels[-1]
-    for label in labels:
-        if label.scheme == scheme and compare(label, newest) > 0:
-            newest = label
+    last = newest(labels, scheme)
     if scheme == "semantic":
-        version = semver.Version.parse(newest.text[1:])
-        return f"v{version.finalize_version() if version.prerelease else version.next_version(change)}"
+        if last is None or last.semantic is None:
+            return "v1.0.0"
+        if last.semantic.prerelease:
+            return f"v{last.semantic.finalize_version()}"
+        return f"v{last.semantic.next_version(bump)}"
     if scheme == "date":
-        last = _date(newest.text)
-        assert last is not None
-        day = today if today > last else last + dt.timedelta(days=1)
-        return day.isoformat() if "-" in newest.text else day.strftime("%Y%m%d")
-    head, run = newest.text.rsplit("run", 1)
-    return f"{head}run{int(run) + 1}"
-
-
-def _date(text: str) -> dt.date | None:
-    match = _DATE.fullmatch(text)
-    if match is None:
-        return None
-    try:
-        return dt.date(int(match[1]), int(match[3]), int(match[4]))
-    except ValueError:
-        return None
-
-
-def _run(text: str) -> tuple[int, int]:
-    match = _RUN.fullmatch(text)
-    assert match is not None
-    return int(match[1] or -1), int(match[2])
+        day = today
+        if last is not None and last.date is not None and last.date >= today:
+            day = last.date + dt.timedelta(days=1)
+        return day.strftime("%Y%m%d") if compact else day.isoformat()
+    if last is None or last.run is None:
+        return "run1"
+    prefix = f"experiment{last.experiment}-" if last.experiment is not None else ""
+    return f"{prefix}run{last.run + 1}"

@@ -1,29 +1,37 @@
-"""A version's life: committed, then perhaps deprecated or blocked. Its files never change; only what may be done with it does."""
+"""The states of a version and the moves between them."""
 
 from typing import Literal
 
 from penstock.core.errors import Conflict
 
-VersionState = Literal["committed", "deprecated", "blocked"]
+VersionState = Literal["committed", "archived", "blocked"]
 
-_MOVES: dict[VersionState, frozenset[VersionState]] = {
-    "committed": frozenset({"deprecated", "blocked"}),
-    "deprecated": frozenset({"committed", "blocked"}),
+# From a state: the states that it may move to, and what the move means.
+MOVES: dict[VersionState, frozenset[VersionState]] = {
+    "committed": frozenset({"archived", "blocked"}),
+    "archived": frozenset({"committed"}),
     "blocked": frozenset({"committed"}),
 }
 
 
-def moved(now: VersionState, to: VersionState, reference: str) -> VersionState:
-    """`to`, if a version may go there from `now`; going nowhere is fine.
+def move(reference: str, state: VersionState, to: VersionState) -> VersionState:
+    """`to`, if a version in `state` may become it.
 
     Raises:
-        Conflict: if it may not.
+        Conflict: if not.
     """
-    if to != now and to not in _MOVES[now]:
-        raise Conflict(f"{reference} is {now} and cannot become {to}.", code="bad_state")
+    if to not in MOVES[state]:
+        raise Conflict(f"{reference} is {state} and cannot become {to}.")
     return to
 
 
-def may_deploy(state: VersionState) -> bool:
-    """Whether a version in this state may be promoted. A deprecated one still may: rolling back to it must stay possible."""
-    return state != "blocked"
+def check_deployable(reference: str, state: VersionState) -> None:
+    """Refuse what must not be promoted.
+
+    Raises:
+        Conflict: if the version is archived or blocked.
+    """
+    if state != "committed":
+        raise Conflict(
+            f"{reference} is {state} and cannot be deployed.", hint="Clear it first, or choose another version."
+        )

@@ -1,0 +1,115 @@
+"""/api/v1/keys and /api/v1/principals."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+from sqlalchemy import insert, select, update
+
+from penstock.access.principals import Principal
+from penstock.control.auth import ControlPart, needs
+from penstock.control.keys import create_key, key_row, key_text, revoke_key
+from penstock.control.specs import KeySpec, Name, Spec
+from penstock.core.errors import Conflict, NotFound
+from penstock.store.schema import keys, principals
+
+router = APIRouter()
+Reader = Annotated[Principal, Depends(needs("tenants:read"))]
+Writer = Annotated[Principal, Depends(needs("keys:write"))]
+
+
+class NewKey(KeySpec):
+    """The body of POST /keys."""
+
+    name: Name
+
+
+class NewPrincipal(Spec):
+    """The body of POST /principals."""
+
+    name: Name
+    roles: list[str] = Field(min_length=1)
+
+
+@router.get("/keys", tags=["keys"])
+async def list_keys(control: ControlPart, _who: Reader, tenant: str | None = None) -> list[dict[str, Any]]:
+    """All keys, revoked ones too; never their text."""
+    statement = select(keys).order_by(keys.c.id)
+    if tenant is not None:
+        statement = statement.where(keys.c.tenant == tenant)
+    async with control.database.read() as connection:
+        return [key_row(row) for row in await connection.execute(statement)]
+
+
+@router.post("/keys", tags=["keys"], status_code=201)
+async def new_key(body: NewKey, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Create a key; `key` in the answer is its text, told this once."""
+    text = key_text(control.entropy(32))
+    spec = KeySpec.model_validate(body.model_dump(exclude={"name"}))
+    async with control.change(who) as change:
+        created = await create_key(change, body.name, spec, text=text)
+    return {**created, "key": text}
+
+
+@router.post("/keys/{identity}/revoke", tags=["keys"])
+async def revoke(identity: str, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Revoke a key: gateways refuse it within a second."""
+    async with control.change(who) as change:
+        return await revoke_key(change, identity)
+
+
+@router.delete("/keys/{identity}", tags=["keys"], status_code=204)
+async def remove(identity: str, control: ControlPart, who: Writer) -> None:
+    """The same as POST /keys/{id}/revoke."""
+    async with control.change(who) as change:
+        await revoke_key(change, identity)
+
+
+@router.get("/principals", tags=["principals"])
+async def list_principals(control: ControlPart, _who: Reader) -> list[dict[str, Any]]:
+    """All named principals."""
+    async with control.database.read() as connection:
+        rows = await connection.execute(select(principals).order_by(principals.c.name))
+        return [_principal(row) for row in rows]
+
+
+@router.post("/principals", tags=["principals"], status_code=201)
+async def new_principal(body: NewPrincipal, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Name a principal: a person or a program, with roles; its keys carry these."""
+    spec = KeySpec.model_validate({"roles": body.roles})
+    async with control.change(who) as change:
+        statement = select(principals.c.name).where(principals.c.name == body.name)
+        if (await change.connection.execute(statement)).one_or_none() is not None:
+            raise Conflict(f"There is a principal {body.name!r} already.")
+        await change.connection.execute(
+            insert(principals).values(name=body.name, roles=list(spec.roles), origin="api", created_at=change.now)
+        )
+        await change.audit("principal.create", body.name, roles=list(spec.roles))
+        row = (await change.connection.execute(select(principals).where(principals.c.name == body.name))).one()
+    return _principal(row)
+
+
+@router.post("/principals/{name}/disable", tags=["principals"])
+async def disable(name: str, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Disable a principal: none of its keys is taken any more."""
+    async with control.change(who) as change:
+        statement = select(principals).where(principals.c.name == name)
+        row = (await change.connection.execute(statement)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no principal {name!r}.")
+        if row.disabled_at is None:
+            await change.connection.execute(
+                update(principals).where(principals.c.name == name).values(disabled_at=change.now)
+            )
+            await change.audit("principal.disable", name)
+            row = (await change.connection.execute(statement)).one()
+    return _principal(row)
+
+
+def _principal(row: Any) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "roles": row.roles,
+        "created_at": row.created_at,
+        "disabled_at": row.disabled_at,
+    }

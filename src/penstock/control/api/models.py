@@ -1,0 +1,304 @@
+"""/api/v1/models, their versions and files; /api/v1/uploads and /api/v1/blobs, by which versions are pushed."""
+
+import datetime as dt
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import Field
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.access.principals import Principal
+from penstock.control.auth import ControlPart, needs
+from penstock.control.specs import Name, Spec
+from penstock.control.versions import (
+    begin_upload,
+    commit_upload,
+    find_upload,
+    find_version,
+    missing_blobs,
+    new_version,
+    reference_in,
+)
+from penstock.core.digests import is_digest
+from penstock.core.errors import BadRequest, NotFound
+from penstock.core.references import check_name, parse_reference
+from penstock.registry.card import missing_from, parse_card
+from penstock.registry.manifest import Manifest, read_manifest
+from penstock.registry.schemes import newest, parse_label, suggest_next
+from penstock.store.schema import builds, models, uploads, versions
+
+router = APIRouter(tags=["models"])
+Reader = Annotated[Principal, Depends(needs("models:read"))]
+Writer = Annotated[Principal, Depends(needs("models:write"))]
+
+
+class NewFile(Spec):
+    """One file of a push."""
+
+    digest: str
+    size: int
+
+
+class NewUpload(Spec):
+    """The body of POST /models/{name}/uploads."""
+
+    label: str
+    files: dict[str, NewFile] = Field(min_length=1)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    idempotency_key: str = Field(min_length=1, max_length=128)
+
+
+class Description(Spec):
+    """The body of PUT /models/{name}."""
+
+    name: Name | None = None
+    description: str = Field(max_length=4096)
+
+
+def _summary(row: Any) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "label": row.label,
+        "digest": row.digest,
+        "state": row.state,
+        "scheme": row.scheme,
+        "number": row.number,
+        "size": row.size,
+        "created_at": row.created_at,
+        "created_by": row.created_by,
+        "metadata": row.metadata,
+    }
+
+
+async def _detail(connection: AsyncConnection, row: Any) -> dict[str, Any]:
+    manifest = read_manifest(row.manifest, row.digest)
+    found = await connection.execute(
+        select(builds).where(builds.c.model == row.model, builds.c.label == row.label).order_by(builds.c.precision)
+    )
+    return {
+        **_summary(row),
+        "card": row.card,
+        "card_missing": list(missing_from(parse_card(row.card))) if row.card else ["the card itself: README.md"],
+        "builds": [
+            {"precision": b.precision, "engine": b.engine, "folder": b.folder, "digest": b.digest, "size": b.size}
+            for b in found
+        ],
+        "files": _files(manifest),
+    }
+
+
+def _files(manifest: Manifest) -> list[dict[str, Any]]:
+    return [
+        {"path": path, "digest": entry.digest, "size": entry.size, "role": entry.role}
+        for path, entry in sorted(manifest.files.items())
+    ]
+
+
+async def _model(connection: AsyncConnection, row: Any) -> dict[str, Any]:
+    labels = (
+        (
+            await connection.execute(
+                select(versions.c.label).where(versions.c.model == row.name).order_by(versions.c.number)
+            )
+        )
+        .scalars()
+        .all()
+    )
+    return {
+        "name": row.name,
+        "description": row.description,
+        "created_at": row.created_at,
+        "created_by": row.created_by,
+        "versions": len(labels),
+        "latest": labels[-1] if labels else None,
+    }
+
+
+@router.get("/models")
+async def list_models(control: ControlPart, _who: Reader) -> list[dict[str, Any]]:
+    """All models."""
+    async with control.database.read() as connection:
+        rows = (await connection.execute(select(models).order_by(models.c.name))).all()
+        return [await _model(connection, row) for row in rows]
+
+
+@router.get("/models/{name}")
+async def show_model(name: str, control: ControlPart, _who: Reader) -> dict[str, Any]:
+    """One model."""
+    async with control.database.read() as connection:
+        row = (await connection.execute(select(models).where(models.c.name == name))).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no model {name!r}.")
+        return await _model(connection, row)
+
+
+@router.put("/models/{name}")
+async def describe_model(name: str, body: Description, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Set a model's description."""
+    async with control.change(who) as change:
+        row = (await change.connection.execute(select(models).where(models.c.name == name))).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no model {name!r}.")
+        await change.connection.execute(
+            models.update().where(models.c.name == name).values(description=body.description)
+        )
+        await change.audit("model.describe", name, description=body.description)
+        row = (await change.connection.execute(select(models).where(models.c.name == name))).one()
+        return await _model(change.connection, row)
+
+
+@router.get("/models/{name}/versions")
+async def list_versions(name: str, control: ControlPart, _who: Reader) -> list[dict[str, Any]]:
+    """All versions of a model, the last committed first."""
+    async with control.database.read() as connection:
+        if (await connection.execute(select(models.c.name).where(models.c.name == name))).one_or_none() is None:
+            raise NotFound(f"There is no model {name!r}.")
+        rows = await connection.execute(
+            select(versions).where(versions.c.model == name).order_by(versions.c.number.desc())
+        )
+        return [_summary(row) for row in rows]
+
+
+@router.get("/models/{name}/next")
+async def next_label(
+    name: str,
+    control: ControlPart,
+    _who: Reader,
+    scheme: Literal["semantic", "date", "run"] | None = None,
+    bump: Literal["major", "minor", "patch"] = "minor",
+) -> dict[str, Any]:
+    """The label that would come next; left out, the scheme is that of the last version."""
+    check_name(name)
+    async with control.database.read() as connection:
+        statement = select(versions.c.label).where(versions.c.model == name).order_by(versions.c.number)
+        labels = [parse_label(text) for text in (await connection.execute(statement)).scalars()]
+    followed = scheme or (labels[-1].scheme if labels else "semantic")
+    last = newest(labels, followed)
+    today = dt.datetime.fromtimestamp(control.clock(), dt.UTC).date()
+    return {
+        "scheme": followed,
+        "newest": last.text if last is not None else None,
+        "next": suggest_next(labels, followed, today=today, bump=bump),
+    }
+
+
+@router.get("/models/{name}/versions/{label}")
+async def show_version(name: str, label: str, control: ControlPart, _who: Reader) -> dict[str, Any]:
+    """One version, by its label, its digest, or @ENVIRONMENT: files, builds, card, metadata."""
+    async with control.database.read() as connection:
+        return await _detail(connection, await find_version(connection, reference_in(name, label)))
+
+
+@router.get("/resolve")
+async def resolve(ref: str, control: ControlPart, _who: Reader) -> dict[str, Any]:
+    """The version that a reference names: NAME:LABEL, NAME@ALIAS, NAME@sha256:... or NAME-vX.Y.Z."""
+    async with control.database.read() as connection:
+        return await _detail(connection, await find_version(connection, parse_reference(ref)))
+
+
+@router.get("/models/{name}/versions/{label}/manifest")
+async def manifest_of(name: str, label: str, control: ControlPart, _who: Reader) -> Response:
+    """The manifest, byte for byte: its SHA-256 is the version's digest."""
+    async with control.database.read() as connection:
+        row = await find_version(connection, reference_in(name, label))
+    return Response(row.manifest, media_type="application/json", headers={"x-penstock-digest": row.digest})
+
+
+@router.get("/models/{name}/versions/{label}/card", response_class=PlainTextResponse)
+async def card_of(name: str, label: str, control: ControlPart, _who: Reader) -> PlainTextResponse:
+    """The card: README.md."""
+    async with control.database.read() as connection:
+        row = await find_version(connection, reference_in(name, label))
+    if not row.card:
+        raise NotFound(f"{row.model}:{row.label} has no card (README.md).")
+    return PlainTextResponse(row.card, media_type="text/markdown; charset=utf-8")
+
+
+@router.get("/models/{name}/versions/{label}/files/{path:path}")
+async def file_of(name: str, label: str, path: str, control: ControlPart, _who: Reader) -> StreamingResponse:
+    """One file; its bytes are checked while they are sent, and a damaged file breaks off."""
+    async with control.database.read() as connection:
+        row = await find_version(connection, reference_in(name, label))
+    entry = read_manifest(row.manifest, row.digest).files.get(path)
+    if entry is None:
+        raise NotFound(f"{row.model}:{row.label} has no file {path!r}.")
+    return await _stream(control, entry.digest)
+
+
+@router.post("/models/{name}/uploads", status_code=201)
+async def new_upload(name: str, body: NewUpload, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Begin a push, or go on with one of the same idempotency key; `missing` are the blobs still to be put."""
+    files = {path: (entry.digest, entry.size) for path, entry in body.files.items()}
+    new = new_version(name, body.label, files, body.metadata, body.idempotency_key)
+    row = await begin_upload(control, new, who)
+    missing = [] if row.state == "committed" else await missing_blobs(control, new.manifest)
+    return _upload(row, missing)
+
+
+@router.get("/uploads/{identity}")
+async def show_upload(identity: str, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """How far a push is."""
+    async with control.database.read() as connection:
+        row = await find_upload(connection, identity, who)
+    manifest = read_manifest(row.manifest, row.digest)
+    return _upload(row, [] if row.state == "committed" else await missing_blobs(control, manifest))
+
+
+@router.post("/uploads/{identity}/commit")
+async def commit(identity: str, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Make it a version. Committing again gives the same version."""
+    row = await commit_upload(control, identity, who)
+    async with control.database.read() as connection:
+        return await _detail(connection, row)
+
+
+def _upload(row: Any, missing: list[str]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "model": row.model,
+        "label": row.label,
+        "digest": row.digest,
+        "state": row.state,
+        "missing": missing,
+    }
+
+
+@router.put("/blobs/{digest}", status_code=201)
+async def put_blob(digest: str, request: Request, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Store a file's bytes, streamed. They must be those of `digest`, and an open upload of yours must want them."""
+    size = await _announced(control, digest, who)
+
+    async def body() -> AsyncIterator[bytes]:
+        async for piece in request.stream():
+            if piece:
+                yield piece
+
+    return {"digest": digest, "size": await control.blobs.put_new(digest, body(), size=size)}
+
+
+async def _announced(control: ControlPart, digest: str, who: Principal) -> int:
+    if not is_digest(digest):
+        raise BadRequest(f"{digest!r} is not a digest: sha256: and 64 hexadecimal digits.", param="digest")
+    async with control.database.read() as connection:
+        statement = select(uploads.c.manifest, uploads.c.digest).where(
+            uploads.c.principal == who.name, uploads.c.manifest.contains(digest, autoescape=True)
+        )
+        for row in await connection.execute(statement):
+            for entry in read_manifest(row.manifest, row.digest).files.values():
+                if entry.digest == digest:
+                    return entry.size
+    raise NotFound(f"No upload of yours holds a file {digest}.", hint="POST /api/v1/models/NAME/uploads first.")
+
+
+async def _stream(control: ControlPart, digest: str) -> StreamingResponse:
+    size = await control.blobs.size(digest)
+    if size is None:
+        raise NotFound(f"There is no blob {digest}.")
+    return StreamingResponse(
+        control.blobs.stream(digest),
+        media_type="application/octet-stream",
+        headers={"content-length": str(size), "etag": f'"{digest}"', "x-penstock-digest": digest},
+    )

@@ -1,0 +1,124 @@
+"""/api/v1/{tenants,pools,routes,policies,environments}: resources by name; and /api/v1/apply."""
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.access.principals import Permission, Principal
+from penstock.control.apply import PERMISSIONS, apply_documents, read_documents
+from penstock.control.auth import Caller, ControlPart, needs
+from penstock.control.context import Control
+from penstock.control.kinds import Kind, ResourceKind
+from penstock.control.specs import Document
+from penstock.core.errors import BadRequest, Conflict, NotFound
+from penstock.store.schema import resources
+
+_READ: dict[str, Permission] = {"Tenant": "tenants:read", "Policy": "tenants:read"}
+
+
+def resource_router(kind: ResourceKind) -> APIRouter:
+    """The endpoints of one kind of resource."""
+    router = APIRouter(prefix=f"/{kind.plural}", tags=[kind.plural])
+    reader = Depends(needs(_READ.get(kind.name, "deployments:read")))
+    writer = Annotated[Principal, Depends(needs(PERMISSIONS[kind.name]))]
+    one = kind.name.lower()
+
+    @router.get("", dependencies=[reader], summary=f"All {kind.plural}")
+    async def list_all(control: ControlPart) -> list[dict[str, Any]]:
+        async with control.database.read() as connection:
+            return [{"kind": kind.name, **row} for row in await _rows(connection, kind)]
+
+    @router.get("/{name}", dependencies=[reader], summary=f"One {one}")
+    async def show(name: str, control: ControlPart) -> dict[str, Any]:
+        async with control.database.read() as connection:
+            return await _one(connection, kind, name)
+
+    @router.post("", status_code=201, summary=f"Create a {one}")
+    async def create(body: Document, control: ControlPart, who: writer) -> dict[str, Any]:
+        async with control.change(who) as change:
+            if body.name in await kind.current(change.connection):
+                raise Conflict(f"There is a {one} {body.name!r} already.", hint="PUT replaces it.")
+            return await _put(control, kind, body, change_of=change)
+
+    @router.put("/{name}", summary=f"Create or replace a {one}")
+    async def put(name: str, body: Document, control: ControlPart, who: writer) -> dict[str, Any]:
+        if body.name != name:
+            raise BadRequest(f"The body names {body.name!r} and the path {name!r}.", param="name")
+        async with control.change(who) as change:
+            return await _put(control, kind, body, change_of=change)
+
+    @router.delete("/{name}", status_code=204, summary=f"Remove a {one}")
+    async def remove(name: str, control: ControlPart, who: writer) -> None:
+        async with control.change(who) as change:
+            await kind.delete(change, name)
+
+    return router
+
+
+async def _put(_control: Control, kind: ResourceKind, body: Document, *, change_of: Any) -> dict[str, Any]:
+    if body.kind is not None and body.kind != kind.name:
+        raise BadRequest(f"The body is a {body.kind}, the path is for {kind.plural}.", param="kind")
+    await kind.put(change_of, body.name, kind.parse(body.spec), "api")
+    return await _one(change_of.connection, kind, body.name)
+
+
+async def _rows(connection: AsyncConnection, kind: ResourceKind, name: str | None = None) -> list[dict[str, Any]]:
+    statement = select(resources).where(resources.c.kind == kind.name).order_by(resources.c.name)
+    if name is not None:
+        statement = statement.where(resources.c.name == name)
+    return [
+        {
+            "name": row.name,
+            "spec": kind.dump(kind.model.model_validate(row.spec)),
+            "origin": row.origin,
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+        }
+        for row in await connection.execute(statement)
+    ]
+
+
+async def _one(connection: AsyncConnection, kind: ResourceKind, name: str) -> dict[str, Any]:
+    rows = await _rows(connection, kind, name)
+    if not rows:
+        raise NotFound(f"There is no {kind.name.lower()} {name!r}.")
+    return {"kind": kind.name, **rows[0]}
+
+
+def apply_router(kinds: tuple[Kind, ...]) -> APIRouter:
+    """POST /apply."""
+    router = APIRouter(tags=["apply"])
+
+    @router.post("/apply", summary="Bring resources to what the documents say")
+    async def apply(
+        request: Request,
+        control: ControlPart,
+        who: Caller,
+        dry_run: Annotated[bool, Query(description="Only show the difference.")] = False,
+        prune: Annotated[bool, Query(description="Remove what an earlier apply made and is gone.")] = False,
+    ) -> dict[str, Any]:
+        """YAML documents, or JSON: {"documents": [...]}.
+
+        All of it is applied, or nothing. The answer has a step for each resource: create, change (with the paths that differ), keep, delete.
+        """
+        body = await request.body()
+        if request.headers.get("content-type", "").startswith("application/json"):
+            try:
+                parsed = msgspec.json.decode(body)
+            except msgspec.DecodeError as error:
+                raise BadRequest(f"The body is not JSON: {error}.", param="body") from None
+            documents = parsed.get("documents") if isinstance(parsed, dict) else None
+            if not isinstance(documents, list):
+                raise BadRequest("The body must be {'documents': [...]}.", param="documents")
+        else:
+            try:
+                documents = read_documents(body.decode())
+            except UnicodeDecodeError:
+                raise BadRequest("The body is not UTF-8.", param="body") from None
+        steps = await apply_documents(control, kinds, documents, caller=who, dry_run=dry_run, prune=prune)
+        return {"dry_run": dry_run, "steps": msgspec.to_builtins(steps)}
+
+    return router

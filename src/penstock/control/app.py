@@ -1,0 +1,84 @@
+"""The control plane's HTTP application: /api/v1, /internal/v1 and the probes on one FastAPI app."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
+
+from penstock import __version__
+from penstock.control.api.deployments import router as deployments_router
+from penstock.control.api.keys import router as keys_router
+from penstock.control.api.models import router as models_router
+from penstock.control.api.resources import apply_router, resource_router
+from penstock.control.api.system import internal, probes
+from penstock.control.api.system import router as system_router
+from penstock.control.context import Control
+from penstock.control.errors import install_error_handlers
+from penstock.control.keys import KeyKind
+from penstock.control.kinds import Kind, resource_kinds
+from penstock.control.measures import Measures
+from penstock.control.publisher import Publisher
+from penstock.control.readiness import Readiness
+
+_TEXT = """The control plane of Penstock: models and versions, deployments, resources, keys, experiments.
+
+Every call carries `Authorization: Bearer KEY`. Every error is `{"error": {"message", "type", "param", "code"}}`."""
+
+
+def build_app(
+    control: Control,
+    publisher: Publisher,
+    readiness: Readiness,
+    *,
+    routers: Sequence[APIRouter] = (),
+    kinds: Sequence[Kind] = (),
+) -> FastAPI:
+    """The app over `control`.
+
+    Args:
+        control: the stores.
+        publisher: gives Snapshots to gateways.
+        readiness: what /readyz asks.
+        routers: more endpoints: those whose prefix begins with /internal stand as they are, the others below /api/v1.
+        kinds: more kinds of resources for `apply`; they may refer to all of ours.
+    """
+    app = FastAPI(
+        title="Penstock control",
+        version=__version__,
+        description=_TEXT,
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.control = control
+    app.state.publisher = publisher
+    install_error_handlers(app)
+    measures = Measures(control, publisher)
+    measures.install(app)
+
+    own = resource_kinds()
+    api = APIRouter(prefix="/api/v1")
+    for kind in own:
+        api.include_router(resource_router(kind))
+    for part in (keys_router, models_router, deployments_router, system_router):
+        api.include_router(part)
+    api.include_router(apply_router((*own, KeyKind(control), *kinds)))
+    for router in routers:
+        if not router.prefix.startswith("/internal"):
+            api.include_router(router)
+    app.include_router(api)
+    app.include_router(internal)
+    for router in routers:
+        if router.prefix.startswith("/internal"):
+            app.include_router(router)
+    app.include_router(probes)
+
+    @app.get("/readyz", tags=["probes"])
+    async def readyz() -> JSONResponse:
+        """200 when everything that is deployed is served; 503 with what is missing until then."""
+        missing: Sequence[str] = readiness.missing()
+        body: dict[str, Any] = {"status": "ready" if not missing else "not ready", "missing": list(missing)}
+        return JSONResponse(body, status_code=503 if missing else 200, headers={"retry-after": "1"} if missing else {})
+
+    return app

@@ -1,0 +1,198 @@
+"""The first start: environments, the admin's key, the demo tenant, the starter models. Every step may be cut off and done again."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from sqlalchemy import select
+
+from penstock.control.context import SYSTEM, Change, Control
+from penstock.control.deployments import Promotion, promote
+from penstock.control.keys import PREFIX, create_key, key_text
+from penstock.control.kinds import ResourceKind
+from penstock.control.specs import ENVIRONMENTS, KeySpec
+from penstock.control.versions import begin_upload, commit_upload, missing_blobs, new_version
+from penstock.core.digests import hash_secret
+from penstock.core.errors import BadRequest, Damaged, Unavailable
+from penstock.core.references import Reference, parse_reference
+from penstock.registry.schemes import compare, parse_label
+from penstock.store.blobs import PIECE
+from penstock.store.schema import deployments, keys, resources, versions
+
+_LOG = logging.getLogger("penstock.control")
+DEMO = "demo"
+_DESCRIPTIONS = {
+    "dev": "For trying out.",
+    "staging": "The last look before production.",
+    "production": "What people use.",
+}
+
+
+def read_or_write_secret(path: Path, fresh: str) -> str:
+    """The line in the file `path`, which is made (readable by its owner alone) with `fresh` if it is not there.
+
+    Raises:
+        Damaged: if the file is empty.
+        Unavailable: if it cannot be read or written.
+    """
+    try:
+        if not path.exists():
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(fresh + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"{path} cannot be read or written: {error}.") from None
+    if not text:
+        raise Damaged(f"{path} is empty; restore it, or remove it to have a new one made.")
+    return text
+
+
+async def bootstrap(control: Control, *, starter: Path | None) -> None:
+    """Do what is missing of the first start.
+
+    Args:
+        control: the stores.
+        starter: a folder with a folder for each starter version (`support-bot-v1.1.0`); None: no demo tenant and no models.
+
+    Raises:
+        PenstockError: what did not go, as a sentence.
+    """
+    async with control.change(SYSTEM) as change:
+        wrote = await _environments(change)
+        wrote |= await _key(
+            control,
+            change,
+            "admin",
+            KeySpec(roles=["admin"], tenant=None, principal=None, models=None, expires_at=None),
+        )
+        if starter is not None:
+            wrote |= await _demo(control, change)
+        if not wrote:
+            change.abandon()
+    if starter is not None:
+        await register_starter(control, starter)
+
+
+async def _environments(change: Change) -> bool:
+    kind = ResourceKind("Environment", "environments")
+    there = await kind.current(change.connection)
+    missing = [name for name in ENVIRONMENTS if name not in there]
+    for name in missing:
+        await kind.put(change, name, kind.parse({"description": _DESCRIPTIONS[name]}), "system")
+    return bool(missing)
+
+
+async def _key(control: Control, change: Change, name: str, spec: KeySpec) -> bool:
+    path = control.data / f"{name}.key"
+    text = read_or_write_secret(path, key_text(control.entropy(32)))
+    if not text.startswith(PREFIX):
+        raise Damaged(f"{path} holds no key; restore it, or remove it to have a new one made.")
+    statement = select(keys.c.id).where(keys.c.hash == hash_secret(text))
+    if (await change.connection.execute(statement)).one_or_none() is not None:
+        return False
+    await create_key(change, name, spec, text=text, origin="system")
+    return True
+
+
+async def _demo(control: Control, change: Change) -> bool:
+    kind = ResourceKind("Tenant", "tenants")
+    wrote = False
+    statement = select(resources.c.name).where(resources.c.kind == "Tenant", resources.c.name == DEMO)
+    known = (await change.connection.execute(statement)).one_or_none() is not None
+    if not known:
+        made = await change.connection.execute(select(keys.c.id).where(keys.c.name == DEMO))
+        if made.first() is not None:
+            return False  # somebody removed the tenant on purpose
+        await kind.put(change, DEMO, kind.parse({}), "system")
+        wrote = True
+    spec = KeySpec(tenant=DEMO, principal=None, models=None, expires_at=None)
+    return await _key(control, change, DEMO, spec) or wrote
+
+
+async def register_starter(control: Control, folder: Path) -> None:
+    """Register every version in `folder`, and promote the newest of each model that nothing is deployed of.
+
+    Raises:
+        PenstockError: if a folder holds what is no version.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(await asyncio.to_thread(_versions_in, folder)):
+        reference = parse_reference(path.name)
+        assert reference.label is not None
+        await _register(control, path, reference.name, reference.label)
+        found.setdefault(reference.name, []).append(reference.label)
+    environment = control.settings.control.environment
+    for model, labels in found.items():
+        best = labels[0]
+        for label in labels[1:]:
+            if compare(parse_label(label), parse_label(best)) > 0:
+                best = label
+        async with control.change(SYSTEM) as change:
+            statement = select(deployments.c.model).where(deployments.c.model == model)
+            if (await change.connection.execute(statement)).first() is not None:
+                change.abandon()
+                continue
+            wish = Promotion(
+                reference=Reference(name=model, label=best), environment=environment, reason="The first start."
+            )
+            await promote(change, wish, own_environment=environment)
+            _LOG.info("promoted %s:%s to %s", model, best, environment)
+
+
+def _versions_in(folder: Path) -> list[Path]:
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        try:
+            reference = parse_reference(path.name)
+        except BadRequest:
+            continue
+        if path.is_dir() and reference.label is not None:
+            found.append(path)
+    return found
+
+
+async def _register(control: Control, path: Path, model: str, label: str) -> None:
+    statement = select(versions.c.digest).where(versions.c.model == model, versions.c.label == label)
+    async with control.database.read() as connection:
+        if (await connection.execute(statement)).one_or_none() is not None:
+            return
+    files = await asyncio.to_thread(_digests, path)
+    new = new_version(model, label, files, {}, f"starter {model}:{label} {_mark(files)}")
+    upload = await begin_upload(control, new, SYSTEM)
+    missing = set(await missing_blobs(control, new.manifest))
+    for name, (digest, size) in files.items():
+        if digest in missing:
+            await control.blobs.put_new(digest, _pieces(path / name), size=size)
+    await commit_upload(control, upload.id, SYSTEM)
+    _LOG.info("registered %s:%s", model, label)
+
+
+def _mark(files: dict[str, tuple[str, int]]) -> str:
+    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+
+
+def _digests(path: Path) -> dict[str, tuple[str, int]]:
+    found: dict[str, tuple[str, int]] = {}
+    try:
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and not file.is_symlink():
+                with file.open("rb") as opened:
+                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
+                found[file.relative_to(path).as_posix()] = (f"sha256:{digest}", file.stat().st_size)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error}.") from None
+    return found
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while piece := await asyncio.to_thread(file.read, PIECE):
+            yield piece

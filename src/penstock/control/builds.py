@@ -1,0 +1,94 @@
+"""Builds as folders: what an engine loads, written from the blobs to DATA/builds/DIGEST, checked byte for byte."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from sqlalchemy import select
+
+from penstock.control.context import Control
+from penstock.control.state import BuildInfo
+from penstock.core.digests import short
+from penstock.core.errors import Damaged, NotFound, Unavailable
+from penstock.registry.manifest import Manifest, manifest_digest, read_manifest, subfolder
+from penstock.store.schema import versions
+
+
+class Builds:
+    """The folders of builds in one data folder."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._folder = control.data / "builds"
+        self._checked: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def folder(self, build: BuildInfo) -> Path:
+        """The folder of `build`, whole and checked; written first if it is not there or was damaged.
+
+        Raises:
+            Damaged: if the stored bytes are damaged themselves.
+            Unavailable: if it cannot be written.
+        """
+        path = self._folder / build.digest.removeprefix("sha256:")
+        async with self._locks.setdefault(build.digest, asyncio.Lock()):
+            if build.digest in self._checked and path.is_dir():
+                return path
+            manifest = await self._manifest(build)
+            try:
+                if not await asyncio.to_thread(_whole, path, manifest):
+                    await self._write(path, manifest)
+            except OSError as error:
+                raise Unavailable(f"The build {path} cannot be written: {error.strerror or error}.") from error
+            self._checked.add(build.digest)
+        return path
+
+    async def _manifest(self, build: BuildInfo) -> Manifest:
+        statement = select(versions.c.manifest, versions.c.digest).where(
+            versions.c.model == build.key.model, versions.c.label == build.key.label
+        )
+        async with self._control.database.read() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no version {build.key.model}:{build.key.label}.")
+        part = subfolder(read_manifest(row.manifest, row.digest), build.folder)
+        if part is None or manifest_digest(part) != build.digest:
+            raise Damaged(f"The build {short(build.digest)} is not the folder {build.folder} of its version.")
+        return part
+
+    async def _write(self, path: Path, manifest: Manifest) -> None:
+        temporary = self._folder / f".{secrets.token_hex(8)}"
+        try:
+            for name, entry in manifest.files.items():
+                target = temporary / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("xb") as file:
+                    async for piece in self._control.blobs.stream(entry.digest):
+                        await asyncio.to_thread(file.write, piece)
+                    file.flush()
+                    await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.to_thread(_swap, temporary, path)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, temporary, True)
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    if path.exists():  # damaged: what runs from it keeps its open files
+        shutil.rmtree(path)
+    temporary.rename(path)
+
+
+def _whole(path: Path, manifest: Manifest) -> bool:
+    if not path.is_dir():
+        return False
+    found = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and not file.is_symlink()}
+    if found != set(manifest.files):
+        return False
+    for name, entry in manifest.files.items():
+        with (path / name).open("rb") as file:
+            if "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() != entry.digest:
+                return False
+    return True

@@ -1,0 +1,188 @@
+"""Kinds of resources: how each is listed, written and deleted. The API's endpoints and `penstock apply` both work through them."""
+
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.control.context import Change
+from penstock.control.errors import validation_error
+from penstock.control.specs import ENVIRONMENTS, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.state import SPECS
+from penstock.core.errors import BadRequest, Conflict, NotFound
+from penstock.store.schema import deployments, keys, resources
+
+Origin = Literal["api", "apply", "system"]
+S = TypeVar("S", bound=Spec)
+
+
+class Kind(Protocol):
+    """One kind of resource. Its methods run inside a `Change`, or a read, and raise core errors."""
+
+    @property
+    def name(self) -> str:
+        """As documents say it: `Pool`."""
+        ...
+
+    @property
+    def plural(self) -> str:
+        """As the API's path says it: `pools`."""
+        ...
+
+    def parse(self, spec: object) -> Any:
+        """The checked spec.
+
+        Raises:
+            BadRequest: its `param` is the path of what is wrong, from `spec` on.
+        """
+        ...
+
+    def dump(self, spec: Any) -> dict[str, Any]:
+        """The whole spec as JSON, defaults included: two specs that mean the same are dumped the same."""
+        ...
+
+    async def current(self, connection: AsyncConnection, origin: Origin | None = None) -> dict[str, dict[str, Any]]:
+        """All that are there, by name, as `dump` gives them; with `origin` those alone that came that way."""
+        ...
+
+    async def put(self, change: Change, name: str, spec: Any, origin: Origin) -> dict[str, Any]:
+        """Create or replace one; what it gives is told to the caller once (a new key's text)."""
+        ...
+
+    async def delete(self, change: Change, name: str) -> None:
+        """Remove one.
+
+        Raises:
+            NotFound: if there is none.
+            Conflict: if something still needs it.
+        """
+        ...
+
+
+def parse_spec(model: type[S], spec: object) -> S:
+    """`spec` as a `model`.
+
+    Raises:
+        BadRequest: its `param` is the path of the first thing that is wrong, from `spec` on.
+    """
+    try:
+        return model.model_validate(spec)
+    except ValidationError as error:
+        raise validation_error(error, "spec") from None
+
+
+class ResourceKind:
+    """A kind kept as a row of `resources`: Tenant, Pool, Route, Policy, Environment."""
+
+    def __init__(self, name: str, plural: str) -> None:
+        self.name = name
+        self.plural = plural
+        self.model = SPECS[name]
+
+    def parse(self, spec: object) -> Spec:
+        """See `Kind.parse`."""
+        return parse_spec(self.model, spec)
+
+    def dump(self, spec: Spec) -> dict[str, Any]:
+        """See `Kind.dump`."""
+        return spec.model_dump(mode="json")
+
+    async def current(self, connection: AsyncConnection, origin: Origin | None = None) -> dict[str, dict[str, Any]]:
+        """See `Kind.current`."""
+        statement = select(resources).where(resources.c.kind == self.name).order_by(resources.c.name)
+        if origin is not None:
+            statement = statement.where(resources.c.origin == origin)
+        rows = await connection.execute(statement)
+        return {row.name: self.dump(self.model.model_validate(row.spec)) for row in rows}
+
+    async def put(self, change: Change, name: str, spec: Spec, origin: Origin) -> dict[str, Any]:
+        """See `Kind.put`."""
+        await _check_references(change.connection, self.name, spec)
+        values = {
+            "spec": self.dump(spec),
+            "generation": change.generation,
+            "origin": origin,
+            "updated_at": change.now,
+        }
+        mine = (resources.c.kind == self.name) & (resources.c.name == name)
+        changed = await change.connection.execute(update(resources).where(mine).values(**values))
+        if changed.rowcount == 0:
+            await change.connection.execute(
+                insert(resources).values(kind=self.name, name=name, created_at=change.now, **values)
+            )
+        await change.audit(f"{self.name.lower()}.put", name, spec=values["spec"])
+        return {}
+
+    async def delete(self, change: Change, name: str) -> None:
+        """See `Kind.delete`."""
+        await _check_unused(change.connection, self.name, name)
+        removed = await change.connection.execute(
+            delete(resources).where(resources.c.kind == self.name, resources.c.name == name)
+        )
+        if removed.rowcount == 0:
+            raise NotFound(f"There is no {self.name.lower()} {name!r}.")
+        await change.audit(f"{self.name.lower()}.delete", name)
+
+
+def resource_kinds() -> tuple[ResourceKind, ...]:
+    """The kinds kept as rows of `resources`, each after those that it refers to."""
+    return (
+        ResourceKind("Environment", "environments"),
+        ResourceKind("Policy", "policies"),
+        ResourceKind("Tenant", "tenants"),
+        ResourceKind("Pool", "pools"),
+        ResourceKind("Route", "routes"),
+    )
+
+
+async def _names(connection: AsyncConnection, kind: str) -> set[str]:
+    rows = await connection.execute(select(resources.c.name).where(resources.c.kind == kind))
+    return set(rows.scalars())
+
+
+async def _check_references(connection: AsyncConnection, kind: str, spec: Spec) -> None:
+    wanted: list[tuple[str, str, str]] = []  # kind, name, path
+    if isinstance(spec, TenantSpec | RouteSpec) and spec.policy is not None:
+        wanted.append(("Policy", spec.policy, "spec.policy"))
+    if isinstance(spec, RouteSpec):
+        for i, target in enumerate(spec.to):
+            if target.pool is not None:
+                wanted.append(("Pool", target.pool, f"spec.to.{i}.pool"))
+            if target.env is not None:
+                wanted.append(("Environment", target.env, f"spec.to.{i}.env"))
+    for needed, name, path in wanted:
+        if name not in await _names(connection, needed):
+            raise BadRequest(f"{path}: there is no {needed.lower()} {name!r} for this {kind.lower()}.", param=path)
+
+
+async def _check_unused(connection: AsyncConnection, kind: str, name: str) -> None:
+    users: list[str] = []
+    if kind == "Environment":
+        if name in ENVIRONMENTS:
+            raise Conflict(f"The environment {name} belongs to every house and stays.")
+        rows = await connection.execute(select(deployments.c.model).where(deployments.c.environment == name))
+        users += [f"the deployment of {model}" for model in rows.scalars()]
+    if kind == "Tenant":
+        rows = await connection.execute(select(keys.c.id).where(keys.c.tenant == name, keys.c.revoked_at.is_(None)))
+        users += [f"the key {key}" for key in rows.scalars()]
+    if kind in {"Pool", "Policy", "Environment"}:
+        rows = await connection.execute(select(resources.c.kind, resources.c.name, resources.c.spec))
+        users += [f"the {row.kind.lower()} {row.name}" for row in rows if _uses(row.kind, row.spec, kind, name)]
+    if users:
+        raise Conflict(
+            f"The {kind.lower()} {name} is still used by {', '.join(users[:3])}.", hint="Change or remove those first."
+        )
+
+
+def _uses(user: str, raw: dict[str, Any], kind: str, name: str) -> bool:
+    if user not in {"Route", "Tenant", "Pool"}:
+        return False
+    spec = SPECS[user].model_validate(raw)
+    if kind == "Policy":
+        return isinstance(spec, TenantSpec | RouteSpec) and spec.policy == name
+    if kind == "Environment":
+        if isinstance(spec, PoolSpec):
+            return spec.build is not None and spec.build.endswith(f"@{name}")
+        return isinstance(spec, RouteSpec) and any(target.env == name for target in spec.to)
+    return isinstance(spec, RouteSpec) and any(target.pool == name for target in spec.to)

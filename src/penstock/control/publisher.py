@@ -1,0 +1,137 @@
+"""Publishes Snapshots: compiled when something changed, handed to gateways that wait for them, whole or as a delta."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+import msgspec
+from sqlalchemy import select
+
+from penstock.control.context import Control
+from penstock.control.snapshot import compile_snapshot
+from penstock.control.state import ActiveExperiments, State, load_state, no_experiments
+from penstock.core.errors import PenstockError
+from penstock.core.snapshot import Snapshot, SnapshotDelta, difference
+from penstock.store.schema import sequences
+
+_LOG = logging.getLogger("penstock.control")
+_KEPT = 64  # generations that a delta can start from
+_POLL_S = 0.2  # how soon a change by another control process is seen
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway worker says of itself."""
+
+    worker: str
+    pid: int = 0
+    generation: int = 0
+    at: float = 0.0
+
+
+class Publisher:
+    """The newest Snapshot, and those who wait for a newer one.
+
+    Usage: `run` as a task; `newer` answers gateways. Each commit on this process wakes it at once; commits of other control processes
+    are seen within 200 ms.
+    """
+
+    def __init__(self, control: Control, *, active_experiments: ActiveExperiments = no_experiments) -> None:
+        self._control = control
+        self._active_experiments = active_experiments
+        self._recent: OrderedDict[int, Snapshot] = OrderedDict()
+        self._condition = asyncio.Condition()
+        self._dirty = asyncio.Event()
+        self._stopped = False
+        self._stopping: asyncio.Task[None] | None = None
+        self.failures = 0
+        self.reports: dict[str, Report] = {}
+        control.listeners.append(self._changed)
+
+    @property
+    def current(self) -> Snapshot | None:
+        """The newest Snapshot; None before the first."""
+        return next(reversed(self._recent.values())) if self._recent else None
+
+    def _changed(self, _generation: int) -> None:
+        self._dirty.set()
+
+    async def state(self) -> State:
+        """What the database says now."""
+        async with self._control.database.read() as connection:
+            return await load_state(
+                connection,
+                environment=self._control.settings.control.environment,
+                active_experiments=self._active_experiments,
+            )
+
+    async def _generation(self) -> int:
+        statement = select(sequences.c.value).where(sequences.c.name == "generation")
+        async with self._control.database.read() as connection:
+            return (await connection.execute(statement)).scalar_one_or_none() or 0
+
+    async def refresh(self) -> Snapshot:
+        """Compile what the database says now, publish it if it is new, and give it.
+
+        Raises:
+            Unavailable: if the database cannot be read.
+        """
+        state = await self.state()
+        async with self._condition:
+            current = self.current
+            if current is not None and state.generation <= current.generation:
+                return current
+            snapshot = compile_snapshot(state, self._control.clock())
+            self._recent[snapshot.generation] = snapshot
+            while len(self._recent) > _KEPT:
+                self._recent.popitem(last=False)
+            self._condition.notify_all()
+            return snapshot
+
+    async def newer(self, after: int, wait_s: float) -> Snapshot | SnapshotDelta | None:
+        """What is newer than generation `after`: a delta if `after` is remembered, else the whole; None if nothing came within `wait_s`.
+
+        A gateway that claims a generation of the future (its database was another one) gets the whole Snapshot.
+        """
+        try:
+            async with asyncio.timeout(wait_s), self._condition:
+                await self._condition.wait_for(
+                    lambda: self._stopped or (self.current is not None and self.current.generation != after)
+                )
+        except TimeoutError:
+            pass
+        current = self.current
+        if current is None or current.generation == after:
+            return None
+        base = self._recent.get(after)
+        return current if base is None else difference(base, current)
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            try:
+                if self.current is None or await self._generation() > self.current.generation:
+                    await self.refresh()
+                self.failures = 0
+            except PenstockError as error:
+                self.failures += 1
+                _LOG.warning("the Snapshot could not be compiled: %s", error.message)
+            try:
+                async with asyncio.timeout(_POLL_S):
+                    await self._dirty.wait()
+            except TimeoutError:
+                continue
+            self._dirty.clear()
+
+    def stop(self) -> None:
+        """Let go of all who wait, now and from now on: the process is about to end."""
+        self._stopped = True
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._wake(), name="publisher stop")
+
+    async def _wake(self) -> None:
+        async with self._condition:
+            self._condition.notify_all()
+
+    def report(self, report: Report) -> None:
+        """Keep what a gateway worker said; `at` is set to now."""
+        self.reports[report.worker] = msgspec.structs.replace(report, at=self._control.clock())

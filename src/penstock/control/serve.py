@@ -1,0 +1,166 @@
+"""One control process: its parts put together from what it is handed, served until it is told to stop."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from penstock.control.app import build_app
+from penstock.control.bootstrap import bootstrap
+from penstock.control.context import Control
+from penstock.control.experiments import active_experiments
+from penstock.control.experiments_api import experiments_router
+from penstock.control.experiments_evaluate import Evaluator
+from penstock.control.experiments_signal import Signal
+from penstock.control.ingest import ingest_router
+from penstock.control.publisher import Publisher
+from penstock.control.readiness import Readiness
+from penstock.control.reconcile import Reconciler
+from penstock.core.errors import Unavailable
+from penstock.core.settings import Settings
+from penstock.runtime.port import Runtime
+from penstock.store.blobs import open_blobs
+from penstock.store.sql import open_database
+
+_LOG = logging.getLogger("penstock.control")
+_DRAIN_S = 3
+
+
+async def serve_control(
+    *,
+    settings: Settings,
+    data: Path,
+    service_token: str,
+    runtime: Runtime | None,
+    starter: Path | None,
+    clock: Callable[[], float],
+    extend: Callable[[FastAPI, Control], None] | None = None,
+    started: Callable[[str], None] = lambda _url: None,
+) -> None:
+    """Serve the control plane until SIGTERM or SIGINT, then drain.
+
+    Args:
+        settings: the whole tree.
+        data: the data folder; it must be there.
+        service_token: what gateways and the shipper show at /internal.
+        runtime: where replicas run; None: nothing is started here, deployments stay pending.
+        starter: a folder of starter versions; None: begin empty, without the demo tenant.
+        clock: Unix seconds.
+        extend: called with the app before it is served: mounts the console.
+        started: called with the URL once it listens.
+
+    Raises:
+        PenstockError: if the database, the blobs or the address cannot be had, or the first start fails; a sentence says why.
+    """
+    listening = _listen(settings.control.host, settings.control.port)
+    try:
+        database = await open_database(settings.control.database or f"sqlite+aiosqlite:///{data / 'penstock.db'}")
+    except BaseException:
+        listening.close()
+        raise
+    try:
+        control = Control(
+            settings=settings,
+            data=data,
+            database=database,
+            blobs=open_blobs(settings.control.blobs, data / "blobs"),
+            service_token=service_token,
+            clock=clock,
+            entropy=os.urandom,
+        )
+        publisher = Publisher(control, active_experiments=active_experiments)
+        readiness = Readiness("the first start", *(("replicas",) if runtime is not None else ()))
+        signal = Signal()
+        app = build_app(control, publisher, readiness, routers=(experiments_router(), ingest_router(signal)))
+        if extend is not None:
+            extend(app, control)
+        server = _Server(
+            uvicorn.Config(
+                app,
+                loop="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=_DRAIN_S,
+                timeout_keep_alive=75,
+                server_header=False,
+            )
+        )
+        loop = asyncio.get_running_loop()
+
+        def stopping() -> None:
+            loop.call_soon_threadsafe(publisher.stop)  # from a signal handler
+
+        server.stopping = stopping
+        host, port = listening.getsockname()[:2]
+        started(f"http://{host}:{port}")
+        evaluator = Evaluator(control, signal)
+
+        async def begin() -> None:
+            await bootstrap(control, starter=starter)
+            await publisher.refresh()
+            readiness.done("the first start")
+            loops: list[Coroutine[Any, Any, None]] = [evaluator.run()]
+            if runtime is not None:
+                loops.append(Reconciler(control, publisher, runtime, readiness, drain_s=settings.engine.drain_s).run())
+            await asyncio.gather(publisher.run(), *loops)
+
+        await _until_served(server, listening, begin())
+    finally:
+        listening.close()
+        await database.close()
+
+
+async def _until_served(server: "_Server", listening: socket.socket, work: Coroutine[Any, Any, None]) -> None:
+    """Serve until told to stop; if `work` fails, stop and raise what it raised."""
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="control http")
+    working = asyncio.create_task(work, name="control loops")
+    await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    if server.stopping is not None:
+        server.stopping()
+    await serving
+    if not working.done():
+        working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which lets go of those who wait for a Snapshot when it is told to stop."""
+
+    stopping: Callable[[], None] | None = None
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """As uvicorn's, and wake the long polls."""
+        if self.stopping is not None:
+            self.stopping()
+        super().handle_exit(sig, frame)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(2048)
+            listening.setblocking(False)
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise Unavailable(
+            f"Control cannot listen on {host}:{port}: {error.strerror or error}.",
+            code="address_unavailable",
+            hint="Choose another port with --control-port.",
+        ) from None
+    return listening

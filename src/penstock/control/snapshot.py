@@ -1,0 +1,255 @@
+"""From the state of the database to the Snapshot that gateways serve from, and to the pools that must run (pure)."""
+
+import msgspec
+
+from penstock.control.specs import LimitsSpec, PolicySpec, PoolSpec, RouteSpec, TenantSpec
+from penstock.control.state import Deployment, State
+from penstock.core.references import parse_reference
+from penstock.core.snapshot import (
+    CachePolicy,
+    ExperimentEntry,
+    Limits,
+    Policy,
+    Pool,
+    Price,
+    Replica,
+    Route,
+    Rule,
+    Snapshot,
+    Target,
+    TenantEntry,
+)
+from penstock.delivery.pools import BuildKey, Want, WantedPool, wanted_pools
+
+DEFAULT_POLICY = "default"
+
+
+def compile_snapshot(state: State, now: float) -> Snapshot:
+    """The Snapshot of `state`.
+
+    - Every declared route, its targets turned into pools of builds; and for each model that a served environment runs and no route is
+      named after, a route of the model's name (`NAME@ENVIRONMENT` where the environment is not the gateways' own).
+    - Every adopted pool, and a pool for each build that something wants, with the replicas that were seen ready.
+    - A running experiment, once the pool of each of its arms has a replica.
+
+    A target that names what is not there yet becomes a pool without replicas: clients get 503, never a wrong model.
+    """
+    pools = {pool.name: pool for pool in _pools(state)}
+    routes = [_declared(name, spec, state, pools) for name, spec in state.routes.items()]
+    known = {route.name for route in routes}
+    for deployment in state.deployments:
+        route = _deployed(deployment, state, pools)
+        if route is not None and route.name not in known:
+            routes.append(route)
+    experiments = {e.route: e.entry for e in state.experiments if _runnable(e.entry, pools)}
+    return Snapshot(
+        generation=state.generation,
+        compiled_at=now,
+        environment=state.environment,
+        keys=tuple(key for key in state.keys if key.tenant in state.tenants),
+        tenants=tuple(_tenant(name, spec) for name, spec in sorted(state.tenants.items())),
+        routes=tuple(
+            msgspec.structs.replace(route, experiment=experiments.get(route.name))
+            for route in sorted(routes, key=lambda r: r.name)
+        ),
+        pools=tuple(sorted(pools.values(), key=lambda p: p.name)),
+        policies=tuple(_policy(name, spec) for name, spec in sorted(state.policies.items())),
+    )
+
+
+def pools_to_run(state: State) -> tuple[WantedPool, ...]:
+    """The pools whose replicas the reconcile loop keeps: of deployments (wanted, live, and the earlier one, warm), declared pools, experiments."""
+    wants: list[Want] = []
+    for deployment in state.deployments:
+        if not served(deployment.environment, state):
+            continue
+        by = f"deployment:{deployment.environment}/{deployment.model}"
+        wants.extend(
+            Want(build=revision.build, replicas=revision.replicas, by=by)
+            for revision in (deployment.wanted, deployment.live, deployment.warm)
+            if revision is not None and revision.state != "failed"
+        )
+    for name, spec in state.pools.items():
+        wants.extend(
+            Want(build=build, replicas=spec.replicas, by=f"pool:{name}") for build in _builds_of_pool(spec, state)
+        )
+    for experiment in state.experiments:
+        wants.extend(
+            Want(build=build, replicas=1, by=f"experiment:{experiment.entry.name}") for build in experiment.builds
+        )
+    return tuple(pool for pool in wanted_pools(wants) if pool.build in state.builds)
+
+
+def served(environment: str, state: State) -> bool:
+    """Whether what is deployed in `environment` runs here."""
+    spec = state.environments.get(environment)
+    return environment == state.environment or (spec is not None and spec.serve)
+
+
+def build_of_pool(spec: PoolSpec, state: State) -> BuildKey | None:
+    """The build that a declared pool names; None for adopted servers, or while there is no such version."""
+    if spec.build is None:
+        return None
+    reference = parse_reference(spec.build)
+    label = reference.label
+    if reference.alias is not None:
+        live = _live(reference.alias, reference.name, state)
+        label = live.label if live is not None else None
+    elif reference.digest is not None:
+        same = (
+            k for k, b in state.builds.items() if k.model == reference.name and b.version_digest == reference.digest
+        )
+        label = next((key.label for key in same), None)
+    return None if label is None else BuildKey(model=reference.name, label=label, precision=spec.precision)
+
+
+def _builds_of_pool(spec: PoolSpec, state: State) -> set[BuildKey]:
+    """What the pool is for now, and, where it follows an environment, what it was for before and will be for."""
+    build = build_of_pool(spec, state)
+    found = {build} if build is not None else set()
+    reference = parse_reference(spec.build) if spec.build is not None else None
+    if reference is not None and reference.alias is not None:
+        for deployment in state.deployments:
+            if (deployment.environment, deployment.model) == (reference.alias, reference.name):
+                labels = {r.label for r in (deployment.wanted, deployment.warm) if r is not None}
+                found |= {BuildKey(model=reference.name, label=label, precision=spec.precision) for label in labels}
+    return found
+
+
+def _live(environment: str, model: str, state: State) -> BuildKey | None:
+    for deployment in state.deployments:
+        if (deployment.environment, deployment.model) == (environment, model) and deployment.live is not None:
+            return deployment.live.build
+    return None
+
+
+def _pools(state: State) -> list[Pool]:
+    replicas: dict[str, list[Replica]] = {}
+    for row in state.replicas:
+        replicas.setdefault(row.pool, []).append(Replica(id=row.id, url=row.url))
+    declared = {}
+    pools = []
+    for name, spec in state.pools.items():
+        for build in _builds_of_pool(spec, state):
+            declared[build.pool] = spec
+        if spec.adopt is not None:
+            adopted = tuple(Replica(id=f"{name}-{i}", url=url) for i, url in enumerate(spec.adopt))
+            pools.append(_pool(name, spec, adopted, model=spec.model))
+    for wanted in pools_to_run(state):
+        info = state.builds[wanted.build]
+        pools.append(
+            msgspec.structs.replace(
+                _pool(
+                    wanted.name,
+                    declared.get(wanted.name, _PLAIN),
+                    tuple(replicas.get(wanted.name, ())),
+                    model=wanted.build.model,
+                ),
+                version=f"{wanted.build.model}:{wanted.build.label}",
+                digest=info.version_digest,
+                build=info.digest,
+            )
+        )
+    return pools
+
+
+_PLAIN = PoolSpec(build="none:v0.0.0")
+
+
+def _pool(name: str, spec: PoolSpec, replicas: tuple[Replica, ...], *, model: str | None) -> Pool:
+    return Pool(
+        name=name,
+        replicas=replicas,
+        model=model,
+        price=Price(prompt=spec.price.prompt, completion=spec.price.completion),
+        connect_timeout_s=spec.connect_timeout_s,
+        first_byte_timeout_s=spec.first_byte_timeout_s,
+        stall_timeout_s=spec.stall_timeout_s,
+        max_in_flight=spec.max_in_flight,
+        max_waiting=spec.max_waiting,
+        max_wait_s=spec.max_wait_s,
+    )
+
+
+def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) -> Route:
+    targets: dict[str, float] = {}
+    for target in spec.to:
+        if target.model is not None:
+            environment = target.env or state.environment
+            build = _live(environment, target.model, state)
+            missing = f"{target.model}@{environment}"
+        else:
+            missing = target.pool or ""
+            declared = state.pools.get(missing)
+            build = build_of_pool(declared, state) if declared is not None else None
+        pool = missing if build is None else build.pool
+        pools.setdefault(pool, Pool(name=pool))
+        targets[pool] = targets.get(pool, 0.0) + target.weight
+    return Route(
+        name=name,
+        to=tuple(Target(pool=pool, weight=weight) for pool, weight in targets.items()),
+        cache=CachePolicy(mode=spec.cache.mode, ttl_s=spec.cache.ttl_s, sampled=spec.cache.sampled),
+        policy=_policy_name(spec.policy, state),
+        created=int(state.created.get(("Route", name), 0.0)),
+    )
+
+
+def _deployed(deployment: Deployment, state: State, pools: dict[str, Pool]) -> Route | None:
+    if deployment.live is None or not served(deployment.environment, state):
+        return None
+    own = deployment.environment == state.environment
+    pool = deployment.live.build.pool
+    pools.setdefault(pool, Pool(name=pool))
+    return Route(
+        name=deployment.model if own else f"{deployment.model}@{deployment.environment}",
+        to=(Target(pool=pool),),
+        policy=_policy_name(None, state),
+        created=int(deployment.live.created_at),
+    )
+
+
+def _runnable(entry: ExperimentEntry, pools: dict[str, Pool]) -> bool:
+    return all(arm.pool in pools and pools[arm.pool].replicas for arm in entry.arms)
+
+
+def _policy_name(name: str | None, state: State) -> str | None:
+    return name or (DEFAULT_POLICY if DEFAULT_POLICY in state.policies else None)
+
+
+def _limits(spec: LimitsSpec) -> Limits:
+    return Limits(
+        requests_per_minute=spec.requests_per_minute,
+        tokens_per_minute=spec.tokens_per_minute,
+        concurrency=spec.concurrency,
+        usd_per_day=spec.usd_per_day,
+    )
+
+
+def _tenant(name: str, spec: TenantSpec) -> TenantEntry:
+    return TenantEntry(
+        name=name,
+        priority=spec.priority,
+        weight=spec.weight,
+        limits=_limits(spec.limits),
+        models=None if spec.models is None else tuple(spec.models),
+        policy=spec.policy,
+    )
+
+
+def _policy(name: str, spec: PolicySpec) -> Policy:
+    return Policy(
+        name=name,
+        capture=spec.capture,
+        audit=spec.audit,
+        rules=tuple(
+            Rule(
+                name=rule.name,
+                detect=rule.detect,
+                words=tuple(rule.words),
+                patterns=tuple(rule.patterns),
+                on=tuple(rule.on),
+                do=rule.do,
+            )
+            for rule in spec.rules
+        ),
+    )

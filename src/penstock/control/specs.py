@@ -1,0 +1,192 @@
+"""The specs of resources, as `penstock apply` and the API take them: strict, unknown fields refused by their path."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from penstock.core.errors import BadRequest
+from penstock.core.references import NAME, parse_reference
+
+Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$", max_length=96)]
+Precision = Literal["int8", "int4", "fp16", "fp32"]
+ENVIRONMENTS = ("dev", "staging", "production")
+
+
+class Spec(BaseModel):
+    """The base of every spec and body."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class LimitsSpec(Spec):
+    """What a key or tenant may use; what is left out is not limited."""
+
+    requests_per_minute: int | None = Field(default=None, ge=0)
+    tokens_per_minute: int | None = Field(default=None, ge=0)
+    concurrency: int | None = Field(default=None, ge=0)
+    usd_per_day: float | None = Field(default=None, ge=0)
+
+
+class TenantSpec(Spec):
+    """One tenant: the border of caches, journals and limits."""
+
+    priority: Literal["batch", "standard", "premium"] = "standard"
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    limits: LimitsSpec = LimitsSpec()
+    models: list[str] | None = Field(default=None, description="Routes it may call; left out: all.")
+    policy: Name | None = None
+
+
+class PriceSpec(Spec):
+    """US dollars for a million tokens."""
+
+    prompt: float = Field(default=0.0, ge=0)
+    completion: float = Field(default=0.0, ge=0)
+
+
+class PoolSpec(Spec):
+    """Servers that run already (`adopt`), or replicas of a version that Penstock keeps running (`build`)."""
+
+    adopt: list[str] | None = Field(
+        default=None, description="http://HOST:PORT of each server.", min_length=1, max_length=256
+    )
+    build: str | None = Field(default=None, description="NAME:LABEL, NAME@ENVIRONMENT or NAME@sha256:...")
+    precision: Precision = "int8"
+    replicas: int = Field(default=1, ge=1, le=64)
+    model: str | None = Field(
+        default=None, description="What adopted servers call the model; left out: as the client wrote it."
+    )
+    price: PriceSpec = PriceSpec()
+    connect_timeout_s: float = Field(default=2.0, gt=0, le=60)
+    first_byte_timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    stall_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    max_in_flight: int = Field(default=256, ge=1, le=100000)
+    max_waiting: int = Field(default=1024, ge=0, le=1000000)
+    max_wait_s: float = Field(default=10.0, ge=0, le=3600)
+
+    @field_validator("adopt")
+    @classmethod
+    def _urls(cls, urls: list[str] | None) -> list[str] | None:
+        for url in urls or ():
+            parts = urlsplit(url)
+            try:
+                port = parts.port
+            except ValueError:
+                port = -1
+            if parts.scheme != "http" or not parts.hostname or port == -1 or parts.path.strip("/") or parts.query:
+                raise ValueError(f"{url!r} is not http://HOST:PORT")
+            if "@" in parts.netloc:
+                raise ValueError(f"{parts.hostname!r}: a URL must not hold a user or password")
+        return [url.rstrip("/") for url in urls] if urls is not None else None
+
+    @field_validator("build")
+    @classmethod
+    def _reference(cls, text: str | None) -> str | None:
+        if text is not None:
+            try:
+                parse_reference(text)
+            except BadRequest as error:
+                raise ValueError(error.message) from None
+        return text
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "PoolSpec":
+        if (self.adopt is None) == (self.build is None):
+            raise ValueError("give either 'adopt' (servers that run already) or 'build' (a version to run)")
+        return self
+
+
+class TargetSpec(Spec):
+    """Where a share of a route's traffic goes: a pool, or what an environment runs of a model."""
+
+    pool: Name | None = None
+    model: Name | None = None
+    env: Name | None = Field(default=None, description="With `model`; left out: the environment that gateways serve.")
+    weight: float = Field(default=1.0, ge=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "TargetSpec":
+        if (self.pool is None) == (self.model is None):
+            raise ValueError("give either 'pool' or 'model'")
+        if self.env is not None and self.model is None:
+            raise ValueError("'env' goes with 'model'")
+        return self
+
+
+class CacheSpec(Spec):
+    """Whether whole answers are kept and given again to the same tenant for the same question."""
+
+    mode: Literal["off", "exact"] = "off"
+    ttl_s: float = Field(default=300.0, gt=0, le=30 * 86400)
+    sampled: bool = False
+
+
+class RouteSpec(Spec):
+    """The model name that clients ask for, and what it leads to."""
+
+    to: list[TargetSpec] = Field(min_length=1, max_length=64)
+    cache: CacheSpec = CacheSpec()
+    policy: Name | None = Field(default=None, description="Left out: the policy named 'default', if there is one.")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "RouteSpec":
+        if not any(target.weight > 0 for target in self.to):
+            raise ValueError("at least one weight must be above 0")
+        return self
+
+
+class RuleSpec(Spec):
+    """One content rule."""
+
+    name: Name
+    detect: Literal["payment_card", "email", "phone", "iban", "secret", "words", "pattern"] = "words"
+    words: list[Annotated[str, Field(min_length=1, max_length=256)]] = Field(default=[], max_length=10000)
+    patterns: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field(default=[], max_length=1000)
+    on: list[Literal["input", "output"]] = Field(default=["input", "output"], min_length=1, max_length=2)
+    do: Literal["block", "mask", "flag"] = "block"
+
+    @model_validator(mode="after")
+    def _says_what(self) -> "RuleSpec":
+        if self.detect == "words" and not self.words:
+            raise ValueError("a rule that detects words needs 'words'")
+        if self.detect == "pattern" and not self.patterns:
+            raise ValueError("a rule that detects a pattern needs 'patterns'")
+        return self
+
+
+class PolicySpec(Spec):
+    """What is kept of a request, and which content rules apply."""
+
+    capture: Literal["none", "masked", "full"] = "none"
+    audit: Literal["buffered", "strict"] = "buffered"
+    rules: list[RuleSpec] = Field(default=[], max_length=1000)
+
+
+class EnvironmentSpec(Spec):
+    """One environment. `dev`, `staging` and `production` are there from the first start."""
+
+    description: str = ""
+    serve: bool = Field(
+        False,
+        description="Also run what is deployed here, reached as NAME@ENVIRONMENT (the gateways' own always runs).",
+    )
+
+
+class KeySpec(Spec):
+    """One key."""
+
+    tenant: Name | None = Field(default=None, description="Left out: a key for the control API alone.")
+    principal: Name | None = Field(default=None, description="Whose key it is; left out: the key stands for itself.")
+    roles: list[Literal["admin", "operator", "developer", "analyst", "auditor"]] = []
+    models: list[str] | None = Field(default=None, description="Routes it may call; left out: all of its tenant's.")
+    limits: LimitsSpec = LimitsSpec()
+    expires_at: float | None = Field(default=None, description="Unix seconds.")
+
+
+class Document(Spec):
+    """One document of `penstock apply`, and the body of POST and PUT of a resource."""
+
+    kind: str | None = None
+    name: Name
+    spec: dict[str, object] = {}

@@ -1,0 +1,67 @@
+"""Revisions: what an environment runs of a model, as a sequence of whole states. A rollback is a new one that copies an earlier whole."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from penstock.core.errors import Conflict, NotFound
+
+RevisionState = Literal["pending", "live", "superseded", "failed"]
+
+
+class Whole(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole state that a revision stands for."""
+
+    label: str
+    digest: str
+    precision: str = "int8"
+    replicas: int = 1
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """One revision of the record."""
+
+    id: str
+    number: int
+    state: RevisionState
+    whole: Whole
+
+
+def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = None) -> Past:
+    """The revision whose whole state a rollback copies.
+
+    Args:
+        history: all revisions of the model in the environment.
+        wanted: id of the revision that is live, or warming up to be.
+        to: a revision's number or a version's label; None: if the wanted revision is not live yet, the one that is; else the newest
+            before it that was live with another whole state.
+
+    Raises:
+        NotFound: if there is none such.
+        Conflict: if it is the whole state that is wanted already, or was never live.
+    """
+    now = next(past for past in history if past.id == wanted)
+    served = sorted(
+        (p for p in history if p.state in {"live", "superseded"} and p.id != wanted), key=lambda p: -p.number
+    )
+    if to is None:
+        live = next((p for p in served if p.state == "live"), None)
+        if now.state != "live" and live is not None:
+            return live
+        for past in served:
+            if past.number < now.number and past.whole != now.whole:
+                return past
+        raise NotFound("There is no earlier revision to go back to.", code="nothing_to_roll_back_to")
+    wished = [p for p in history if to in {str(p.number), p.whole.label}]
+    if not wished:
+        raise NotFound(f"There is no revision {to!r} in this history.", param="to")
+    was = [p for p in wished if p in served]
+    if not was:
+        if now in wished:
+            raise Conflict(f"{to} is what is wanted already.", param="to")
+        raise Conflict(f"{to} never served here: promote it instead.", param="to")
+    best = max(was, key=lambda p: p.number)
+    if best.whole == now.whole:
+        raise Conflict(f"{to} is what is wanted already.", param="to")
+    return best
