@@ -66,6 +66,7 @@ class Mix:
     framed: float = 0.16  # of off-topic turns: frames with nouns
     number_given: float = 0.62  # of order questions
     several_turns: float = 0.36  # of conversations
+    clean: float = 0.12  # of questions: no noise at all
 
 
 class Corpus:
@@ -230,7 +231,7 @@ class Corpus:
         """Noise on a phrasing whose slots become marks; the marks stay in."""
         for slot, mark in MARKS.items():
             text = text.replace("{" + slot + "}", mark)
-        if rng.random() < 0.12:
+        if rng.random() < self.mix.clean:
             return text
         text = self.noise.words(text, rng)
         if around:
