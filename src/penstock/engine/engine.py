@@ -59,6 +59,7 @@ class Engine:
         stats: what was counted.
         ready: requests are taken now.
         penalties: the pipeline computes presence and frequency penalties rightly.
+        came_ready: a worker has been ready at least once.
         broken: set with the reason when no worker can be had any more.
     """
 
@@ -66,6 +67,7 @@ class Engine:
         self.stats = Stats()
         self.ready = False
         self.penalties = False
+        self.came_ready = asyncio.Event()
         self.broken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._settings = settings
         self._start = Start(
@@ -78,7 +80,6 @@ class Engine:
             interval_s=settings.stream_interval_s,
         )
         self._link: Link | None = None
-        self._came_ready = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._failures = 0
         self._reason = ""
@@ -108,26 +109,22 @@ class Engine:
         """Share of the KV cache in use, between 0 and 1."""
         return self._cache_usage if self._running or self._settings.prefix_cache else 0.0
 
-    async def start(self) -> None:
-        """Starts the worker and returns when it is ready.
-
-        Raises:
-            Damaged: if the model cannot be loaded.
-        """
+    def start(self) -> None:
+        """Starts the worker; `came_ready` is set when it is ready for the first time."""
         self._open()
-        await self.until(self._came_ready)
 
-    async def until(self, event: asyncio.Event) -> None:
-        """Waits for `event`.
+    async def until(self, *events: asyncio.Event) -> None:
+        """Waits for the first of `events`.
 
         Raises:
             Damaged: if the engine breaks for good before.
         """
-        waits: asyncio.Future[bool] = asyncio.ensure_future(event.wait())
+        waits: list[asyncio.Future[bool]] = [asyncio.ensure_future(event.wait()) for event in events]
         try:
-            await asyncio.wait([waits, self.broken], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*waits, self.broken], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waits.cancel()
+            for wait in waits:
+                wait.cancel()
         if self.broken.done():
             self.broken.result()
 
@@ -201,7 +198,7 @@ class Engine:
                 self.penalties = message.penalties
                 self._failures = 0
                 self.ready = True
-                self._came_ready.set()
+                self.came_ready.set()
                 _log.info("ready: worker %d", self.worker_pid)
             elif isinstance(message, Failed):
                 self._reason = message.reason
@@ -275,7 +272,7 @@ class Engine:
         self.stats.restarts += 1
         reason = self._reason or "the pipeline's worker died"
         _log.error("worker %d is lost: %s", link.pid if link else 0, reason)
-        first = not self._came_ready.is_set()
+        first = not self.came_ready.is_set()
         if not was_ready and (first or self._failures >= _PATIENCE):
             self.broken.set_exception(Damaged(reason.rstrip(".") + "."))
             return

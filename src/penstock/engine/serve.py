@@ -61,8 +61,9 @@ async def serve_engine(
             hint="Name another with --port.",
         ) from error
     try:
-        await engine.start()
-        if started is not None:
+        engine.start()
+        await engine.until(engine.came_ready, stop)
+        if started is not None and not stop.is_set():
             started(f"http://{settings.host}:{server.port}")
         await engine.until(stop)
         _log.info("draining")

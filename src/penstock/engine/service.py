@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import time
+from urllib.parse import unquote
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -67,7 +68,7 @@ class Service:
         if path == "/v1/models":
             reply.send(200, _JSON, msgspec.json.encode({"object": "list", "data": [self._model()]}))
         elif path.startswith("/v1/models/"):
-            self._check_model(path.removeprefix("/v1/models/"))
+            self._check_model(unquote(path.removeprefix("/v1/models/")))
             reply.send(200, _JSON, msgspec.json.encode(self._model()))
         elif path == "/healthz":
             reply.send(200, _JSON, b'{"status":"ok"}')

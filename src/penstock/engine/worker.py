@@ -6,6 +6,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -254,13 +255,13 @@ def obey(commands: list[ToWorker], running: Running) -> list[Output]:
 def main(argv: list[str]) -> int:
     """Serves the front behind the socket whose descriptor is `argv[0]`; the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front decides when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the front decides when to stop
     channel = Channel(socket.socket(fileno=int(argv[0])))
     try:
         serve(channel)
     except EOFError:
-        return 0
+        os._exit(0)  # at once: nobody is left to whom the pipeline could explain what it was doing
     except (PenstockError, RuntimeError, OSError) as error:
         _log.exception("the pipeline's worker ends")
         reason = error.message if isinstance(error, PenstockError) else first_line(error)
