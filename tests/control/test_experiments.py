@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from penstock.control.context import SYSTEM
 from penstock.control.experiments import active_experiments, experiment_entries, register, remove
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.publisher import Publisher
+from penstock.control.statistics_api import live
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.exchange import Exchange, Record
 from penstock.core.snapshot import ExperimentEntry
@@ -373,3 +375,25 @@ async def test_an_exchange_without_an_experiment_is_explained_too(bed: Bed) -> N
     told = (await bed.call("GET", "/requests/plain")).json()
     assert told["experiment"] is None
     assert told["phases"] == []
+
+
+async def test_the_live_feed_tells_the_overview_each_second(bed: Bed) -> None:
+    await bed.begin(AB)
+    await feed(bed, range(7), (1.0, 1.0))
+    feed_ = live(bed.control, SYSTEM, 900.0)
+    event = await anext(feed_)
+    await feed_.aclose()
+    assert event.startswith(b"event: overview\ndata: ")
+    assert msgspec.json.decode(event.split(b"data: ")[1])["requests"] == 7
+
+
+async def test_one_experiment_that_cannot_be_judged_does_not_stop_the_others(bed: Bed) -> None:
+    await bed.begin(AB, "broken")
+    await bed.begin(AB | {"route": "other"}, "fine")
+    async with bed.control.database.write() as connection:
+        await connection.execute(
+            update(tables.experiments).where(tables.experiments.c.name == "broken").values(spec={"strategy": "?"})
+        )
+    await bed.evaluator.round()
+    assert bed.evaluator.failures == 1
+    assert (await get(bed, "fine"))["verdict"]["state"] == "running"

@@ -64,7 +64,11 @@ class Evaluator:
             running = list(rows)
         for name in running:
             # Those without news are looked at for their expiry and their ramp, which go by the clock.
-            await self.evaluate(name, news=names is None or name in names)
+            try:
+                await self.evaluate(name, news=names is None or name in names)
+            except PenstockError as error:  # one that cannot be judged must not stop the others
+                self.failures += 1
+                _LOG.warning("The experiment %s could not be evaluated: %s", name, error.message)
         now = self._control.clock()
         if now - self._settled_at >= SETTLE_S:
             self._settled_at = now

@@ -18,11 +18,13 @@ from penstock.control.context import Control
 from penstock.control.experiments import active_experiments
 from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_evaluate import Evaluator
+from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_signal import Signal
 from penstock.control.ingest import ingest_router
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 from penstock.control.reconcile import Reconciler
+from penstock.control.statistics_api import statistics_router
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
 from penstock.runtime.port import Runtime
@@ -78,7 +80,13 @@ async def serve_control(
         publisher = Publisher(control, active_experiments=active_experiments)
         readiness = Readiness("the first start", *(("replicas",) if runtime is not None else ()))
         signal = Signal()
-        app = build_app(control, publisher, readiness, routers=(experiments_router(), ingest_router(signal)))
+        app = build_app(
+            control,
+            publisher,
+            readiness,
+            routers=(experiments_router(), statistics_router(), ingest_router(signal)),
+            kinds=(ExperimentKind(),),
+        )
         if extend is not None:
             extend(app, control)
         server = _Server(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import msgspec
@@ -70,7 +70,9 @@ def _point(at: float, figures: Figures | None) -> dict[str, Any]:
         "errors": told["errors"],
         "latency_p50_s": told["latency_s"]["p50"],
         "latency_p95_s": told["latency_s"]["p95"],
+        "latency_p99_s": told["latency_s"]["p99"],
         "first_token_p50_s": told["first_token_s"]["p50"],
+        "first_token_p95_s": told["first_token_s"]["p95"],
         "tokens": told["prompt_tokens"] + told["completion_tokens"],
         "cost_usd": told["cost_usd"],
     }
@@ -84,7 +86,7 @@ async def read_overview(control: Control, who: Principal, window_s: float = 900.
     return overview(rows, now, window_s, buckets)
 
 
-async def live(control: Control, who: Principal, window_s: float) -> AsyncIterator[bytes]:
+async def live(control: Control, who: Principal, window_s: float) -> AsyncGenerator[bytes, None]:
     """Server-sent events: the overview, each second, until the reader leaves."""
     while True:
         told = await read_overview(control, who, window_s)
