@@ -7,11 +7,16 @@ from penstock.guard.validators import Validator, iban, luhn, phone, word
 
 
 class Detector(msgspec.Struct, frozen=True, kw_only=True):
-    """One pattern and its check; `looks_ahead`: the check reads the character after a match."""
+    """One pattern and its check.
+
+    `looks_ahead`: the check reads the character after a match. `ending`: what a tail looks like that could still become a match; derived
+    from the pattern where it is None.
+    """
 
     pattern: str
     validate: Validator | None = None
     looks_ahead: bool = False
+    ending: str | None = None
 
 
 _CARD = (
@@ -51,7 +56,12 @@ def detectors(rule: Rule) -> tuple[Detector, ...]:
     """What `rule` looks for."""
     if rule.detect == "words":
         return tuple(
-            Detector(pattern="(?i)(?:" + "|".join(layer) + ")", validate=word, looks_ahead=True)
+            Detector(
+                pattern="(?i)(?:" + "|".join("".join(_tokens(text)) for text in layer) + ")",
+                validate=word,
+                looks_ahead=True,
+                ending=rf"(?i){_beginnings([_tokens(text) for text in layer])}\z",
+            )
             for layer in _layers(rule.words)
         )
     if rule.detect == "pattern":
@@ -74,10 +84,25 @@ def _layers(words: tuple[str, ...]) -> list[list[str]]:
         before.append(text)
         while len(layers) < len(before):
             layers.append([])
-        layers[len(before) - 1].append(_escaped(text))
+        layers[len(before) - 1].append(text)
     return layers
 
 
-def _escaped(text: str) -> str:
-    """`text` as a pattern; a space stands for up to four white spaces."""
-    return "".join(r"\s{1,4}" if c == " " else c if c.isalnum() or ord(c) > 127 else f"\\x{{{ord(c):x}}}" for c in text)
+def _tokens(text: str) -> list[str]:
+    """`text` as a pattern, character by character; a space stands for up to four white spaces."""
+    return [r"\s{1,4}" if c == " " else c if c.isalnum() or ord(c) > 127 else f"\\x{{{ord(c):x}}}" for c in text]
+
+
+def _beginnings(words: list[list[str]]) -> str:
+    """A pattern for all beginnings of `words`, which are sorted: each shared one stands in it once, as in a trie."""
+    pieces = ["(?:"]
+    before: list[str] = []
+    for tokens in words:
+        shared = 0
+        while shared < min(len(before), len(tokens)) and before[shared] == tokens[shared]:
+            shared += 1
+        pieces.append(")" * (len(before) - shared))
+        pieces += [f"|{token}(?:" for token in tokens[shared:]]
+        before = tokens
+    pieces.append(")" * (len(before) + 1))
+    return "".join(pieces)

@@ -14,6 +14,7 @@ from penstock.guard.detectors import Detector, detectors, label
 from penstock.guard.prefixes import ending, parse
 
 Where = Literal["input", "output"]
+_LONGEST_WORD = 200
 _MAX_MEMORY = 64 * 1024 * 1024
 
 
@@ -42,16 +43,22 @@ class Matcher:
 
     __slots__ = ("_ending", "_pattern", "_validate", "action", "mask", "rule")
 
-    def __init__(self, rule: Rule, detector: Detector) -> None:
+    def __init__(self, rule: Rule, detector: Detector, *, streams: bool) -> None:
         self.rule = rule.name
         self.action = rule.do
         self.mask = label(rule).encode()
         self._validate = detector.validate
         self._pattern = _compiled(detector.pattern)
-        self._ending = _compiled(ending(detector.pattern, looks_ahead=detector.looks_ahead))
+        self._ending = _compiled(_ending(detector)) if streams else None
 
     def pending(self, text: bytes, start: int) -> int:
-        """Where the earliest match begins that text after the end could still bring about; the end if none could."""
+        """Where the earliest match begins that text after the end could still bring about; the end if none could.
+
+        Raises:
+            RuntimeError: if the matcher was not made for streams.
+        """
+        if self._ending is None:
+            raise RuntimeError(f"the rule {self.rule!r} was not compiled for streams")
         found = self._ending.search(text, start)
         return len(text) if found is None else int(found.start())
 
@@ -95,11 +102,13 @@ class Scanner:
         endings: list[str] = []
         for rule in rules:
             for detector in _checked(rule):
-                self._matchers.append(Matcher(rule, detector))
+                self._matchers.append(Matcher(rule, detector, streams=where == "output"))
                 patterns.append(detector.pattern)
-                endings.append(ending(detector.pattern, looks_ahead=detector.looks_ahead))
+                if where == "output":
+                    endings.append(_ending(detector))
         self._set = _compiled_set(patterns)
-        self._ending = _compiled("|".join(f"(?:{e})" for e in endings))
+        whole = "|".join(f"(?:{e})" for e in endings) if len(endings) > 1 else "".join(endings)
+        self._ending = _compiled(whole)  # of input, nothing: it is never scanned in pieces
 
     def clean(self, text: bytes) -> bool:
         """Whether no rule's pattern occurs in `text`, not even as a candidate: the quick answer for almost all texts."""
@@ -177,6 +186,11 @@ def _checked(rule: Rule) -> tuple[Detector, ...]:
     if not found:
         what = "words" if rule.detect == "words" else "patterns"
         raise BadRequest(f"The rule {rule.name!r} has no {what} to look for.", param=f"rules.{rule.name}.{what}")
+    if too_long := [w for w in rule.words if len(w) > _LONGEST_WORD]:
+        raise BadRequest(
+            f"The rule {rule.name!r} has a word of {len(too_long[0])} characters; the longest allowed is {_LONGEST_WORD}.",
+            param=f"rules.{rule.name}.words",
+        )
     if rule.detect == "pattern":
         for detector in found:
             try:
@@ -192,6 +206,12 @@ def _checked(rule: Rule) -> tuple[Detector, ...]:
                     param=f"rules.{rule.name}.patterns",
                 )
     return found
+
+
+def _ending(detector: Detector) -> str:
+    if detector.ending is not None:
+        return detector.ending
+    return ending(detector.pattern, looks_ahead=detector.looks_ahead)
 
 
 def _compiled(pattern: str) -> re2._Regexp:
