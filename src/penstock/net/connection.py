@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
     """Parses with llhttp, in its strict mode. One handler task at a time: replies keep the order of the requests."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_deaf", "_expects", "_head_bytes", "_headers", "_lingers", "_loop", "_parser", "_peer",
+        "_body", "_body_bytes", "_deaf", "_expects", "_field_bytes", "_head_bytes", "_headers", "_lingers", "_loop", "_parser", "_peer",
         "_phase", "_queue", "_raw_bytes", "_reading_paused", "_received", "_refusal", "_reply", "_request", "_resumed",
         "_server", "_since", "_target", "_task", "_transport", "_unsent", "_waiter", "closing", "keep_alive_line",
         "write_paused",
@@ -52,7 +52,8 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
-        self._head_bytes = 0
+        self._head_bytes = 0  # read since the head began, whole or not
+        self._field_bytes = 0  # of the fields that are whole
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._request: Request | None = None  # whose body is being read
@@ -163,8 +164,9 @@ class Connection(asyncio.Protocol):
     # -- parser callbacks --------------------------------------------------------------------------------------------
 
     def on_url(self, url: bytes) -> None:
-        """The request line has been read."""
-        self._target = url
+        """The target, or the next part of it, has been read."""
+        self._target = self._target + url if self._target else url
+        self._field_bytes = len(self._target)
         if not self._received:  # the request began in the middle of a read
             self._received = time.monotonic_ns()
             self._phase = HEAD
@@ -174,6 +176,7 @@ class Connection(asyncio.Protocol):
         """One header field has been read."""
         if self._phase == BODY:  # a trailer: nothing here needs one, and it must not pass for a header
             return
+        self._field_bytes += len(name) + len(value) + 4
         name = name.lower()
         headers = self._headers
         if name in headers:
@@ -190,13 +193,14 @@ class Connection(asyncio.Protocol):
         if self._resumed is not None:
             self._request, self._resumed = self._resumed, None
             self._headers = {}
+            self._target = b""
             return
         headers = self._headers
         self._headers = {}
         parser = self._parser
         version = parser.get_http_version()
         self._check_head(headers, version)
-        target = self._target
+        target, self._target = self._target, b""
         if target[:1] != b"/" and target != b"*":
             target = self._origin_form(target)
         path, _, query = target.partition(b"?")
@@ -223,10 +227,7 @@ class Connection(asyncio.Protocol):
 
     def _check_head(self, headers: dict[bytes, bytes], version: str) -> None:
         limits = self._server.limits
-        size = len(self._target)
-        for name, value in headers.items():
-            size += len(name) + len(value) + 4
-        if size > limits.max_header_bytes:
+        if self._field_bytes > limits.max_header_bytes:
             raise self._header_too_large()
         if version == "1.1":
             if b"host" not in headers:

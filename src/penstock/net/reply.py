@@ -60,9 +60,6 @@ class Reply:
         """
         if self.started:
             raise RuntimeError("the reply has been started already")
-        self.started = self.finished = True
-        if self.gone:
-            return
         connection = self._connection
         close = self._close or connection.ends
         data = b"%b%b%b%bcontent-length: %d\r\n%b\r\n" % (
@@ -73,8 +70,10 @@ class Reply:
             len(body),
             b"connection: close\r\n" if close else connection.keep_alive_line,
         )
-        connection.transport_write(data if self._bodiless else data + body)
-        connection.reply_finished(close=close)
+        self.started = self.finished = True
+        if not self.gone:
+            connection.transport_write(data if self._bodiless else data + body)
+            connection.reply_finished(close=close)
 
     def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
         """The head of a reply whose body comes in pieces. It goes out with the first piece, or at the next `drain`.
@@ -84,7 +83,6 @@ class Reply:
         """
         if self.started:
             raise RuntimeError("the reply has been started already")
-        self.started = True
         connection = self._connection
         if not self._chunked:
             self._close = True
@@ -97,6 +95,7 @@ class Reply:
             b"transfer-encoding: chunked\r\n" if self._chunked else b"",
             b"connection: close\r\n" if self._close else connection.keep_alive_line,
         )
+        self.started = True
 
     def write(self, data: bytes) -> None:
         """A piece of the body. Nothing waits: call `drain` between pieces to go at the client's speed."""
