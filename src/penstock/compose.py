@@ -4,11 +4,14 @@ Imports stand inside the functions, so that a process loads what it runs and no 
 """
 
 import asyncio
+import hashlib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +19,18 @@ import msgspec
 
 from penstock.core.errors import BadRequest, Unavailable
 from penstock.core.settings import Settings, load_settings
+from penstock.supervisor.ports import reachable
 
 if TYPE_CHECKING:
+    import httpx
+    from fastapi import FastAPI
+
+    from penstock.control.context import Control
     from penstock.supervisor.folder import DataFolder
     from penstock.supervisor.launcher import Progress
 
 _LOCK_PATIENCE_S = 5.0
+_FLUSH_S = 5.0  # how long a shipper that was told to stop goes on passing on what is left
 
 
 def program() -> tuple[str, ...]:
@@ -74,8 +83,6 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def resolved_for_up(settings: Settings) -> Settings:
     """`settings` with what follows from running everything on one machine."""
-    from penstock.supervisor.house import reachable
-
     control_url = f"http://{reachable(settings.control.host)}:{settings.control.port}"
     return msgspec.structs.replace(
         settings,
@@ -131,7 +138,7 @@ async def _up(
     announce: Callable[[Welcome], None],
 ) -> int:
     from penstock.core.errors import PenstockError
-    from penstock.supervisor.house import child_environment, reachable
+    from penstock.supervisor.house import child_environment
     from penstock.supervisor.launcher import Endpoints, Launcher
 
     begun = time.monotonic()
@@ -333,3 +340,132 @@ def run_engine(settings: Settings, directory: str, model: str | None) -> None:
 
     log_to_stdout()
     _run(serve_engine(directory=Path(directory).absolute(), model=model, settings=settings.engine, started=started))
+
+
+def starter_folder(settings: Settings) -> Path | None:
+    """Where the starter versions are: the setting, or those of the source tree; None to begin without any.
+
+    Raises:
+        BadRequest: if the setting names no folder.
+    """
+    if settings.empty:
+        return None
+    if settings.starter:
+        folder = Path(settings.starter)
+        if not folder.is_dir():
+            raise BadRequest(
+                f"There is no folder of starter models at {folder}; PENSTOCK_STARTER names it, and --empty goes without.",
+                param="starter",
+            )
+        return folder
+    folder = Path(__file__).parents[2] / "examples" / "support_bot" / "models"
+    return folder if folder.is_dir() else None
+
+
+def run_control(settings: Settings) -> None:
+    """The control plane with its console, until SIGTERM. Replicas run under the supervisor, if there is one.
+
+    Raises:
+        PenstockError: if the database, the blobs or the address cannot be had, or the first start fails.
+    """
+    from penstock.supervisor.folder import DataFolder
+
+    log_to_stdout()
+    folder = DataFolder(Path(settings.data))
+    folder.prepare()
+    _run(_control(settings, folder))
+
+
+async def _control(settings: Settings, folder: "DataFolder") -> None:
+    import httpx
+
+    from penstock.control.serve import serve_control
+    from penstock.runtime.local import LocalRuntime
+
+    def started(url: str) -> None:
+        logging.getLogger("penstock.control").info("answers at %s", url)
+
+    runtime = LocalRuntime(folder.supervisor_socket) if folder.supervisor_socket.exists() else None
+    gateway_url = f"http://{reachable(settings.gateway.host)}:{settings.gateway.port}"
+    async with httpx.AsyncClient(base_url=gateway_url, timeout=120.0) as gateway:
+        await serve_control(
+            settings=settings,
+            data=folder.root,
+            service_token=service_token(settings),
+            runtime=runtime,
+            starter=starter_folder(settings),
+            clock=time.time,
+            extend=partial(_mount_console, gateway=gateway, gateway_url=gateway_url, demo_key=folder.demo_key),
+            started=started,
+        )
+    if runtime is not None:
+        await runtime.close()
+
+
+def _mount_console(
+    app: "FastAPI", control: "Control", *, gateway: "httpx.AsyncClient", gateway_url: str, demo_key: Path
+) -> None:
+    import httpx
+
+    from penstock.console.app import build_console
+
+    def playground_key() -> str | None:
+        return demo_key.read_text().strip() if demo_key.exists() else None
+
+    app.mount(
+        "/",
+        build_console(
+            api=httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://control"),
+            gateway=gateway,
+            gateway_url=gateway_url,
+            # Sessions outlive a restart of control, and end with the service token.
+            secret=hashlib.sha256(b"console sessions\0" + control.service_token.encode()).digest(),
+            playground_key=playground_key,
+        ),
+    )
+
+
+def run_ship(settings: Settings) -> None:
+    """The shipper, until SIGTERM; then it passes on what is left, for a bounded time.
+
+    Raises:
+        BadRequest: if it is not said where control is.
+        Unavailable: if its port cannot be had.
+    """
+    log_to_stdout()
+    if not settings.ship.control_url:
+        raise BadRequest("The shipper must know where control is: give --control-url.", param="--control-url")
+    _run(_ship(settings))
+
+
+async def _ship(settings: Settings) -> None:
+    from penstock.journal.serve import serve_ship
+    from penstock.journal.ship import ControlSink, Shipper
+
+    data = _data_folder(settings)
+    loop = asyncio.get_running_loop()
+    told, stop = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    sink = ControlSink(settings.ship.control_url, service_token(settings))
+    shippers = [Shipper(sink, data / "journal", data / "ship", poll_s=settings.ship.poll_s)]
+
+    async def drain() -> None:
+        await told.wait()
+        for _ in range(round(_FLUSH_S / settings.ship.poll_s)):
+            if not any(shipper.lag() for shipper in shippers):
+                break
+            await asyncio.sleep(settings.ship.poll_s)
+        stop.set()
+
+    draining = asyncio.create_task(drain())
+    try:
+        await serve_ship(shippers, host=settings.ship.host, port=settings.ship.port, stop=stop)
+    except OSError as error:
+        raise Unavailable(
+            f"The shipper cannot listen on {settings.ship.host}:{settings.ship.port}: {error.strerror or error}.",
+            hint="Choose another port with --ship-port.",
+        ) from None
+    finally:
+        draining.cancel()
+        await sink.close()

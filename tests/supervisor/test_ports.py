@@ -3,8 +3,8 @@ import socket
 import pytest
 
 from penstock.core.errors import Conflict, Unavailable
-from penstock.supervisor.house import first_free_port, reachable
-from penstock.supervisor.ports import check_port, is_free
+from penstock.supervisor.house import first_free_port
+from penstock.supervisor.ports import check_port, is_free, reachable
 
 
 @pytest.mark.parametrize("shared", [False, True])

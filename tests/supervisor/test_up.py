@@ -204,7 +204,7 @@ def test_a_second_interrupt_ends_it_at_once(up: Up) -> None:
 def test_the_folder_is_used_by_one_alone(up: Up) -> None:
     first = up.start()
     up.ready()
-    second = subprocess.run(
+    second = subprocess.run(  # noqa: PLW1510
         [sys.executable, STUB, "up", "--data", str(up.data)], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert second.returncode == 1

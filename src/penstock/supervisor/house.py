@@ -7,6 +7,7 @@ import msgspec
 
 from penstock.core.settings import Settings
 from penstock.runtime.port import ReplicaSpec
+from penstock.supervisor.ports import reachable
 from penstock.supervisor.values import ProcessSpec
 
 # What stops when: first what takes requests, then what carries their records away, then what answers, then what rules.
@@ -99,11 +100,6 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
             grace_s=self.settings.engine.drain_s + _MARGIN_S,
             replica=replica,
         )
-
-
-def reachable(host: str) -> str:
-    """An address at which a process that listens on `host` can be reached from this machine."""
-    return "127.0.0.1" if host in {"", "0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
 
 
 def first_free_port(start: int, taken: set[int], is_free: Callable[[int], bool]) -> int:

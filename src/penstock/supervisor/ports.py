@@ -6,6 +6,11 @@ import socket
 from penstock.core.errors import Conflict, PenstockError, Unavailable
 
 
+def reachable(host: str) -> str:
+    """An address at which a process that listens on `host` can be reached from this machine."""
+    return "127.0.0.1" if host in {"", "0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
+
+
 def is_free(host: str, port: int) -> bool:
     """Whether nothing listens on `port` of `host` (not even another process that would share it)."""
     try:

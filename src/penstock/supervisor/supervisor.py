@@ -11,10 +11,10 @@ from typing import Protocol
 
 from penstock.core.errors import Conflict, Unavailable
 from penstock.runtime.port import ReplicaSpec, RunningReplica
-from penstock.supervisor.house import DRAIN_ORDER, House, first_free_port, reachable
+from penstock.supervisor.house import DRAIN_ORDER, House, first_free_port
 from penstock.supervisor.keeper import Keeper
 from penstock.supervisor.logs import Logs
-from penstock.supervisor.ports import is_free
+from penstock.supervisor.ports import is_free, reachable
 from penstock.supervisor.procfs import Handle, start_ticks
 from penstock.supervisor.records import Records
 from penstock.supervisor.restarts import next_streak, restart_delay

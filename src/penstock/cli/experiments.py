@@ -1,0 +1,196 @@
+"""`penstock experiments list|create|start|status|pause|stop|power`."""
+
+from typing import Any
+
+import click
+
+from penstock.cli.client import at
+from penstock.cli.documents import file_argument, read_document
+from penstock.cli.session import Session, with_session
+from penstock.cli.show import pairs, share, table, when
+from penstock.core.errors import BadRequest
+
+
+@click.group()
+def experiments() -> None:
+    """A/B tests and the like: registered, run, read."""
+
+
+@experiments.command("list")
+@with_session
+def list_experiments(session: Session) -> None:
+    """All experiments."""
+    found = session.api.get("/experiments")
+    session.answer(
+        found,
+        lambda: table(
+            session.console,
+            ("NAME", "STRATEGY", "ROUTE", "STATE", "SHARES", "VERDICT"),
+            [
+                (e["name"], e["strategy"], e["route"], e["state"], _shares(e["shares"]), e["verdict"]["state"])
+                for e in found["experiments"]
+            ],
+            empty="There is no experiment; 'penstock experiments create -f FILE' registers one.",
+        ),
+    )
+
+
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{arm} {share(part)}" for arm, part in shares.items())
+
+
+@experiments.command("create")
+@click.option("-f", "--file", "path", required=True, type=file_argument, help="The Experiment document; - is stdin.")
+@with_session
+def create(session: Session, path: str) -> None:
+    """Register the experiment in FILE as a draft; the same document again changes nothing."""
+    document = read_document(path)
+    if document.get("kind", "Experiment") != "Experiment":
+        raise BadRequest(f"{path} is a {document['kind']}, not an Experiment.", param="kind")
+    if not isinstance(document.get("name"), str) or not isinstance(document.get("spec"), dict):
+        raise BadRequest(f"{path} needs a name and a spec.", param="spec")
+    told = session.api.send("POST", "/experiments", {"name": document["name"], "spec": document["spec"]})
+
+    def people() -> None:
+        planned = told["planned"]
+        click.echo(f"Experiment {told['name']} is registered as a {told['state']}.")
+        click.echo("Planned units per arm: " + ", ".join(f"{v} ({k.replace('_', ' ')})" for k, v in planned.items()))
+        click.echo(f"'penstock experiments start {told['name']}' starts it.")
+
+    session.answer(told, people)
+
+
+def _act(session: Session, name: str, action: str, done: str, reason: str = "") -> None:
+    told = session.api.send("POST", f"{at('experiments', name)}/{action}", {"reason": reason})
+    session.answer(told, lambda: click.echo(f"Experiment {name} is {done}; its state is {told['state']}."))
+
+
+@experiments.command("start")
+@click.argument("name")
+@with_session
+def start(session: Session, name: str) -> None:
+    """Start an experiment, or go on after a pause."""
+    _act(session, name, "start", "started")
+
+
+@experiments.command("pause")
+@click.argument("name")
+@click.option("--reason", default="", help="Why, for the record.")
+@with_session
+def pause(session: Session, name: str, reason: str) -> None:
+    """Send all traffic to the control until the experiment is started again."""
+    _act(session, name, "pause", "paused", reason)
+
+
+@experiments.command("stop")
+@click.argument("name")
+@click.option("--reason", default="", help="Why, for the record.")
+@with_session
+def stop(session: Session, name: str, reason: str) -> None:
+    """End an experiment without waiting for a verdict."""
+    _act(session, name, "stop", "stopped", reason)
+
+
+@experiments.command("status")
+@click.argument("name")
+@with_session
+def status(session: Session, name: str) -> None:
+    """Where an experiment stands: arms, estimates with their intervals, verdict in words."""
+    told = session.api.get(at("experiments", name))
+    session.answer(told, lambda: _show(session, told))
+
+
+def _show(session: Session, told: dict[str, Any]) -> None:
+    verdict = told["verdict"]
+    pairs(
+        session.console,
+        [
+            ("experiment", f"{told['name']} ({told['strategy']} on {told['route']}, by {told['unit']})"),
+            ("hypothesis", told["hypothesis"]),
+            ("state", told["state"]),
+            ("started", when(told["started_at"])),
+            ("shares", _shares(told["shares"])),
+            ("serving", told.get("serving")),
+            ("verdict", verdict["state"]),
+        ],
+    )
+    for reason in verdict["reasons"]:
+        session.console.print(f"  {reason}", markup=False)
+    session.console.print()
+    if verdict.get("arms"):
+        table(
+            session.console,
+            ("ARM", "SHARE", "UNITS", "REQUESTS"),
+            [(a["arm"], share(a["share"]), a["units"], a["requests"]) for a in verdict["arms"]],
+            empty="",
+        )
+        session.console.print()
+    if verdict.get("comparisons"):
+        table(
+            session.console,
+            ("METRIC", "ARM", "VALUE", "CONTROL", "DIFFERENCE", "INTERVAL", "N", "STATE"),
+            [
+                (
+                    c["metric"] + (" *" if c.get("primary") else ""),
+                    c["arm"],
+                    c["value"],
+                    c["control_value"],
+                    c["estimate"],
+                    "-" if c["lower"] is None else f"{c['lower']:+.4g} to {c['upper']:+.4g}",
+                    f"{c['n']} / {c['control_n']}",
+                    c["state"],
+                )
+                for c in verdict["comparisons"]
+            ],
+            empty="",
+        )
+        session.console.print("* primary metric; intervals hold however often they are looked at", style="dim")
+    for guardrail in verdict.get("guardrails", []):
+        if guardrail["tripped"]:
+            session.console.print(f"[red]guardrail tripped[/]: {guardrail['metric']} in {guardrail['arm']}")
+
+
+@experiments.command("power")
+@click.option("--metric", default="success", show_default=True, help="What is measured.")
+@click.option(
+    "--minimum-effect", type=float, required=True, help="Smallest difference worth finding, in the metric's unit."
+)
+@click.option("--baseline", type=float, help="Value now: needed for a proportion.")
+@click.option("--deviation", type=float, help="Standard deviation: needed for a mean.")
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Chance of finding what is not there.")
+@click.option("--power", "wanted", type=float, default=0.8, show_default=True, help="Chance of finding what is there.")
+@click.option("--arms", type=click.IntRange(2), default=2, show_default=True, help="Arms, the control among them.")
+@with_session
+def power(
+    session: Session,
+    metric: str,
+    minimum_effect: float,
+    baseline: float | None,
+    deviation: float | None,
+    alpha: float,
+    wanted: float,
+    arms: int,
+) -> None:
+    """How many units an experiment needs: for one look at the end, and when it is watched all the time."""
+    told = session.api.send(
+        "POST",
+        "/experiments/power",
+        {
+            "metric": metric,
+            "minimum_effect": minimum_effect,
+            "baseline": baseline,
+            "deviation": deviation,
+            "alpha": alpha,
+            "power": wanted,
+            "arms": arms,
+        },
+    )
+    session.answer(
+        told,
+        lambda: table(
+            session.console,
+            ("PLAN", "UNITS PER ARM", "UNITS"),
+            [(plan.replace("_", " "), count, told["units"][plan]) for plan, count in told["units_per_arm"].items()],
+            empty="",
+        ),
+    )

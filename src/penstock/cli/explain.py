@@ -1,0 +1,101 @@
+"""`penstock explain REQUEST_ID`: what became of one request, and why."""
+
+from typing import Any
+
+import click
+
+from penstock.cli.client import at
+from penstock.cli.session import Session, with_session
+from penstock.cli.show import pairs, table, when
+from penstock.core.errors import NotFound, PenstockError
+
+
+@click.command()
+@click.argument("request_id")
+@with_session
+def explain(session: Session, request_id: str) -> None:
+    """Who asked, which version and weights answered, when each phase ended, what was found and said of it.
+
+    The id is in the reply's `x-penstock-request-id`.
+    """
+    told = session.api.get(at("requests", request_id))
+    version, revisions = _behind(session, told["request"])
+    document = told | {"version": version, "revisions": revisions}
+    session.answer(document, lambda: _show(session, document))
+
+
+def _behind(session: Session, request: dict[str, Any]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The version that answered, and the revisions that brought it there before the request."""
+    name, _, label = request["version"].partition(":")
+    if not label:
+        return None, []
+    try:
+        version = session.api.get(at("models", name, "versions", request["digest"] or label))
+        history = session.api.get(at("models", name, "history"))
+    except NotFound:
+        return None, []
+    except PenstockError:
+        return None, []  # a caller who may see the request but not the registry
+    shown = {key: version[key] for key in ("model", "label", "digest", "state", "created_at", "created_by", "metadata")}
+    before = [
+        one
+        for one in history
+        if one["digest"] == request["digest"] and one["live_at"] is not None and one["live_at"] <= request["at"]
+    ]
+    return shown, before
+
+
+def _show(session: Session, told: dict[str, Any]) -> None:
+    request, version, experiment = told["request"], told["version"], told["experiment"]
+    console = session.console
+    usage = request["usage"]
+    pairs(
+        console,
+        [
+            ("request", request["id"]),
+            ("at", when(request["at"])),
+            (
+                "outcome",
+                f"{request['outcome']}, status {request['status']}"
+                + (f", {request['error']}" if request["error"] else ""),
+            ),
+            ("asked for", f"{request['model']} ({request['operation']}{', streamed' if request['stream'] else ''})"),
+            ("asked by", f"tenant {request['tenant']}, key {request['key']}"),
+            ("user", request["user"] and f"{request['user']} (keyed hash)"),
+            (
+                "experiment",
+                experiment and f"{experiment['name']}, arm {experiment['arm']}, epoch {experiment['epoch']}",
+            ),
+            (
+                "answered by",
+                f"{request['version'] or 'nobody'} on {request['replica'] or '-'} of pool {request['pool'] or '-'}",
+            ),
+            ("tokens", f"{usage['prompt']} prompt, {usage['completion']} completion, {usage['cached']} cached"),
+            ("cost", f"{request['cost_nanousd'] / 1e9:.6f} USD"),
+            ("cache", request["cache"]),
+            ("attempts", request["attempts"]),
+            ("worker", f"{request['worker']}, Snapshot generation {request['generation']}"),
+            ("findings", [f"{f['rule']} {f['action']} {f['where']} x{f['count']}" for f in request["findings"]]),
+        ],
+    )
+    if request["digest"]:
+        console.print(f"[bold]weights[/]      {request['digest']}")
+    if version is not None:
+        console.print(
+            f"[bold]registered[/]   {when(version['created_at'])} by {version['created_by']}, now {version['state']}"
+        )
+    for one in told["revisions"][:3]:
+        console.print(
+            f"[bold]deployed[/]     {one['environment']} revision {one['number']} ({one['action']}) by {one['principal']}, "
+            f"live {when(one['live_at'])} {one['reason']}".rstrip()
+        )
+    console.print()
+    table(
+        console,
+        ("PHASE", "MILLISECONDS"),
+        [(phase["name"], f"{phase['ms']:.2f}") for phase in told["phases"]],
+        empty="It reached no phase.",
+    )
+    for one in told["observations"]:
+        said = {k: one[k] for k in ("rating", "success", "value", "name", "text") if one.get(k) not in (None, "")}
+        console.print(f"{one['kind']} at {when(one['received'])}: {said} ({one['state']})", markup=False)
