@@ -1,37 +1,14 @@
-"""A console over servers of its own."""
+"""A furnished house for a whole file of tests, and one of its own for a test that changes it."""
 
-import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 
-from penstock.console.app import build_console
-from tests.console.fake_api import ADMIN, FakeApi
-from tests.console.fake_gateway import KEY, FakeGateway
+from tests.console.fake_gateway import FakeGateway
+from tests.console.house import ADMIN, House, furnish
 from tests.console.serving import serving
-
-SECRET = b"a secret of the control processes"
-
-
-class Site:
-    """A console, the API and the gateway behind it."""
-
-    def __init__(self, api: FakeApi, gateway: FakeGateway, gateway_url: str, client: httpx.AsyncClient) -> None:
-        self.api = api
-        self.gateway = gateway
-        self.gateway_url = gateway_url
-        self.app: Starlette = build_console(
-            api=client,
-            gateway=httpx.AsyncClient(),
-            gateway_url=gateway_url,
-            secret=SECRET,
-            playground_key=lambda: KEY,
-        )
-
-    def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://console.test")
 
 
 @pytest.fixture(scope="session")
@@ -41,17 +18,37 @@ def gateway_server() -> Iterator[tuple[FakeGateway, str]]:
         yield gateway, url
 
 
-@pytest.fixture
-def site(gateway_server: tuple[FakeGateway, str]) -> Site:
-    api = FakeApi(time.time())
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://api.test")
-    return Site(api, *gateway_server, client)
+@pytest.fixture(scope="session")
+def gateway(gateway_server: tuple[FakeGateway, str]) -> FakeGateway:
+    return gateway_server[0]
+
+
+@pytest.fixture(scope="module")
+def house(gateway_server: tuple[FakeGateway, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Furnished; not to be changed."""
+    with House(tmp_path_factory.mktemp("house"), gateway_server[1]).running() as built:
+        furnish(built)
+        yield built
 
 
 @pytest.fixture
-async def visitor(site: Site) -> AsyncIterator[httpx.AsyncClient]:
+def new_house(gateway_server: tuple[FakeGateway, str], tmp_path: Path) -> Iterator[House]:
+    """Empty, but for the two keys."""
+    with House(tmp_path, gateway_server[1]).running() as built:
+        yield built
+
+
+@pytest.fixture
+async def visitor(house: House) -> AsyncIterator[httpx.AsyncClient]:
     """A browser without script that nobody has signed in with."""
-    async with site.client() as client:
+    async with httpx.AsyncClient(base_url=house.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+async def newcomer(new_house: House) -> AsyncIterator[httpx.AsyncClient]:
+    """The same, of the empty house."""
+    async with httpx.AsyncClient(base_url=new_house.url, timeout=60) as client:
         yield client
 
 

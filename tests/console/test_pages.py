@@ -5,15 +5,18 @@ import re
 import httpx
 import pytest
 
-from tests.console.conftest import Site, sign_in, token
-from tests.console.fake_api import ADMIN, ANALYST
-from tests.console.fake_gateway import KEY
+from penstock.console.app import build_console
+from tests.console.conftest import sign_in, token
+from tests.console.fake_gateway import HEADERS, KEY, FakeGateway
+from tests.console.house import ADMIN, ANALYST, HOSTILE, House, furnish
+from tests.console.test_cards import Reading
 
 PAGES = [
     "/",
     "/?window=86400",
     "/requests",
     "/requests?route=support-bot&outcome=error",
+    f"/requests/{HEADERS['x-penstock-request-id']}",
     "/models",
     "/models/support-bot",
     "/models/support-bot/v1.0.0",
@@ -21,10 +24,11 @@ PAGES = [
     "/models/support-bot/rollback?environment=production",
     "/experiments",
     "/experiments/support-bot-1-1",
-    "/experiments/support-bot-1-1/stop",
+    "/experiments/echo-warmth",
+    "/experiments/support-bot-draft",
+    "/experiments/echo-warmth/stop",
     "/playground",
     "/access",
-    "/access/revoke?id=key_01hv2",
 ]
 
 
@@ -41,8 +45,13 @@ async def test_pages_show_themselves_and_carry_no_inline_script(visitor: httpx.A
     reply = await visitor.get(path)
     assert reply.status_code == 200
     text = reply.text
-    assert re.findall(r"<script(?![^>]*\bsrc=)", text) == []
-    assert re.findall(r"\son[a-z]+=|\sstyle=|javascript:", text) == []
+    reading = Reading()
+    reading.feed(text)
+    for tag, attributes in reading.found:
+        assert tag != "script" or attributes.get("src"), text
+        assert tag not in {"style", "iframe", "object", "base"}
+        assert not any(name.startswith("on") or name == "style" for name in attributes), (tag, attributes)
+        assert not (attributes.get("href") or "").startswith("javascript:")
     assert all(
         url.startswith("/static/") for url in re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="([^"]*)"', text)
     )
@@ -77,9 +86,17 @@ async def test_signing_in_and_out(visitor: httpx.AsyncClient) -> None:
     assert (await visitor.get("/")).status_code == 303
 
 
-async def test_the_cookie_is_for_https_alone_where_the_page_was(site: Site) -> None:
-    async with site.client() as client:
-        reply = await client.get("https://console.test/sign-in")
+def console_over(api: httpx.AsyncClient) -> httpx.AsyncClient:
+    """A client of a console whose API is `api`."""
+    app = build_console(
+        api=api, gateway=httpx.AsyncClient(), gateway_url="http://gateway.test", secret=b"a secret of this test"
+    )
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://console.test")
+
+
+async def test_the_cookie_is_for_https_alone_where_the_page_was() -> None:
+    async with console_over(httpx.AsyncClient()) as client:
+        reply = await client.get("/sign-in")
     assert "secure" in reply.headers["set-cookie"].lower()
 
 
@@ -106,12 +123,12 @@ async def test_signing_in_leads_back_but_never_away(visitor: httpx.AsyncClient) 
     assert reply.headers["location"] == "/"
 
 
-CHANGES = [
+CHANGES: list[tuple[str, dict[str, str]]] = [
     ("/models/support-bot/promote", {"label": "v1.0.0", "environment": "production"}),
     ("/models/support-bot/rollback", {"environment": "production"}),
-    ("/experiments/support-bot-1-1/stop", {}),
-    ("/access/keys", {"name": "x"}),
-    ("/access/revoke", {"id": "key_01hv2"}),
+    ("/experiments/echo-warmth/stop", {}),
+    ("/access/keys", {"name": "x", "tenant": "demo"}),
+    ("/access/revoke", {"id": "key_01"}),
     ("/playground", {"model": "support-bot", "message": "hello"}),
     ("/playground/stream", {"model": "support-bot", "message": "hello"}),
     ("/playground/key", {"gateway_key": "x"}),
@@ -121,38 +138,94 @@ CHANGES = [
 @pytest.mark.parametrize(("path", "fields"), CHANGES)
 @pytest.mark.parametrize("csrf", [None, "", "guessed"])
 async def test_a_form_of_another_site_changes_nothing(
-    site: Site, visitor: httpx.AsyncClient, path: str, fields: dict[str, str], csrf: str | None
+    house: House, gateway: FakeGateway, visitor: httpx.AsyncClient, path: str, fields: dict[str, str], csrf: str | None
 ) -> None:
     await sign_in(visitor)
-    before = len(site.gateway.seen)
+    before = house.call("GET", "/audit")[0]["sequence"], len(gateway.seen)
     reply = await visitor.post(path, data=fields if csrf is None else {**fields, "csrf": csrf})
     assert reply.status_code in {400, 403}  # 400: without any field it is no form
-    assert site.api.calls == []
-    assert len(site.gateway.seen) == before
+    assert (house.call("GET", "/audit")[0]["sequence"], len(gateway.seen)) == before
 
 
-async def test_the_changes_reach_the_api(site: Site, visitor: httpx.AsyncClient) -> None:
-    await sign_in(visitor)
-    csrf = token((await visitor.get("/")).text)
-    for path, fields in CHANGES[:5]:
-        reply = await visitor.post(path, data={**fields, "csrf": csrf})
-        assert reply.status_code in {200, 303}, path
-    assert [path for path, _ in site.api.calls] == [
-        "/promote",
-        "/rollback",
-        "/experiments/support-bot-1-1/stop",
-        "/keys",
-        "/keys/key_01hv2/revoke",
-    ]
+async def test_promoting_and_rolling_back(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    furnish(new_house)
+    await sign_in(newcomer)
+    page = (await newcomer.get("/models/support-bot/rollback?environment=production")).text
+    assert "Roll back to v1.0.0" in page
+    fields = dict(re.findall(r'name="([a-z]+)" value="([^"]*)"', page))
+    reply = await newcomer.post("/models/support-bot/rollback", data={**fields, "reason": "wrong terms"})
+    assert reply.headers["location"] == "/models/support-bot?done=rolled-back"
+    text = (await newcomer.get(reply.headers["location"])).text
+    assert "Rolled back." in text
+    assert "wrong terms" in text
+    assert "v1.0.0 is warming up" in text
+    stale = await newcomer.post("/models/support-bot/rollback", data={**fields, "reason": "again"})
+    assert stale.status_code == 409
+    assert "changed meanwhile" in stale.text
+    reply = await newcomer.post(
+        "/models/support-bot/promote", data={"csrf": fields["csrf"], "label": "v1.1.0", "environment": "staging"}
+    )
+    assert reply.status_code == 303
+    assert {d["environment"]: d["label"] for d in new_house.call("GET", "/deployments")}["staging"] == "v1.1.0"
 
 
-async def test_a_new_key_is_shown_once(visitor: httpx.AsyncClient) -> None:
-    await sign_in(visitor)
-    csrf = token((await visitor.get("/access")).text)
-    reply = await visitor.post("/access/keys", data={"csrf": csrf, "name": "shop-website", "tenant": "demo"})
-    assert "psk-new-key-shown-once" in reply.text
+async def test_running_an_experiment(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    furnish(new_house)
+    await sign_in(newcomer)
+    for action, state in (("pause", "paused"), ("start", "running"), ("stop", "decided"), ("archive", "archived")):
+        page = await newcomer.get(f"/experiments/echo-warmth/{action}")
+        reply = await newcomer.post(f"/experiments/echo-warmth/{action}", data={"csrf": token(page.text)})
+        assert reply.status_code == 303, reply.text
+        assert f">{state}</span>" in (await newcomer.get(reply.headers["location"])).text
+    page = await newcomer.get("/experiments/echo-warmth/start")
+    reply = await newcomer.post("/experiments/echo-warmth/start", data={"csrf": token(page.text)})
+    assert reply.status_code == 409
+    assert "archived and cannot start" in reply.text
+
+
+async def test_making_and_revoking_a_key(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    new_house.call("POST", "/tenants", {"name": "demo", "spec": {}})
+    await sign_in(newcomer)
+    csrf = token((await newcomer.get("/access")).text)
+    reply = await newcomer.post("/access/keys", data={"csrf": csrf, "name": "shop", "tenant": "demo", "rpm": "60"})
+    made = re.search(r'id="new-key">(pk-[^<]*)<', reply.text)
+    assert made is not None
     assert reply.headers["cache-control"] == "no-store"
-    assert "psk-new-key-shown-once" not in (await visitor.get("/access")).text
+    page = (await newcomer.get("/access")).text
+    assert made[1] not in page
+    assert "requests per minute 60" in page
+    path = re.search(r'href="(/access/revoke\?id=[^"]*)"[^>]*>Revoke…<span class="hidden-text"> shop', page)
+    assert path is not None
+    confirm = (await newcomer.get(path[1])).text
+    identity = re.search(r'name="id" value="([^"]*)"', confirm)
+    assert identity is not None
+    reply = await newcomer.post("/access/revoke", data={"csrf": csrf, "id": identity[1]})
+    assert ">revoked</span>" in (await newcomer.get(reply.headers["location"])).text
+
+
+async def test_an_empty_house_says_what_to_do_next(newcomer: httpx.AsyncClient) -> None:
+    await sign_in(newcomer)
+    for path, told in (
+        ("/", "penstock promote NAME:v1.0.0 --to production"),
+        ("/requests", "/v1/chat/completions"),
+        ("/models", "penstock models push DIR NAME:v1.0.0"),
+        ("/experiments", "penstock experiments create -f FILE"),
+        ("/access", "penstock tenants create acme"),
+        ("/playground", "Playground"),
+    ):
+        reply = await newcomer.get(path)
+        assert reply.status_code == 200, reply.text
+        assert told in reply.text
+
+
+async def test_losing_the_key_ends_the_session(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    made = new_house.call("POST", "/keys", {"name": "guest", "roles": ["analyst"]})
+    await sign_in(newcomer, made["key"])
+    assert (await newcomer.get("/models")).status_code == 200
+    new_house.call("POST", f"/keys/{made['id']}/revoke")
+    reply = await newcomer.get("/models")
+    assert reply.status_code == 303
+    assert "penstock_console=" in reply.headers["set-cookie"]
 
 
 async def test_an_analyst_sees_no_buttons_and_is_told_why(visitor: httpx.AsyncClient) -> None:
@@ -166,47 +239,73 @@ async def test_an_analyst_sees_no_buttons_and_is_told_why(visitor: httpx.AsyncCl
     assert "analyst" in reply.text
 
 
-async def test_what_the_api_refuses_is_told_in_its_words(site: Site, visitor: httpx.AsyncClient) -> None:
+async def test_what_is_not_there_is_told(visitor: httpx.AsyncClient) -> None:
     await sign_in(visitor)
-    reply = await visitor.get("/models/none")
-    assert reply.status_code == 404
-    assert "Not found" in reply.text
-    site.api.down = True
-    reply = await visitor.get("/models")
-    assert reply.status_code == 503
-    assert "disk is full" in reply.text
-
-
-async def test_an_api_that_cannot_be_reached_is_told(site: Site) -> None:
-    away = Site(site.api, site.gateway, site.gateway_url, httpx.AsyncClient(base_url="http://127.0.0.1:1"))
-    async with site.client() as visitor, away.client() as same:
-        await sign_in(visitor)
-        same.cookies = visitor.cookies
-        reply = await same.get("/models")
-    assert reply.status_code == 503
-    assert "cannot be reached" in reply.text
-
-
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
-
-
-async def test_hostile_names_stay_text(site: Site, visitor: httpx.AsyncClient) -> None:
-    await sign_in(visitor)
-    site.api.names = {"model": HOSTILE, "user": HOSTILE, "reason": HOSTILE}
-    site.api.card = HOSTILE
-    quoted = httpx.URL("http://x/", params={"q": HOSTILE}).query.decode().removeprefix("q=").replace("+", "%20")
-    for path in ("/", "/requests", "/models", f"/models/{quoted}", f"/models/{quoted}/v1.1.0", "/experiments"):
+    for path in (
+        "/models/none",
+        "/models/support-bot/v9.9.9",
+        "/requests/req_none",
+        "/experiments/none",
+        "/nothing-here",
+    ):
         reply = await visitor.get(path)
-        assert "<script>alert" not in reply.text, path
-        assert "<img src=x" not in reply.text, path
-    for parameter in ("route", "arm", "outcome", "status", "before"):
-        reply = await visitor.get("/requests", params={parameter: HOSTILE})
-        assert "<script>alert" not in reply.text
-    for path in (f"/{quoted}", f"/models/support-bot/rollback?environment={quoted}", f"/access/revoke?id={quoted}"):
-        assert "<script>alert" not in (await visitor.get(path)).text
+        assert reply.status_code == 404, path
+        assert "Not found" in reply.text
 
 
-async def test_filters_and_pages_of_requests(visitor: httpx.AsyncClient, site: Site) -> None:
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [(None, "cannot be reached"), (b"<html>", "no reason"), (b'{"error": {"message": "The disk is full."}}', "full")],
+)
+async def test_an_api_that_is_down_is_told(answer: bytes | None, told: str) -> None:
+    working = True
+
+    def answering(request: httpx.Request) -> httpx.Response:
+        if working:
+            return httpx.Response(200, json={"name": "ada", "roles": ["admin"]})
+        if answer is None:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(503, content=answer)
+
+    api = httpx.AsyncClient(transport=httpx.MockTransport(answering), base_url="http://api")
+    async with console_over(api) as client:
+        await sign_in(client)
+        working = False
+        for path in ("/", "/models"):
+            reply = await client.get(path)
+            assert reply.status_code == 503
+            assert told in reply.text
+        assert (await client.get("/live/overview")).status_code == 503
+
+
+async def test_hostile_names_stay_text(visitor: httpx.AsyncClient, house: House) -> None:
+    await sign_in(visitor)
+    last = house.call("GET", "/requests")["requests"][1]["id"]
+    quoted = str(httpx.QueryParams({"q": HOSTILE})).removeprefix("q=").replace("+", "%20")
+    shown = [*PAGES, f"/requests/{last}", "/models/support-bot/v1.1.0"]
+    asked = [f"/requests?{name}={quoted}" for name in ("route", "arm", "outcome")]
+    asked += [
+        f"/{quoted}",
+        f"/models/{quoted}",
+        f"/models/support-bot/rollback?environment={quoted}",
+        f"/?done={quoted}",
+    ]
+    asked += [
+        f"/access/revoke?id={quoted}",
+        f"/sign-in?next={quoted}",
+        f"/playground?model={quoted}",
+        f"/?window={quoted}",
+    ]
+    seen = 0
+    for path in (*shown, *asked):
+        text = (await visitor.get(path)).text
+        assert "<script>alert" not in text, path
+        assert "<img src=x" not in text, path
+        seen += "alert(1)" in text
+    assert seen >= 12
+
+
+async def test_filters_and_pages_of_requests(visitor: httpx.AsyncClient) -> None:
     await sign_in(visitor)
     page = (await visitor.get("/requests", params={"arm": "control"})).text
     older = re.search(r'rel="next" href="([^"]*)"', page)
@@ -220,27 +319,57 @@ async def test_filters_and_pages_of_requests(visitor: httpx.AsyncClient, site: S
     assert not first_ids & second_ids
 
 
-async def test_a_request_shows_its_way(visitor: httpx.AsyncClient, site: Site) -> None:
+async def test_a_request_shows_its_way(visitor: httpx.AsyncClient, house: House) -> None:
     await sign_in(visitor)
-    exchange = site.api.exchanges[3]
-    text = (await visitor.get(f"/requests/{exchange.id}")).text
+    asked = house.call("GET", "/requests", arm="control", outcome="ok")["requests"][0]
+    text = (await visitor.get(f"/requests/{asked['id']}")).text
     for part in (
-        exchange.digest,
-        exchange.trace,
+        asked["digest"],
+        asked["trace"],
+        asked["user"],
         "Wait for the first token",
-        "cards",
-        "just what I asked",
-        exchange.arm,
+        "support-bot:v1.0.0",
+        "arm control",
     ):
         assert part in text
+    assert "success" in text
 
 
-async def test_the_verdict_is_in_words(visitor: httpx.AsyncClient) -> None:
+async def test_verdicts_are_in_words(visitor: httpx.AsyncClient) -> None:
     await sign_in(visitor)
     text = (await visitor.get("/experiments/support-bot-1-1")).text
     assert "Treatment is better." in text
-    assert "+14.0 points to +28.2 points" in text
-    assert "9\u202f% of the way to the limit" in text
+    assert "at 95 % confidence at every look" in text
+    assert "of the way to the limit" in text
+    assert "own targets serve all" in text
+    assert "It is too early to tell." in (await visitor.get("/experiments/echo-warmth")).text
+    assert "Not started." in (await visitor.get("/experiments/support-bot-draft")).text
+    assert "It is too early to tell." in (await visitor.get("/")).text
+
+
+async def test_the_overview_shows_figures_and_places(visitor: httpx.AsyncClient) -> None:
+    await sign_in(visitor)
+    text = (await visitor.get("/")).text
+    for part in ("production", "staging", "v1.1.0", "gateway-0", "Recent requests", "$0.000012", "data-chart=", "p95"):
+        assert part in text
+
+
+async def test_live_pages_send_their_pieces(visitor: httpx.AsyncClient) -> None:
+    await sign_in(visitor)
+    for path, names in (
+        ("/live/overview", {"figures", "charts", "state", "recent"}),
+        ("/live/experiments/echo-warmth", {"verdict", "results"}),
+    ):
+        seen = set()
+        async with visitor.stream("GET", path) as reply:
+            assert reply.headers["content-type"].startswith("text/event-stream")
+            async for line in reply.aiter_lines():
+                if line.startswith("event: "):
+                    seen.add(line.removeprefix("event: "))
+                if seen == names:
+                    break
+        assert seen == names
+    assert (await visitor.get("/live/experiments/none")).status_code == 404
 
 
 async def test_the_playground_without_script(visitor: httpx.AsyncClient) -> None:
@@ -253,7 +382,7 @@ async def test_the_playground_without_script(visitor: httpx.AsyncClient) -> None
     assert "21 in, 7 out" in text
 
 
-async def test_the_playground_sends_what_the_form_says(site: Site, visitor: httpx.AsyncClient) -> None:
+async def test_the_playground_sends_what_the_form_says(gateway: FakeGateway, visitor: httpx.AsyncClient) -> None:
     await sign_in(visitor)
     csrf = token((await visitor.get("/playground")).text)
     fields = {
@@ -265,7 +394,7 @@ async def test_the_playground_sends_what_the_form_says(site: Site, visitor: http
         "max_tokens": "5",
     }
     await visitor.post("/playground", data=fields)
-    body = site.gateway.seen[-1]
+    body = gateway.seen[-1]
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a\nb"}]
     assert body["max_tokens"] == 5
     assert "temperature" not in body

@@ -42,9 +42,9 @@ def drawing(x: Sequence[float], lines: Sequence[Line], unit: str, **options: boo
 
 def overview_charts(overview: Overview) -> list[Chart]:
     """The four charts of the overview: traffic, latency, first token, tokens with their cost."""
-    points = overview.points
+    points = overview.series
     x = [point.at for point in points]
-    minute = 60 / overview.bucket_s
+    minute = 60 / (points[1].at - points[0].at if len(points) > 1 else overview.window_s)
     rate = tuple(point.requests * minute for point in points)
     errors = tuple(point.errors * minute for point in points)
     tokens = tuple(point.tokens * minute for point in points)
@@ -64,22 +64,21 @@ def overview_charts(overview: Overview) -> list[Chart]:
             ),
         )
     ]
-    for id_, title, quantiles in (
-        ("c-latency", "Latency", [point.latency_s for point in points]),
-        ("c-first", "First token", [point.first_token_s for point in points]),
+    for id_, title, field, names in (
+        ("c-latency", "Latency", "latency", ("p50", "p95", "p99")),
+        ("c-first", "First token", "first_token", ("p50", "p95")),
     ):
-        lines = tuple(
-            Line(name=name, values=finite(getattr(q, name) for q in quantiles)) for name in ("p50", "p95", "p99")
-        )
+        columns = [finite(getattr(point, f"{field}_{name}_s") for point in points) for name in names]
+        lines = tuple(Line(name=name, values=values) for name, values in zip(names, columns, strict=True))
         charts.append(
             Chart(
                 id=id_,
                 title=title,
                 data=drawing(x, lines, "s"),
-                headings=("Time", "p50", "p95", "p99"),
+                headings=("Time", *names),
                 rows=tuple(
-                    (moment, figures.seconds(q.p50), figures.seconds(q.p95), figures.seconds(q.p99))
-                    for moment, q in zip(moments, quantiles, strict=True)
+                    (moment, *(figures.seconds(value) for value in values))
+                    for moment, *values in zip(moments, *columns, strict=True)
                 ),
             )
         )

@@ -18,25 +18,32 @@ def encode(name: str, text: str) -> bytes:
     return f"event: {name}\n{lines}\n".encode()
 
 
-def live(visit: Visit, read: Callable[[], Awaitable[Mapping[str, str]]], tick_s: float = TICK_S) -> StreamingResponse:
+async def live(
+    visit: Visit, read: Callable[[], Awaitable[Mapping[str, str]]], tick_s: float = TICK_S
+) -> StreamingResponse:
     """An endless answer that sends each fragment of `read` under its name, whenever it differs from what was sent before.
 
     It ends when the visitor leaves, when the process stops, and when the API refuses.
+
+    Raises:
+        PenstockError: if the API refuses the first time.
     """
+    first = await read()
 
     async def events() -> AsyncIterator[bytes]:
         sent: dict[str, int] = {}
+        fragments = first
         yield b"retry: 2000\n\n"
         for _ in range(int(LONGEST_S / tick_s)):
-            try:
-                fragments = await read()
-            except PenstockError:
-                return
             changed = [encode(name, text) for name, text in fragments.items() if sent.get(name) != hash(text)]
             sent.update({name: hash(text) for name, text in fragments.items()})
             yield b"".join(changed) or b": still here\n\n"
             await asyncio.sleep(tick_s)
             if visit.console.stopping() or await visit.request.is_disconnected():
+                return
+            try:
+                fragments = await read()
+            except PenstockError:
                 return
 
     return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})

@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from penstock.core.exchange import Exchange, Observation
+from penstock.delivery.revisions import RevisionState
 from penstock.experiments.design import Design
-from penstock.experiments.verdict import Verdict
+from penstock.experiments.verdict import ArmTraffic, Comparison, Gauge, SampleRatio
 
 
 class Me(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,31 +26,41 @@ class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One bucket of time; `at` is its start in Unix seconds."""
+    """One bucket of time; `at` is its start in Unix seconds, times are in seconds."""
 
     at: float
     requests: int = 0
     errors: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
-    latency_s: Quantiles = Quantiles()
-    first_token_s: Quantiles = Quantiles()
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+    latency_p99_s: float | None = None
+    first_token_p50_s: float | None = None
+    first_token_p95_s: float | None = None
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Of all requests of a window."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one window that ends now."""
+    """The figures of one window that ends at `at`."""
 
+    at: float
     window_s: float
-    bucket_s: float = 60.0
     requests: int = 0
     errors: int = 0
+    refused: int = 0
     cost_usd: float = 0.0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
+    tokens: Tokens = Tokens()
     latency_s: Quantiles = Quantiles()
     first_token_s: Quantiles = Quantiles()
-    points: tuple[Point, ...] = ()
+    series: tuple[Point, ...] = ()
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,18 +79,93 @@ class Gateways(msgspec.Struct, frozen=True, kw_only=True):
     gateways: tuple[Gateway, ...] = ()
 
 
-class Exchanges(msgspec.Struct, frozen=True, kw_only=True):
+class Phases(msgspec.Struct, frozen=True, kw_only=True):
+    """When each phase ended, in nanoseconds since the request's first byte; 0: it was never reached."""
+
+    decoded: int = 0
+    admitted: int = 0
+    dispatched: int = 0
+    first_token: int = 0
+    last_token: int = 0
+    done: int = 0
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one request."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a content rule found."""
+
+    rule: str
+    action: str
+    where: str
+    count: int = 1
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, as its record tells it."""
+
+    id: str
+    at: float
+    worker: str = ""
+    operation: str = "chat"
+    tenant: str = ""
+    key: str = ""
+    user: str = ""
+    model: str = ""
+    route: str = ""
+    experiment: str = ""
+    arm: str = ""
+    propensity: float = 1.0
+    pool: str = ""
+    replica: str = ""
+    version: str = ""
+    digest: str = ""
+    stream: bool = False
+    status: int = 0
+    outcome: str = ""
+    error: str = ""
+    finish: str = ""
+    phases: Phases = Phases()
+    usage: Used = Used()
+    chunks: int = 0
+    cost_nanousd: int = 0
+    cache: str = "off"
+    attempts: int = 1
+    findings: tuple[Found, ...] = ()
+    trace: str = ""
+    generation: int = 0
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
     """A page of requests, newest first; `next` continues it."""
 
-    exchanges: tuple[Exchange, ...] = ()
-    next: str | None = None
+    requests: tuple[Request, ...] = ()
+    next: int | None = None
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """Feedback, an event or a report on a request."""
+
+    kind: str
+    at: float
+    name: str = ""
+    rating: float | None = None
+    success: bool | None = None
+    value: float | None = None
+    text: str = ""
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
     """One request, and what was said of it."""
 
-    exchange: Exchange
-    observations: tuple[Observation, ...] = ()
+    request: Request
+    observations: tuple[Said, ...] = ()
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +180,9 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     principal: str = ""
     created_at: float = 0.0
     live_at: float | None = None
+    generation: int = 0
     wanted: str | None = None  # label that is warming up, if another than `label`
+    wanted_revision: str = ""  # its id
     detail: str = ""
 
 
@@ -108,7 +195,8 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     label: str
     digest: str
-    state: str
+    state: RevisionState
+    config: dict[str, Any] = {}
     detail: str = ""
     reason: str = ""
     principal: str = ""
@@ -184,17 +272,62 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     spec: dict[str, Any] = {}
 
 
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an experiment; lists tell the state and the reasons alone."""
+
+    state: str = "running"
+    reasons: tuple[str, ...] = ()
+    arm: str = ""
+    at: float = 0.0
+    arms: tuple[ArmTraffic, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    guardrails: tuple[Gauge, ...] = ()
+    mismatch: SampleRatio | None = None
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """How an experiment ended; `serving` is the arm that has all traffic, empty if the route's own targets have."""
+
+    by: str = ""
+    at: float = 0.0
+    serving: str = ""
+
+
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
-    """An experiment: what was registered, how it stands, and what is known."""
+    """An experiment in a list."""
 
     name: str
     state: str
-    spec: Design
-    verdict: Verdict | None = None
+    route: str = ""
+    hypothesis: str = ""
+    control: str = ""
+    arms: tuple[str, ...] = ()
+    verdict: Judged = Judged()
+    decision: Decision | None = None
     created_at: float = 0.0
     created_by: str = ""
     started_at: float | None = None
-    ended_at: float | None = None
+
+
+class Experiments(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them, newest first."""
+
+    experiments: tuple[Experiment, ...] = ()
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """Units an arm, for an experiment that is watched."""
+
+    always_valid: int = 0
+
+
+class WholeExperiment(Experiment, frozen=True, kw_only=True):
+    """All about one experiment."""
+
+    spec: Design
+    shares: dict[str, float] = {}
+    planned: Planned = Planned()
+    actions: tuple[str, ...] = ()
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +337,12 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     arm: str
     n: int = 0
-    control_n: int = 0
     estimate: float | None = None
     lower: float | None = None
     upper: float | None = None
+
+
+class Looks(msgspec.Struct, frozen=True, kw_only=True):
+    """Oldest first."""
+
+    points: tuple[Look, ...] = ()

@@ -7,7 +7,7 @@ from penstock.access.principals import ROLES
 from penstock.console.client import at
 from penstock.console.forms import optional_number
 from penstock.console.shapes import Key, Tenant
-from penstock.console.visit import Visit
+from penstock.console.visit import Visit, allowed
 from penstock.core.errors import NotFound
 
 
@@ -31,11 +31,11 @@ async def _page(visit: Visit, created: Created | None) -> Response:
     return visit.page(
         "access.html",
         keys=sorted(keys, key=lambda key: (key.revoked_at is not None, key.tenant or "", key.created_at)),
-        tenants=await visit.api.get("/tenants", tuple[Tenant, ...]),
+        tenants=await allowed(visit.api.get("/tenants", tuple[Tenant, ...]), ()),
         created=created,
         roles=tuple(ROLES),
         now=visit.console.clock(),
-        may_see_keys=visit.may("tenants:read"),
+        may_see=visit.may("tenants:read"),
         may_write_keys=visit.may("keys:write"),
     )
 

@@ -11,12 +11,11 @@ from penstock.console import figures
 from penstock.console.charts import Chart, Line, drawing, finite
 from penstock.console.client import at
 from penstock.console.live import live
-from penstock.console.shapes import Experiment, Look
+from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
-from penstock.experiments.design import TRANSITIONS, ArmSpec
+from penstock.experiments.design import ArmSpec
 from penstock.experiments.metrics import METRICS, Metric
-from penstock.experiments.verdict import Verdict
 from penstock.experiments.words import change_in_words, value_in_words
 
 FRAGMENTS = ("verdict", "results")
@@ -66,43 +65,42 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 def headline(experiment: Experiment) -> tuple[str, str]:
     """The verdict in a few words, and its tone (good, bad, on, or none)."""
     verdict = experiment.verdict
+    others = [arm for arm in experiment.arms if arm != experiment.control]
+    arm = verdict.arm or (others[0] if len(others) == 1 else "one of the treatments")
     if experiment.state == "draft":
         return "Not started.", ""
-    if verdict is None:
-        return "Nothing is known yet: no request has been counted.", ""
     said = {
-        "running": ("It is too early to tell.", "on"),
-        "better": (f"{verdict.arm.capitalize()} is better.", "good"),
-        "worse": (f"{verdict.arm.capitalize()} is worse.", "bad"),
+        "better": (f"{arm[:1].upper()}{arm[1:]} is better.", "good"),
+        "worse": (f"{arm[:1].upper()}{arm[1:]} is worse.", "bad"),
         "no_difference": ("There is no difference worth having.", "on"),
         "blocked": ("No result can be trusted.", "bad"),
     }
-    return said[verdict.state]
+    open_ = ("Ended without a verdict.", "") if experiment.decision is not None else ("It is too early to tell.", "on")
+    return said.get(verdict.state, open_)
 
 
 def _row(experiment: Experiment) -> Row:
     words, tone = headline(experiment)
-    reasons = experiment.verdict.reasons if experiment.verdict is not None else ()
     return Row(
         name=experiment.name,
         state=experiment.state,
-        words=" ".join((words, *reasons[:1])) if experiment.state != "draft" else words,
+        words=" ".join((words, *experiment.verdict.reasons[:1])) if experiment.state != "draft" else words,
         tone=tone,
-        route=experiment.spec.route,
-        hypothesis=experiment.spec.hypothesis,
+        route=experiment.route,
+        hypothesis=experiment.hypothesis,
     )
 
 
 async def running(visit: Visit) -> list[Row]:
     """The experiments that run now, for the overview."""
-    found = await visit.api.get("/experiments", tuple[Experiment, ...])
-    return [_row(one) for one in found if one.state == "running"]
+    found = await visit.api.get("/experiments", Experiments, state="running")
+    return [_row(one) for one in found.experiments]
 
 
 async def listing(visit: Visit) -> Response:
     """All experiments."""
-    found = await visit.api.get("/experiments", tuple[Experiment, ...])
-    return visit.page("experiments.html", experiments=[_row(one) for one in found])
+    found = await visit.api.get("/experiments", Experiments)
+    return visit.page("experiments.html", experiments=[_row(one) for one in found.experiments])
 
 
 async def show(visit: Visit) -> Response:
@@ -117,33 +115,37 @@ async def live_experiment(visit: Visit) -> Response:
         values = await _read(visit)
         return {name: visit.render(f"experiment/{name}.html", **values) for name in FRAGMENTS}
 
-    return live(visit, read)
+    return await live(visit, read)
 
 
 async def _read(visit: Visit) -> dict[str, Any]:
     name = visit.path("name")
     experiment, looks = await asyncio.gather(
-        visit.api.get(at("experiments", name), Experiment),
-        visit.api.get(at("experiments", name, "looks"), tuple[Look, ...]),
+        visit.api.get(at("experiments", name), WholeExperiment),
+        visit.api.get(at("experiments", name, "points"), Looks),
     )
     words, tone = headline(experiment)
     verdict = experiment.verdict
-    traffic = {one.arm: one for one in verdict.arms} if verdict is not None else {}
-    shares = experiment.spec.shares()
+    traffic = {one.arm: one for one in verdict.arms}
+    planned = experiment.spec.shares()
+    running_ = experiment.state == "running" and experiment.shares
+    shares = experiment.shares if running_ or experiment.decision is not None else planned
     return {
         "e": experiment,
         "words": words,
         "tone": tone,
-        "reasons": verdict.reasons if verdict is not None else (),
-        "arms": [(arm, described(arm), traffic.get(arm.name), shares[arm.name]) for arm in experiment.spec.arms],
-        "estimates": estimates(verdict) if verdict is not None else [],
-        "plots": list(charts(experiment, looks)),
-        "guardrails": verdict.guardrails if verdict is not None else (),
-        "mismatch": verdict.mismatch if verdict is not None else None,
-        "planned": experiment.spec.planned(),
+        "reasons": verdict.reasons,
+        "arms": [
+            (arm, described(arm), traffic.get(arm.name), shares.get(arm.name, 0.0)) for arm in experiment.spec.arms
+        ],
+        "estimates": estimates(verdict),
+        "plots": list(charts(experiment, looks.points)),
+        "guardrails": verdict.guardrails,
+        "mismatch": verdict.mismatch,
+        "planned": experiment.planned,
         "primary": experiment.spec.primary_metric,
         "effect": _change(experiment.spec.primary_metric, experiment.spec.primary.minimum_effect).lstrip("+"),
-        "actions": [one for one in TRANSITIONS.get(experiment.state, {}) if visit.may("experiments:write")],
+        "actions": experiment.actions if visit.may("experiments:write") else (),
     }
 
 
@@ -177,7 +179,7 @@ def _place(lower: float, estimate: float, upper: float) -> tuple[float, float, f
     return places[0], places[1], places[2], places[3]
 
 
-def estimates(verdict: Verdict) -> list[Estimate]:
+def estimates(verdict: Judged) -> list[Estimate]:
     """All comparisons, the primary ones first."""
     found = []
     for one in verdict.comparisons:
@@ -205,7 +207,7 @@ def estimates(verdict: Verdict) -> list[Estimate]:
     return found
 
 
-def charts(experiment: Experiment, looks: tuple[Look, ...]) -> list[Chart]:
+def charts(experiment: WholeExperiment, looks: tuple[Look, ...]) -> list[Chart]:
     """The primary metric's estimates over time, a chart for each treatment."""
     metric = experiment.spec.primary_metric
     found = []
@@ -226,14 +228,7 @@ def charts(experiment: Experiment, looks: tuple[Look, ...]) -> list[Chart]:
                 title=f"{metric.name.replace('_', ' ').capitalize()}: {arm} minus {experiment.spec.incumbent}",
                 note=f"with the {figures.percent(1 - experiment.spec.plan.alpha)} confidence sequence",
                 data=drawing([look.at for look in mine], (line,), _UNITS.get(metric.unit, "count"), zero=True),
-                headings=(
-                    "Time",
-                    "Difference",
-                    "Lower",
-                    "Upper",
-                    f"Units of {arm}",
-                    f"Units of {experiment.spec.incumbent}",
-                ),
+                headings=("Time", "Difference", "Lower", "Upper", "Units"),
                 rows=tuple(
                     (
                         figures.when(look.at),
@@ -242,7 +237,6 @@ def charts(experiment: Experiment, looks: tuple[Look, ...]) -> list[Chart]:
                             for value in (look.estimate, look.lower, look.upper)
                         ),
                         figures.number(look.n),
-                        figures.number(look.control_n),
                     )
                     for look in reversed(mine)
                 ),

@@ -11,6 +11,7 @@ from penstock.console.client import at
 from penstock.console.shapes import Deployment, Model, Revision, Version
 from penstock.console.visit import Visit
 from penstock.core.errors import BadRequest, NotFound
+from penstock.delivery.revisions import Past, Whole, choose_rollback
 
 _USUAL = ("dev", "staging", "production")
 
@@ -50,18 +51,34 @@ async def show(visit: Visit) -> Response:
         deployments=deployments,
         history=history,
         shown=shown,
-        previous={one.environment: earlier(history, one.environment) for one in deployments},
+        previous={one.environment: earlier(history, one) for one in deployments},
         may_deploy=visit.may("deployments:write"),
     )
 
 
-def earlier(history: tuple[Revision, ...], environment: str) -> Revision | None:
-    """The revision whose state a roll-back in `environment` copies: the newest that served before, with another version."""
-    there = sorted(
-        (one for one in history if one.environment == environment and one.state in {"live", "superseded"}),
-        key=lambda one: -one.number,
-    )
-    return next((one for one in there[1:] if one.label != there[0].label), None)
+def earlier(history: tuple[Revision, ...], deployment: Deployment) -> Revision | None:
+    """The revision whose whole state a roll-back copies; none if there is none to go back to."""
+    there = {one.id: one for one in history if one.environment == deployment.environment}
+    past = [
+        Past(
+            id=one.id,
+            number=one.number,
+            state=one.state,
+            whole=Whole(
+                label=one.label,
+                digest=one.digest,
+                precision=one.config.get("precision", "int8"),
+                replicas=one.config.get("replicas", 1),
+            ),
+        )
+        for one in there.values()
+    ]
+    if deployment.wanted_revision not in there:
+        return None
+    try:
+        return there[choose_rollback(past, wanted=deployment.wanted_revision).id]
+    except NotFound:
+        return None
 
 
 async def version(visit: Visit) -> Response:
@@ -118,9 +135,16 @@ async def promote(visit: Visit) -> Response:
         "label": form.get("label", ""),
         "environment": form.get("environment", ""),
         "reason": form.get("reason", ""),
+        "generation": _generation(form),
     }
     await visit.api.post("/promote", body)
     return visit.to(at("models", name), "promoted")
+
+
+def _generation(form: dict[str, str]) -> int | None:
+    """Of the deployment as the form showed it, if it said so: the change is refused if it has moved since."""
+    text = form.get("generation", "")
+    return int(text) if text.isdecimal() and len(text) < 16 else None
 
 
 async def confirm_rollback(visit: Visit) -> Response:
@@ -131,7 +155,7 @@ async def confirm_rollback(visit: Visit) -> Response:
         _deployments(visit, name), visit.api.get(at("models", name, "history"), tuple[Revision, ...])
     )
     now = next((one for one in deployments if one.environment == environment), None)
-    then = earlier(history, environment)
+    then = earlier(history, now) if now is not None else None
     if now is None or then is None:
         raise NotFound(f"{name} has no earlier version in {environment or 'that environment'} to go back to.")
     return visit.page("rollback.html", name=name, environment=environment, now=now, then=then)
@@ -141,6 +165,12 @@ async def rollback(visit: Visit) -> Response:
     """Roll back."""
     form = await visit.form()
     name = visit.path("name")
-    body = {"model": name, "environment": form.get("environment", ""), "reason": form.get("reason", "")}
+    body = {
+        "model": name,
+        "environment": form.get("environment", ""),
+        "to": form.get("to") or None,
+        "reason": form.get("reason", ""),
+        "generation": _generation(form),
+    }
     await visit.api.post("/rollback", body)
     return visit.to(at("models", name), "rolled-back")

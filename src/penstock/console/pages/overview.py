@@ -9,7 +9,7 @@ from starlette.responses import Response
 from penstock.console.charts import overview_charts
 from penstock.console.live import live
 from penstock.console.pages import experiments
-from penstock.console.shapes import Deployment, Exchanges, Gateways, Overview
+from penstock.console.shapes import Deployment, Gateways, Overview, Requests
 from penstock.console.visit import Visit, allowed
 
 WINDOWS = ((900, "15 min"), (3600, "1 h"), (86400, "24 h"))
@@ -31,7 +31,7 @@ async def live_overview(visit: Visit) -> Response:
         values = await _read(visit, window)
         return {name: visit.render(f"overview/{name}.html", **values) for name in FRAGMENTS}
 
-    return live(visit, read)
+    return await live(visit, read)
 
 
 def _window(visit: Visit) -> int:
@@ -41,11 +41,11 @@ def _window(visit: Visit) -> int:
 
 async def _read(visit: Visit, window: int) -> dict[str, Any]:
     api = visit.api
-    figures, deployments, gateways, exchanges, running = await asyncio.gather(
+    figures, deployments, gateways, latest, running = await asyncio.gather(
         allowed(api.get("/overview", Overview, window_s=window), None),
         allowed(api.get("/deployments", tuple[Deployment, ...]), ()),
         allowed(api.get("/gateways", Gateways), None),
-        allowed(api.get("/exchanges", Exchanges, limit=_RECENT), Exchanges()),
+        allowed(api.get("/requests", Requests, limit=_RECENT), Requests()),
         allowed(experiments.running(visit), None),
     )
     return {
@@ -55,6 +55,6 @@ async def _read(visit: Visit, window: int) -> dict[str, Any]:
         "deployments": deployments,
         "gateways": gateways,
         "experiments": running,
-        "recent": exchanges.exchanges,
+        "recent": latest.requests,
         "example_model": deployments[0].model if deployments else "support-bot",
     }

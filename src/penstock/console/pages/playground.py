@@ -128,13 +128,13 @@ async def _priced(visit: Visit, facts: Facts) -> Facts:
         return facts
     for _ in range(int(_COST_WITHIN_S / _COST_EVERY_S)):
         try:
-            found = await visit.api.get(at("exchanges", facts.request_id), Explained)
+            found = await visit.api.get(at("requests", facts.request_id), Explained)
         except NotFound:
             await asyncio.sleep(_COST_EVERY_S)
         except PenstockError:
             return facts
         else:
-            return msgspec.structs.replace(facts, cost_usd=found.exchange.cost_nanousd / 1e9)
+            return msgspec.structs.replace(facts, cost_usd=found.request.cost_nanousd / 1e9)
     return facts
 
 

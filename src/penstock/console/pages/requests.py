@@ -8,9 +8,9 @@ import msgspec
 from starlette.responses import Response
 
 from penstock.console.client import at
-from penstock.console.shapes import Deployment, Exchanges, Explained
+from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests
 from penstock.console.visit import Visit
-from penstock.core.exchange import Exchange, Outcome, Phases
+from penstock.core.exchange import Outcome
 
 _PAGE = 50
 _FILTERS = ("route", "arm", "outcome", "status")
@@ -60,15 +60,15 @@ def segments(phases: Phases) -> list[Segment]:
 async def listing(visit: Visit) -> Response:
     """The explorer."""
     filters = {name: visit.query(name) for name in _FILTERS}
-    page = await visit.api.get("/exchanges", Exchanges, limit=_PAGE, before=visit.query("before"), **filters)
+    page = await visit.api.get("/requests", Requests, limit=_PAGE, before=visit.query("before"), **filters)
     routes = await _routes(visit)
     older = None
     if page.next:
         parameters = {name: value for name, value in filters.items() if value}
-        older = str(httpx.URL("/requests", params={**parameters, "before": page.next}))
+        older = str(httpx.URL("/requests", params={**parameters, "before": str(page.next)}))
     return visit.page(
         "requests.html",
-        exchanges=page.exchanges,
+        exchanges=page.requests,
         filters=filters,
         filtered=any(filters.values()) or bool(visit.query("before")),
         older=older,
@@ -86,24 +86,24 @@ async def _routes(visit: Visit) -> list[str]:
 
 async def show(visit: Visit) -> Response:
     """One request."""
-    found = await visit.api.get(at("exchanges", visit.path("id")), Explained)
-    exchange = found.exchange
+    found = await visit.api.get(at("requests", visit.path("id")), Explained)
+    request = found.request
     return visit.page(
         "request.html",
-        x=exchange,
+        x=request,
         observations=found.observations,
-        segments=segments(exchange.phases),
-        speed=_speed(exchange),
-        version_link=_version_link(exchange),
+        segments=segments(request.phases),
+        speed=_speed(request),
+        version_link=_version_link(request),
     )
 
 
-def _speed(exchange: Exchange) -> float | None:
-    phases = exchange.phases
+def _speed(request: Request) -> float | None:
+    phases = request.phases
     took = phases.last_token - (phases.dispatched or phases.admitted)
-    return exchange.usage.completion / (took / 1e9) if took > 0 and exchange.usage.completion else None
+    return request.usage.completion / (took / 1e9) if took > 0 and request.usage.completion else None
 
 
-def _version_link(exchange: Exchange) -> str | None:
-    name, _, label = exchange.version.partition(":")
+def _version_link(request: Request) -> str | None:
+    name, _, label = request.version.partition(":")
     return at("models", name, label) if name and label else None
