@@ -25,13 +25,16 @@ Start = Callable[[int], AbstractContextManager[Running]]
 
 
 def bench_snapshot(upstream_port: int, secret: str, *, cache: str = "off") -> Snapshot:
-    """One tenant with limits too high to be reached, one route, one replica."""
+    """One tenant with limits too high to be reached, one route, one replica.
+
+    Cached answers expire at once: each request pays for the look-up, the key and the keeping, and none is answered from the cache.
+    """
     limits = Limits(requests_per_minute=1_000_000_000, tokens_per_minute=1_000_000_000_000, concurrency=100_000)
     return Snapshot(
         generation=1,
         keys=(KeyEntry(id="key_bench", hash=hash_secret(secret), tenant="bench", limits=limits),),
         tenants=(TenantEntry(name="bench", limits=limits),),
-        routes=(Route(name="mock", to=(Target(pool="mock"),), cache=CachePolicy(mode=cache, sampled=True)),),  # type: ignore[arg-type]
+        routes=(Route(name="mock", to=(Target(pool="mock"),), cache=CachePolicy(mode=cache, sampled=True, ttl_s=0.0)),),  # type: ignore[arg-type]
         pools=(
             Pool(
                 name="mock",
