@@ -310,8 +310,8 @@ class IngestBatch:
         await self._usage.save(connection)
         changed = {key: self._units[key] for key in self._changed_units}
         await save_units(connection, changed, self._stored_units)
-        for name in sorted(self._experiments):
-            await self._experiments[name].save(connection)
+        for experiment in sorted(self._experiments):
+            await self._experiments[experiment].save(connection)
         await add_counts(connection, self._counts)
 
 
