@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.errors import BadRequest
-from penstock.engine.asks import Ask, read_chat, read_completion
+from penstock.core.settings import EngineSettings
+from penstock.engine.asks import _NEUTRAL, _REFUSED, Ask, ChatBody, CompletionBody, read_chat, read_completion
 
 
 def chat(**fields: Any) -> Ask:
@@ -141,3 +143,14 @@ def test_no_body_breaks_it(body: bytes) -> None:
 def test_a_body_nested_too_deep_is_refused() -> None:
     with pytest.raises(BadRequest):
         read_chat(b"[" * 100_000)
+
+
+def test_every_field_is_documented() -> None:
+    documented = Path("docs/reference/engine.md").read_text()
+    fields = {*ChatBody.__struct_fields__, *CompletionBody.__struct_fields__, *_REFUSED, *_NEUTRAL}
+    assert [field for field in sorted(fields) if f"`{field}`" not in documented] == []
+
+
+def test_every_setting_is_documented() -> None:
+    documented = Path("docs/reference/engine.md").read_text()
+    assert [field for field in EngineSettings.__struct_fields__ if f"`{field}`" not in documented] == []

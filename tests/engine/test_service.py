@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -127,7 +129,7 @@ async def test_a_worker_that_dies_is_replaced_and_nobody_is_told_done(tiny: Path
                 assert (await anext(lines)).startswith("data: {")
                 waiting = asyncio.create_task(ask(client))
                 await eventually(engine, "vllm:num_requests_waiting", 1)
-                os.kill(worker_of(engine), signal.SIGKILL)
+                os.kill(worker_of(os.getpid()), signal.SIGKILL)
                 rest = [line async for line in lines if line]
             assert stream.status_code == 200
             assert "data: [DONE]" not in rest
@@ -144,15 +146,15 @@ async def test_a_worker_that_dies_is_replaced_and_nobody_is_told_done(tiny: Path
         assert engine.metric("penstock_engine_restarts_total") == 1
 
 
-def worker_of(engine: Running) -> int:
-    """The worker of this process whose front is `engine`: the youngest one."""
+def worker_of(front: int) -> int:
+    """The youngest worker of the process `front`."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
             command, stat = (folder / "cmdline").read_bytes(), (folder / "stat").read_text()
         except OSError:
             continue
-        if b"penstock.engine.worker" in command and int(stat.rsplit(")", 1)[1].split()[1]) == os.getpid():
+        if b"penstock.engine.worker" in command and int(stat.rsplit(")", 1)[1].split()[1]) == front:
             found.append(int(folder.name))
     return max(found)
 
@@ -253,3 +255,18 @@ def test_a_model_too_large_to_be_written_again_is_served_without_penalties(
     monkeypatch.setattr("penstock.engine.lifted.LARGEST", 1)
     with lifted(tiny) as folder:
         assert folder is None
+
+
+def test_a_worker_does_not_outlive_its_front(tiny: Path) -> None:
+    program = (
+        "import asyncio, sys, pathlib; from penstock.core.settings import EngineSettings;"
+        "from penstock.engine.serve import serve_engine;"
+        "asyncio.run(serve_engine(directory=pathlib.Path(sys.argv[1]), model=None, settings=EngineSettings(port=0, threads=1),"
+        "started=lambda url: print(url, flush=True)))"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tiny)], stdout=subprocess.PIPE, text=True) as front:
+        assert front.stdout is not None
+        assert front.stdout.readline().startswith("http://")
+        worker = Path("/proc") / str(worker_of(front.pid))
+        front.kill()
+    until(lambda: not worker.exists() or ") Z " in (worker / "stat").read_text(), "the worker to end")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +57,7 @@ async def serve_engine(
         await server.start(settings.host, settings.port)
     except OSError as error:
         raise Unavailable(
-            f"Port {settings.port} on {settings.host} cannot be had: {error.strerror or error}.",
+            f"Port {settings.port} on {settings.host} cannot be had: {os.strerror(error.errno or 0)}.",
             code="port_in_use",
             hint="Name another with --port.",
         ) from error

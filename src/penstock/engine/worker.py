@@ -56,14 +56,23 @@ class Channel:
                 data = self._sock.recv(262144, 0 if wait and not bodies else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
+            except ConnectionError as error:
+                raise EOFError("the front has gone") from error
             if not data:
                 raise EOFError("the front has gone")
             bodies += self._reader.feed(data)
         return [self._decoder.decode(body) for body in bodies]
 
     def tell(self, message: ToFront) -> None:
-        """Sends `message`, waiting for the front if it is behind."""
-        self._sock.sendall(frame(message))
+        """Sends `message`, waiting for the front if it is behind.
+
+        Raises:
+            EOFError: when the front has gone.
+        """
+        try:
+            self._sock.sendall(frame(message))
+        except ConnectionError as error:
+            raise EOFError("the front has gone") from error
 
 
 class Running:
@@ -265,7 +274,7 @@ def main(argv: list[str]) -> int:
     except (PenstockError, RuntimeError, OSError) as error:
         _log.exception("the pipeline's worker ends")
         reason = error.message if isinstance(error, PenstockError) else first_line(error)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(EOFError):
             channel.tell(Failed(reason=reason))
         return 1
     return 0
