@@ -22,7 +22,7 @@ from penstock.store.schema import sequences
 from penstock.store.schema_experiments import ingest_offsets
 from penstock.store.sql import next_value
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
+MAX_BODY_BYTES = 32 * 1024 * 1024  # more than a frame can have
 
 
 class OutOfPlace(Exception):
