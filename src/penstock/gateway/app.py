@@ -55,25 +55,24 @@ class App:
             "/openapi.json": self.openapi,
         }
 
-    async def __call__(self, request: Request, reply: Reply) -> None:
+    def __call__(self, request: Request, reply: Reply) -> Awaitable[None]:
         """Answers one request."""
         if request.method == "POST":
             endpoint = self._posts.get(request.path)
             if endpoint is not None:
-                await endpoint(request, reply)
-                return
-        await self._other(request, reply)
+                return endpoint(request, reply)
+        return self._other(request, reply)
 
-    async def chat(self, request: Request, reply: Reply) -> None:
+    def chat(self, request: Request, reply: Reply) -> Awaitable[None]:
         """`POST /v1/chat/completions`."""
         gateway = self.gateway
         at = time.time()
         call = Call(
             gateway, request, reply, id=gateway.new_id("req", at), at=at, operation="chat", path=b"/v1/chat/completions"
         )
-        await walk(call)
+        return walk(call)
 
-    async def completions(self, request: Request, reply: Reply) -> None:
+    def completions(self, request: Request, reply: Reply) -> Awaitable[None]:
         """`POST /v1/completions`."""
         gateway = self.gateway
         at = time.time()
@@ -86,7 +85,7 @@ class App:
             operation="completions",
             path=b"/v1/completions",
         )
-        await walk(call)
+        return walk(call)
 
     async def models(self, request: Request, reply: Reply) -> None:
         """`GET /v1/models` and `GET /v1/models/NAME`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from penstock.core.errors import PenstockError
 from penstock.core.exchange import Finding, Outcome, Usage
 from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
@@ -21,15 +20,59 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """Mutable, owned by the one task that walks it. Each attribute is set by the step that it is listed under."""
+    """Mutable, owned by the one task that walks it. Each attribute is set by the step that it is listed under.
 
-    __slots__ = (
-        "admitted", "admitted_ns", "arm", "at", "attempts", "body", "broken", "cache", "cache_key", "caller", "chunks",
-        "decoded_ns", "digest", "dispatched_ns", "envelope", "epoch", "error", "estimate", "findings", "finish", "first_ns",
-        "gateway", "holding", "id", "index", "kept", "last_ns", "leg", "operation", "outcome", "path", "pool", "propensity", "recalled",
-        "replica", "reply", "request", "reservation", "response", "route", "rules", "session", "standing", "started_ns",
-        "status", "stream", "tail", "trace", "unit", "usage", "usage_event", "user",
-    )  # fmt: skip
+    The defaults are the class's: a request writes only what it comes to.
+    """
+
+    # decode
+    stream: bool = False
+    decoded_ns: int = 0
+    trace: str = ""
+    # authenticate, count
+    caller: Caller | None = None
+    standing: Standing | None = None
+    # resolve
+    route: RouteEntry | None = None
+    leg: Leg | None = None
+    rules: Rules | None = None
+    pool: PoolState | None = None
+    arm: str = ""
+    epoch: int = 0
+    propensity: float = 1.0
+    unit: str = ""
+    user: str = ""
+    session: str = ""
+    digest: str = ""
+    # screen
+    findings: tuple[Finding, ...] = ()
+    # recall
+    cache: Literal["off", "miss", "hit"] = "off"
+    cache_key: bytes = b""
+    recalled: Entry | None = None
+    kept: list[bytes] | None = None  # what is to be remembered of the answer
+    # reserve
+    reservation: Reservation | None = None
+    # admit, dispatch
+    admitted: bool = False  # a place in the pool is taken
+    admitted_ns: int = 0
+    holding: bool = False  # a replica counts this request as in flight
+    dispatched_ns: int = 0
+    response: Response | None = None
+    replica: str = ""
+    attempts: int = 0
+    # relay
+    first_ns: int = 0
+    last_ns: int = 0
+    chunks: int = 0
+    usage: Usage | None = None
+    usage_event: bytes = b""  # the chunk that tells it
+    finish: str = ""
+    tail: bytes = b""  # the reply's last bytes, which wait for the record
+    broken: bool = False  # a stream that must not end as if it were whole
+    status: int = 0
+    outcome: Outcome = "ok"
+    error: str = ""
 
     def __init__(
         self,
@@ -52,60 +95,4 @@ class Call:
         self.path = path
         self.started_ns = request.received_ns
         self.body = request.body  # as it will be sent on
-        # decode
         self.envelope: Envelope = gateway.no_envelope
-        self.stream = False
-        self.decoded_ns = 0
-        self.trace = ""
-        # authenticate, count
-        self.caller: Caller | None = None
-        self.standing: Standing | None = None
-        # resolve
-        self.route: RouteEntry | None = None
-        self.leg: Leg | None = None
-        self.rules: Rules | None = None
-        self.arm = ""
-        self.epoch = 0
-        self.propensity = 1.0
-        self.unit = ""
-        self.user = ""
-        self.session = ""
-        # screen
-        self.findings: tuple[Finding, ...] = ()
-        # recall
-        self.cache: Literal["off", "miss", "hit"] = "off"
-        self.cache_key = b""
-        self.recalled: Entry | None = None
-        self.kept: list[bytes] | None = None  # what is to be remembered of the answer
-        # reserve
-        self.reservation: Reservation | None = None
-        self.estimate = 0  # tokens of the prompt, guessed from its length
-        # admit, dispatch
-        self.pool: PoolState | None = None
-        self.admitted = False
-        self.admitted_ns = 0
-        self.dispatched_ns = 0
-        self.holding = False  # a replica counts this request as in flight
-        self.response: Response | None = None
-        self.replica = ""
-        self.attempts = 0
-        # relay
-        self.first_ns = 0
-        self.last_ns = 0
-        self.chunks = 0
-        self.usage: Usage | None = None
-        self.usage_event = b""  # the chunk that tells it
-        self.finish = ""
-        self.tail = b""  # the reply's last bytes, which wait for the record
-        self.broken = False  # a stream that must not end as if it were whole
-        self.status = 0
-        self.outcome: Outcome = "ok"
-        self.error = ""
-        self.digest = ""
-
-    def fail(self, error: PenstockError) -> None:
-        """The request ends with `error`: as the reply if none has begun, else in it."""
-        self.error = error.code
-        if not self.status:
-            self.status = error.status
-        self.outcome = "refused" if error.status < 500 else "error"

@@ -88,8 +88,14 @@ class Meters:
         Raises:
             KeyError: if the table has no such metric.
         """
-        metric(name)
-        return self._cells.setdefault(name, {}).setdefault(labels, Cell())
+        family = self._cells.get(name)
+        if family is None:
+            metric(name)
+            family = self._cells[name] = {}
+        found = family.get(labels)
+        if found is None:
+            found = family[labels] = Cell()
+        return found
 
     def distribution(self, name: str, *labels: str) -> Distribution:
         """The histogram `name` with these label values, made when it is first asked for.

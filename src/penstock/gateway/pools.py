@@ -36,14 +36,20 @@ class PoolState:
         """How many wait for a place."""
         return len(self._waiters)
 
+    def try_enter(self) -> bool:
+        """Takes a place if one is free and nobody waits for it."""
+        if self.taken < self._places and not self._waiters:
+            self.taken += 1
+            return True
+        return False
+
     async def enter(self) -> None:
         """Takes a place; each `enter` that returns is followed by one `leave`.
 
         Raises:
             Unavailable: at once if the pool has no replica or its queue is full, else if no place came free in time.
         """
-        if self.taken < self._places and not self._waiters:
-            self.taken += 1
+        if self.try_enter():
             return
         pool = self.pool
         if not pool.replicas:

@@ -15,13 +15,13 @@ async def reserve(call: Call) -> None:
         RateLimited: if one of them is not there.
     """
     caller, leg = call.caller, call.leg
-    size = len(call.request.body)
-    call.estimate = -(-size // BYTES_PER_TOKEN)
-    if caller is None or leg is None or not caller.limited:
+    if caller is None or leg is None:
         return
     envelope = call.envelope
+    size = len(call.request.body)
     tokens = estimate_tokens(size, envelope.token_limit, envelope.n or 1)
-    nanousd = cost_nanousd(leg.entry.pool.price, Usage(call.estimate, tokens - call.estimate))
+    prompt = _prompt_tokens(call)
+    nanousd = cost_nanousd(leg.entry.pool.price, Usage(prompt, tokens - prompt))
     call.reservation = await call.gateway.limiter.reserve(caller.key, caller.tenant, tokens, time.monotonic(), nanousd)
 
 
@@ -31,7 +31,11 @@ def used(call: Call) -> Usage:
         return call.usage
     if not call.dispatched_ns or (not call.chunks and call.outcome != "cancelled"):
         return Usage()
-    return Usage(call.estimate, call.chunks)
+    return Usage(_prompt_tokens(call), call.chunks)
+
+
+def _prompt_tokens(call: Call) -> int:
+    return -(-len(call.request.body) // BYTES_PER_TOKEN)
 
 
 def settle(call: Call, usage: Usage, nanousd: int) -> None:

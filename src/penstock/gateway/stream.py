@@ -36,23 +36,13 @@ async def relay_stream(call: Call, response: Response) -> None:
         guarded = GuardedAnswer(rules.guard)
     reader = _Reader(call, guarded)
     reply = call.reply
-    splitter = EventSplitter()
-    while piece := await response.piece():
-        try:
-            data = splitter.whole(piece)
-            if not data:
-                continue
-            data = reader.pass_on(data)
-        except (ValueError, RecursionError):
-            raise UpstreamFailed("The engine's stream holds what is no event.", code="upstream_garbage") from None
-        if data:
-            if not call.status:
-                begin(call)
-            reply.write(data)
-            if reply.blocked:
-                await reply.drain()
-        if reader.done:
-            break
+    try:
+        while not await response.flow(reader.take):
+            if reader.done or reader.failed:
+                break
+            await reply.drain()
+    except (ValueError, RecursionError):
+        raise UpstreamFailed("The engine's stream holds what is no event.", code="upstream_garbage") from None
     call.last_ns = time.monotonic_ns() - call.started_ns
     reader.close()
     if reader.failed:
@@ -86,20 +76,40 @@ def begin(call: Call) -> None:
 class _Reader:
     """Looks at events as they pass, into as few of them as it can."""
 
-    __slots__ = ("_before", "_call", "_guarded", "_last", "_wants_usage", "done", "failed", "stopped")
+    __slots__ = ("_before", "_call", "_guarded", "_last", "_splitter", "_wants_usage", "done", "failed", "stopped")
 
     def __init__(self, call: Call, guarded: GuardedAnswer | None) -> None:
         self._call = call
         self._guarded = guarded
         self._wants_usage = call.envelope.wants_usage
+        self._splitter = EventSplitter()
         self._before = b""
         self._last = b""
         self.done = False
         self.failed = False  # the engine told an error
         self.stopped = False  # a rule ended it
 
-    def pass_on(self, data: bytes) -> bytes:
-        """What of `data`, whole events, goes on to the client."""
+    def take(self, piece: bytes) -> bool:
+        """Passes on the events that `piece` completes; False if there is to be no more now.
+
+        Raises:
+            ValueError: if it holds what is no event.
+        """
+        data = self._splitter.whole(piece)
+        if not data:
+            return True
+        data = self._pass_on(data)
+        if data:
+            call = self._call
+            if not call.status:
+                begin(call)
+            reply = call.reply
+            reply.write(data)
+            if reply.blocked:
+                return False
+        return not (self.done or self.failed)
+
+    def _pass_on(self, data: bytes) -> bytes:
         call = self._call
         self._before, self._last = self._last, data
         if self._guarded is not None:

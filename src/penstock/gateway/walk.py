@@ -49,8 +49,14 @@ async def walk(call: Call) -> None:
         if recall(call):
             await replay(call)
         else:
-            await reserve(call)
-            await _admit(call)
+            if caller.limited:
+                await reserve(call)
+            state = call.pool
+            if state is not None:
+                if not state.try_enter():
+                    await state.enter()
+                call.admitted = True
+            call.admitted_ns = time.monotonic_ns() - call.started_ns
             response = await dispatch(call)
             call.dispatched_ns = time.monotonic_ns() - call.started_ns
             if call.stream:
@@ -77,14 +83,6 @@ async def walk(call: Call) -> None:
     else:
         await gateway.journal.committed()
     finish(call, failure)
-
-
-async def _admit(call: Call) -> None:
-    state = call.pool
-    if state is not None:
-        await state.enter()
-        call.admitted = True
-    call.admitted_ns = time.monotonic_ns() - call.started_ns
 
 
 def _fail(call: Call, error: PenstockError) -> None:

@@ -32,20 +32,23 @@ class Pool:
         self._waiters: deque[asyncio.Future[UpstreamConnection | None]] = deque()
         self._tls = ssl.create_default_context() if origin.tls else None
 
-    async def take(self, timeout_s: float, *, fresh: bool) -> UpstreamConnection:
-        """A connection, marked busy: an idle one unless `fresh`, else a new one, else the first that comes free.
+    def take_idle(self) -> UpstreamConnection | None:
+        """An idle connection, marked busy, if there is one."""
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.usable:
+                self.busy.add(connection)
+                return connection
+        return None
+
+    async def take(self, timeout_s: float) -> UpstreamConnection:
+        """A new connection, marked busy; if there are too many already, the first that comes free.
 
         Raises:
             UpstreamFailed: if the server refuses.
             UpstreamTimeout: if it does not take the connection within `timeout_s`.
             Unavailable: if all connections stay busy for that time.
         """
-        if not fresh:
-            while self.idle:
-                connection = self.idle.pop()
-                if connection.usable:
-                    self.busy.add(connection)
-                    return connection
         if len(self.busy) + self._connecting >= self._limit:
             given = await self._wait(timeout_s)
             if given is not None:
@@ -186,11 +189,13 @@ class Client:
         first, stall = int(timeouts.first_byte_s * 1e9), int(timeouts.stall_s * 1e9)
         fresh = False
         while True:
-            connection = await pool.take(timeouts.connect_s, fresh=fresh)
+            connection = None if fresh else pool.take_idle()
+            if connection is None:
+                connection = await pool.take(timeouts.connect_s)
             used = connection.used
             response = connection.send(data, first, stall)
             try:
-                await response.headed()
+                await response.head
             except UpstreamFailed:
                 if not used or connection.received:
                     raise

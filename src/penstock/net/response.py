@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -13,6 +14,7 @@ from penstock.core.errors import PenstockError, UpstreamFailed
 if TYPE_CHECKING:
     from penstock.net.client import Pool
 
+Sink = Callable[[bytes], bool]
 HIGH_WATER_BYTES = 65536  # unread bytes beyond which the other server has to wait
 MAX_HEAD_BYTES = 65536
 
@@ -24,16 +26,21 @@ class Response:
         status: the HTTP status.
         headers: values by lower-case name; of repeated fields the last.
         complete: all of the body has been received, though maybe not yet read.
+        head: done when status and header fields are there, or will not come.
     """
 
-    __slots__ = ("_connection", "_failure", "_pieces", "_size", "_waiter", "complete", "headers", "status")
+    __slots__ = (
+        "_connection", "_failure", "_pieces", "_sink", "_size", "_waiter", "complete", "head", "headers", "status",
+    )  # fmt: skip
 
     def __init__(self, connection: UpstreamConnection) -> None:
         self._connection = connection
         self._pieces: list[bytes] = []
         self._size = 0
         self._failure: PenstockError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._sink: Sink | None = None
+        self.head: asyncio.Future[None] = connection.loop.create_future()
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.complete = False
@@ -54,8 +61,35 @@ class Response:
                 return b""
             if self._failure is not None:
                 raise self._failure
-            await self._wait()
+            self._waiter = waiter = self._connection.loop.create_future()
+            await waiter
         return self._take()
+
+    async def flow(self, sink: Sink) -> bool:
+        """Hands the body to `sink` as it comes, without a task switch between, until `sink` answers False or the body ends.
+
+        Returns:
+            Whether the body has ended.
+
+        Raises:
+            UpstreamFailed: if the connection broke before the end.
+            UpstreamTimeout: if nothing came within the stall timeout.
+            Exception: what `sink` raised.
+        """
+        while True:
+            if self._pieces and not sink(self._take()):
+                return False
+            if self.complete:
+                return True
+            if self._failure is not None:
+                raise self._failure
+            self._sink = sink
+            self._waiter = waiter = self._connection.loop.create_future()
+            try:
+                if not await waiter:
+                    return False
+            finally:
+                self._sink = None
 
     async def read(self, limit: int = 67108864) -> bytes:
         """The whole body.
@@ -94,33 +128,41 @@ class Response:
         self._size += len(data)
         return self._size
 
+    def begin(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """The head is there."""
+        self.status = status
+        self.headers = headers
+        if not self.head.done():
+            self.head.set_result(None)
+
     def wake(self) -> None:
-        """Something has changed: whoever waits looks again."""
-        waiter = self._waiter
+        """Something has changed: the sink gets what has come, or whoever waits looks again."""
+        sink, waiter = self._sink, self._waiter
+        more = True
+        if sink is not None:
+            if self._pieces:
+                try:
+                    more = sink(self._take())
+                except (ValueError, RecursionError, PenstockError) as error:
+                    self._sink = self._waiter = None
+                    if waiter is not None and not waiter.done():
+                        waiter.set_exception(error)
+                    return
+            if more and not self.complete and self._failure is None:
+                return
+            self._sink = None
         if waiter is not None:
             self._waiter = None
             if not waiter.done():
-                waiter.set_result(None)
+                waiter.set_result(more)
 
     def fail(self, failure: PenstockError) -> None:
         """The rest will not come."""
         self._failure = failure
+        if not self.head.done():
+            self.head.set_exception(failure)
+            self.head.exception()  # whoever gave up waiting is not told again
         self.wake()
-
-    async def headed(self) -> None:
-        """Returns when status and header fields are there.
-
-        Raises:
-            PenstockError: if they will not come.
-        """
-        while not self.status:
-            if self._failure is not None:
-                raise self._failure
-            await self._wait()
-
-    async def _wait(self) -> None:
-        self._waiter = waiter = self._connection.loop.create_future()
-        await waiter
 
     def _take(self) -> bytes:
         pieces = self._pieces
@@ -281,8 +323,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if response is None or self._finished:
             raise ValueError("an answer that nobody asked for")
-        response.status = status
-        response.headers = headers
+        response.begin(status, headers)
         self._keep = self._parser.should_keep_alive()
         self._delimited = (
             b"content-length" not in headers and b"transfer-encoding" not in headers and status not in {204, 304}

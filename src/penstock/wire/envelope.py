@@ -122,7 +122,16 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-_scan = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode
+_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+_scan_once = _decoder.scan_once  # the scanner alone, in C
+
+
+def _check_members(body: bytes) -> None:
+    """Raises `ValueError` if an object in `body`, which has been decoded and so is JSON, names a member twice."""
+    text = body.decode()
+    _scan_once(text, text.index("{"))
+
+
 _decode_chat = msgspec.json.Decoder(ChatEnvelope).decode
 _decode_completion = msgspec.json.Decoder(CompletionEnvelope).decode
 
@@ -136,7 +145,7 @@ def decode_chat(body: bytes) -> ChatEnvelope:
     """
     try:
         envelope = _decode_chat(body)
-        _scan(body.decode())
+        _check_members(body)
     except (ValueError, RecursionError) as error:
         raise bad_body(body, error) from None
     for index, message in enumerate(envelope.messages):
@@ -154,7 +163,7 @@ def decode_completion(body: bytes) -> CompletionEnvelope:
     """
     try:
         envelope = _decode_completion(body)
-        _scan(body.decode())
+        _check_members(body)
     except (ValueError, RecursionError) as error:
         raise bad_body(body, error) from None
     if envelope.prompt is None:
