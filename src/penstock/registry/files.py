@@ -1,5 +1,6 @@
 """Names of a version's files: which are taken, which role they have, which are refused."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Literal
@@ -16,6 +17,7 @@ _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npz
 _PICKLE_NAMES = frozenset(
     {"pytorch_model.bin", "optimizer.bin", "training_args.bin", "scheduler.bin", "random_states_0.bin"}
 )
+_OLD_PICKLE = re.compile(rb"[(\]}]*c[A-Za-z_][A-Za-z0-9_.]*\n[A-Za-z_][A-Za-z0-9_.]*\n")
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".onnx", ".xml", ".h5", ".msgpack")
 _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "chat_template")
 
@@ -113,20 +115,24 @@ def refuse_pickle_name(path: str) -> None:
         raise _pickle(path)
 
 
-def refuse_pickle_bytes(path: str, head: bytes) -> None:
-    """Refuse a file whose first bytes are a pickle's, or those of PyTorch's zip of pickles.
+def is_pickle(head: bytes) -> bool:
+    """Whether a file's first bytes are those of something that runs code when it is loaded: a pickle, or an archive with one.
 
-    Args:
-        path: its name.
-        head: its first bytes, 128 or more where it has as many.
+    A pickle of protocol 2 or later begins with the PROTO opcode (Python's `pickletools`); older ones have no mark of their own and are
+    known by the text of the GLOBAL opcode. PyTorch and numpy write zip archives of pickles.
+    """
+    if head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return True
+    return head[:4] == b"PK\x03\x04" or _OLD_PICKLE.match(head) is not None
+
+
+def refuse_pickle_bytes(path: str, head: bytes) -> None:
+    """Refuse a file whose first bytes `is_pickle` knows. A .safetensors file begins with the length of its header, which may be any number.
 
     Raises:
         BadRequest: if so.
     """
-    protocol_pickle = len(head) > 2 and head[0] == 0x80 and head[1] in {2, 3, 4, 5}
-    torch_zip = head[:4] == b"PK\x03\x04" and b"data.pkl" in head
-    torch_legacy = head[:1] == b"\x80" and b"\x8a\nl\xfc\x9cF\xf9 j\xa8P" in head
-    if (protocol_pickle and not path.endswith(".safetensors")) or torch_zip or torch_legacy:
+    if is_pickle(head) and not path.lower().endswith(".safetensors"):
         raise _pickle(path)
 
 
