@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
@@ -24,7 +25,7 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.seen: list[dict] = []
-        self.left = asyncio.Event()
+        self.left = threading.Event()
         self.app = Starlette(
             routes=[
                 Route("/v1/models", self._models),

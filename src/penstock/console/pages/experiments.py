@@ -128,8 +128,7 @@ async def _read(visit: Visit) -> dict[str, Any]:
     verdict = experiment.verdict
     traffic = {one.arm: one for one in verdict.arms}
     planned = experiment.spec.shares()
-    running_ = experiment.state == "running" and experiment.shares
-    shares = experiment.shares if running_ or experiment.decision is not None else planned
+    shares = experiment.shares or {one.arm: one.share for one in verdict.arms if one.share} or planned
     return {
         "e": experiment,
         "words": words,

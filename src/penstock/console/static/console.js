@@ -8,6 +8,7 @@ document.documentElement.classList.add("script");
 
 const today = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const hour = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
+const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 const other = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 const older = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
 const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
@@ -59,9 +60,9 @@ function draw(element) {
   const options = {
     width: element.clientWidth, height: element.clientHeight, legend: { show: false }, series, bands,
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
-    scales: { x: { time: true }, y: { range: (_u, low, high) => extent(low, high, data) } },
+    scales: { x: { time: true, range: (_u, low, high) => low === high ? [low - 60, high + 60] : [low, high] }, y: { range: (_u, low, high) => extent(low, high, data) } },
     axes: [
-      { ...axis, grid: { show: false }, size: 24, space: 64, values: (_u, ticks) => ticks.map((at) => hour.format(new Date(at * 1000))) },
+      { ...axis, grid: { show: false }, size: 24, space: 72, values: moments },
       { ...axis, size: 54, space: 26, values: (_u, ticks) => ticks.map(format) },
     ],
     hooks: {
@@ -71,6 +72,12 @@ function draw(element) {
   };
   element.replaceChildren();
   element.plot = new uPlot(options, columns, element);
+}
+
+function moments(u, ticks) {
+  const span = u.scales.x.max - u.scales.x.min;
+  const format = span < 720 ? today : span < 2 * 86400 ? hour : day;
+  return ticks.map((at) => format.format(new Date(at * 1000)));
 }
 
 function extent(low, high, data) {
