@@ -105,7 +105,8 @@ async def _answers(session: Session, processes: "list[ProcessStatus]") -> list[F
     gateway = session.settings.gateway
     urls = {process.kind: process.url for process in processes if process.url and process.kind != "engine"}
     ports = {process.port for process in processes if process.kind == "gateway"}
-    urls |= {"gateway": f"http://{reachable(gateway.host)}:{port}" for port in ports}
+    for port in ports:
+        urls["gateway"] = f"http://{reachable(gateway.host)}:{port}"
     found = []
     for kind, url in sorted(urls.items()):
         status = await status_of(f"{url}/readyz")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from penstock.cli.client import Api
 
 
+_PIPED_WIDTH = 240
+
+
 class Session:
     """One run of a command.
 
@@ -51,7 +54,10 @@ class Session:
         """The terminal, for people."""
         from rich.console import Console
 
-        return Console(soft_wrap=True, highlight=False)
+        console = Console(soft_wrap=True, highlight=False)
+        if not console.is_terminal:
+            console.width = _PIPED_WIDTH  # nobody's window: lines stay whole for grep
+        return console
 
     def answer(self, document: Any, people: Callable[[], None]) -> None:
         """Prints `document` as JSON for programs, or has `people` print it for people."""
