@@ -115,6 +115,11 @@ class _Session(_Frames):
         for message in _decode_up(payload):
             self._server.take(self, message)
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._server.closing:
+            self._drop()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.left(self)
 
@@ -134,6 +139,7 @@ class LedgerServer:
         self._scheduled = False
         self._grace: asyncio.TimerHandle | None = None
         self._all: set[_Session] = set()
+        self.closing = False
 
     async def start(self) -> None:
         """Read the log and listen. Workers that held seats have `GRACE_S` to join again before these are free."""
@@ -151,6 +157,7 @@ class LedgerServer:
 
     async def close(self) -> None:
         """Stop listening and drop all connections; what is booked stays in the log."""
+        self.closing = True
         if self._grace is not None:
             self._grace.cancel()
         if self._server is not None:
@@ -198,7 +205,7 @@ class LedgerServer:
     def left(self, session: _Session) -> None:
         """A connection is gone: the worker is dead, or will join again and say what it holds."""
         self._all.discard(session)
-        if self._server is None or not self._server.is_serving():
+        if self.closing:
             return
         if self._sessions.get(session.name) is session:
             del self._sessions[session.name]
@@ -389,7 +396,8 @@ class SocketLedger:
                 pause = 0.02
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), ANSWER_S / 4)
+                    async with asyncio.timeout(ANSWER_S / 4):
+                        await self._wake.wait()
                 now = self._clock()
                 link = self._link
                 if link is not None and link.transport is not None and any(d < now for _, _, d in self._asked.values()):
