@@ -37,6 +37,7 @@ async def dispatch(call: Call) -> Response:
         call.replica = replica.id
         balancer.began(replica.id)
         call.holding = True
+        call.dispatched_ns = time.monotonic_ns() - call.started_ns
         try:
             response = await gateway.client.request(
                 origin, b"POST", call.path, (), call.body, entry.timeouts, _lines(call)

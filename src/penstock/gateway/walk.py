@@ -58,7 +58,6 @@ async def walk(call: Call) -> None:
                 call.admitted = True
             call.admitted_ns = time.monotonic_ns() - call.started_ns
             response = await dispatch(call)
-            call.dispatched_ns = time.monotonic_ns() - call.started_ns
             if call.stream:
                 await relay_stream(call, response)
             else:
