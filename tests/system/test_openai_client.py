@@ -132,7 +132,7 @@ def test_a_rate_limit_is_told_as_such(up: Up) -> None:
         control.post(
             "/api/v1/tenants", json={"name": "slow", "spec": {"limits": {"requests_per_minute": 2}}}
         ).raise_for_status()
-        made = control.post("/api/v1/keys", json={"name": "slow-key", "spec": {"tenant": "slow"}})
+        made = control.post("/api/v1/keys", json={"name": "slow-key", "tenant": "slow"})
         made.raise_for_status()
         secret = made.json()["key"]
     slow = openai.OpenAI(base_url=f"{up.gateway}/v1", api_key=secret, max_retries=0)
