@@ -271,8 +271,9 @@ def run_gateway(settings: Settings, worker: int, *, supervised: bool) -> None:
 
 async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None:
     from penstock.gateway.serve import serve_gateway
+    from penstock.journal.offsets import shipped_before
     from penstock.journal.subjects import load_subject_key
-    from penstock.journal.writer import JournalWriter
+    from penstock.journal.writer import Bounds, JournalWriter
     from penstock.store.ledger import LocalLedger
     from penstock.store.ledger_log import LedgerLog
     from penstock.store.ledger_socket import SocketLedger
@@ -280,14 +281,23 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
 
     data = _data_folder(settings)
     loop = asyncio.get_running_loop()
-    journal = JournalWriter.open(data / "journal" / worker, worker, loop=loop, clock=time.time)
+    gateway = settings.gateway
+    journal = JournalWriter.open(
+        data / "journal" / worker,
+        worker,
+        loop=loop,
+        clock=time.time,
+        bounds=Bounds(segment_bytes=gateway.journal_segment_bytes, disk_bytes=gateway.journal_disk_bytes),
+        shipped=lambda: shipped_before(data / "ship", worker),
+    )
     shared: SocketLedger | None = None
     if supervised:
         shared = SocketLedger(data / "ledger.sock", f"{worker}/{os.getpid()}/{time.time()}", clock=time.monotonic)
     limiter = Limiter(
         shared or LocalLedger(LedgerLog(data / f"ledger-{worker}.log")),
         epoch=time.time() - time.monotonic(),
-        workers=settings.gateway.workers,
+        down=gateway.ledger_down,
+        workers=gateway.workers,
     )
     if shared is not None:
         shared.seats = limiter.book.seats
@@ -295,7 +305,7 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
     limiter.start(loop, time.monotonic)
     try:
         await serve_gateway(
-            settings=settings.gateway,
+            settings=gateway,
             data=data,
             worker=worker,
             journal=journal,

@@ -6,7 +6,7 @@ The environment variable of a setting is its path: `gateway.port` is `PENSTOCK_G
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,6 +29,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cache_bytes: int = 67108864
     control_url: str = ""  # empty: serve from the Snapshot on disk alone
     snapshot_file: str = ""  # empty: DATA/gateway/snapshot.json
+    ledger_down: Literal["open", "closed"] = "open"  # limits while the ledger is away: each worker's share, or 503
+    journal_segment_bytes: int = 67108864
+    journal_disk_bytes: int = 8589934592  # of all segments of one worker; then shipped ones go, or records are lost
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
