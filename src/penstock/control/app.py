@@ -13,6 +13,7 @@ from penstock.control.api.models import router as models_router
 from penstock.control.api.resources import apply_router, resource_router
 from penstock.control.api.system import internal, probes
 from penstock.control.api.system import router as system_router
+from penstock.control.bodies import BoundedBodies
 from penstock.control.context import Control
 from penstock.control.errors import install_error_handlers
 from penstock.control.keys import KeyKind
@@ -21,6 +22,7 @@ from penstock.control.measures import Measures
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 
+MAX_BODY_BYTES = 8 << 20
 _TEXT = """The control plane of Penstock: models and versions, deployments, resources, keys, experiments.
 
 Every call carries `Authorization: Bearer KEY`. Every error is `{"error": {"message", "type", "param", "code"}}`."""
@@ -54,6 +56,7 @@ def build_app(
     app.state.control = control
     app.state.publisher = publisher
     install_error_handlers(app)
+    app.add_middleware(BoundedBodies, limit=MAX_BODY_BYTES, unbounded=("/api/v1/blobs/", "/internal/"))
     measures = Measures(control, publisher)
     measures.install(app)
 

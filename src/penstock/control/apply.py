@@ -1,5 +1,6 @@
 """`penstock apply`: documents of kind, name and spec become what is there, in one transaction; or the difference is only shown."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -36,6 +37,21 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     told: dict[str, Any] = {}  # once: a new key's text
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as 1.2 reads it: only true and false are booleans (1.1 also takes `on`, a field of ours), and a date is text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"}
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
 def read_documents(text: str) -> list[object]:
     """The YAML documents of `text`, empty ones left out.
 
@@ -43,7 +59,7 @@ def read_documents(text: str) -> list[object]:
         BadRequest: if it is no YAML; the message names the line.
     """
     try:
-        return [document for document in yaml.safe_load_all(text) if document is not None]
+        return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark is not None else ""

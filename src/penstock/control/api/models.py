@@ -28,6 +28,7 @@ from penstock.core.references import check_name, parse_reference
 from penstock.registry.card import missing_from, parse_card
 from penstock.registry.manifest import Manifest, read_manifest
 from penstock.registry.schemes import newest, parse_label, suggest_next
+from penstock.store.blobs import PIECE
 from penstock.store.schema import builds, models, uploads, versions
 
 router = APIRouter(tags=["models"])
@@ -217,8 +218,8 @@ async def card_of(name: str, label: str, control: ControlPart, _who: Reader) -> 
     return PlainTextResponse(row.card, media_type="text/markdown; charset=utf-8")
 
 
-@router.get("/models/{name}/versions/{label}/files/{path:path}")
-async def file_of(name: str, label: str, path: str, control: ControlPart, _who: Reader) -> StreamingResponse:
+@router.get("/models/{name}/versions/{label}/files/{path:path}", response_class=Response)
+async def file_of(name: str, label: str, path: str, control: ControlPart, _who: Reader) -> Response:
     """One file; its bytes are checked while they are sent, and a damaged file breaks off."""
     async with control.database.read() as connection:
         row = await find_version(connection, reference_in(name, label))
@@ -293,12 +294,11 @@ async def _announced(control: ControlPart, digest: str, who: Principal) -> int:
     raise NotFound(f"No upload of yours holds a file {digest}.", hint="POST /api/v1/models/NAME/uploads first.")
 
 
-async def _stream(control: ControlPart, digest: str) -> StreamingResponse:
+async def _stream(control: ControlPart, digest: str) -> Response:
     size = await control.blobs.size(digest)
     if size is None:
         raise NotFound(f"There is no blob {digest}.")
-    return StreamingResponse(
-        control.blobs.stream(digest),
-        media_type="application/octet-stream",
-        headers={"content-length": str(size), "etag": f'"{digest}"', "x-penstock-digest": digest},
-    )
+    headers = {"content-length": str(size), "etag": f'"{digest}"', "x-penstock-digest": digest}
+    if size <= PIECE:  # checked before the answer begins
+        return Response(await control.blobs.get(digest), media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(control.blobs.stream(digest), media_type="application/octet-stream", headers=headers)

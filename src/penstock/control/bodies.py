@@ -1,0 +1,51 @@
+"""Request bodies are bounded before anything parses them; those that are streamed to the blob store bound themselves."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from penstock.control.errors import error_response
+from penstock.core.errors import TooLarge
+
+
+class _Exceeded(Exception):
+    """The body is longer than the limit."""
+
+
+class BoundedBodies:
+    """ASGI middleware: a body of more than `limit` bytes is answered with 413, except at paths that begin as one of `unbounded`."""
+
+    def __init__(self, app: ASGIApp, *, limit: int, unbounded: Sequence[str]) -> None:
+        self._app = app
+        self._limit = limit
+        self._unbounded = tuple(unbounded)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counting."""
+        if scope["type"] != "http" or scope["path"].startswith(self._unbounded):
+            await self._app(scope, receive, send)
+            return
+        seen = 0
+        begun = False
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._limit:
+                    raise _Exceeded
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            if begun or seen <= self._limit:  # else: what the app makes of the exception, ours is said instead
+                begun = True
+                await send(message)
+
+        with suppress(_Exceeded):
+            await self._app(scope, counted, watched)
+        if seen > self._limit and not begun:
+            error = TooLarge(f"The body is longer than {self._limit} bytes.", param="body")
+            await error_response(error)(scope, receive, send)
