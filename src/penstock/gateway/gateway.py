@@ -92,6 +92,10 @@ class Gateway:
         meters.gauge("penstock_snapshot_generation", lambda: iter([((), float(self.index.generation))]))
         meters.gauge("penstock_queue_waiting", self._waiting)
         meters.gauge("penstock_replica_up", self._up)
+        counts = self.journal.counts
+        meters.gauge("penstock_journal_bytes_total", lambda: iter([((), float(counts.bytes))]))
+        meters.gauge("penstock_journal_failures_total", lambda: iter([((), float(counts.failures))]))
+        meters.gauge("penstock_journal_lost_records_total", lambda: iter([((), float(counts.lost))]))
 
     def _waiting(self) -> Iterator[tuple[tuple[str, ...], float]]:
         for state in self.pools.all():

@@ -8,8 +8,21 @@ from penstock.core.exchange import Record
 from penstock.core.snapshot import KeyEntry, TenantEntry
 
 
+class JournalCounts(Protocol):
+    """What a journal has taken and lost since the process started."""
+
+    bytes: int
+    records: int
+    failures: int
+    lost: int
+
+
 class Journal(Protocol):
     """Where records go. `append` never waits; what was appended is in the kernel when `committed` is done."""
+
+    @property
+    def counts(self) -> JournalCounts:
+        """For the metrics."""
 
     def append(self, record: Record) -> None:
         """Adds a record to what the end of this loop turn writes."""
