@@ -82,6 +82,8 @@ def test_what_asks_for_nothing_is_taken(field: str, value: Any) -> None:
         ({"n": 1000}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"presence_penalty": -3}, "presence_penalty"),
+        ({"top_k": 2**64}, "top_k"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stop": [""]}, "stop"),
         ({"stop": [1]}, "stop[0]"),

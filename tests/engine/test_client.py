@@ -71,6 +71,16 @@ def test_temperature_nought_is_greedy(client: openai.OpenAI) -> None:
     assert text(client, temperature=1.5) not in greedy
 
 
+@pytest.mark.parametrize(
+    "extreme", [{"top_p": 1e-300}, {"min_p": 1}, {"top_k": 2**63 - 1}, {"repetition_penalty": 1e-6}]
+)
+def test_extreme_values_reach_the_pipeline_as_it_takes_them(client: openai.OpenAI, extreme: dict[str, float]) -> None:
+    greedy = text(client, temperature=0)
+    answer = text(client, temperature=1, extra_body=extreme)
+    if "top_p" in extreme or "min_p" in extreme:
+        assert answer == greedy
+
+
 def test_stop_strings_are_cut_off_whole_and_streamed(client: openai.OpenAI) -> None:
     full = text(client, temperature=0, max_tokens=60)
     stop = full[20:24]

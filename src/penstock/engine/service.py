@@ -28,6 +28,8 @@ _JSON = [(b"content-type", b"application/json")]
 _STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 _LONG = 16384  # characters; longer texts are tokenised beside the event loop
 _GREEDY = 1e-5  # temperatures below would overflow
+_LEAST_TOP_P = 1e-6  # smaller ones would be 0 in the pipeline's arithmetic; the likeliest token alone fills this much
+_MOST_MIN_P = 1 - 2**-24  # the pipeline takes no 1; this leaves the likeliest tokens alone, as 1 does
 
 
 class Service:
@@ -234,9 +236,9 @@ def _sampling(ask: Ask, folder: ModelFolder, *, room: int, seed: int) -> Samplin
     return Sampling(
         max_tokens=min(room, ask.max_tokens or room),
         temperature=0.0 if temperature < _GREEDY or top_p == 0 else temperature,
-        top_p=top_p or 1.0,
+        top_p=max(_LEAST_TOP_P, top_p) if top_p else 1.0,
         top_k=max(0, int(top_k)),
-        min_p=min_p,
+        min_p=min(min_p, _MOST_MIN_P),
         presence_penalty=ask.presence_penalty,
         frequency_penalty=ask.frequency_penalty,
         repetition_penalty=repetition,
