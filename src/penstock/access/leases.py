@@ -1,7 +1,5 @@
 """What one worker holds of the limits, and how it spends it: without asking, while a lease lasts."""
 
-from collections.abc import Iterable
-
 from penstock.access.limits import REQUESTS, RESOURCES, SEATS, SPEND, TOKENS, Window, limit_of
 from penstock.access.register import Lease, Refusal, Return, Want
 from penstock.core.errors import RateLimited
@@ -131,12 +129,13 @@ class Reservation:
 
 
 class LeaseBook:
-    """All accounts of one worker."""
+    """All accounts of one worker; `leased` are those that may have something unspent."""
 
-    __slots__ = ("accounts",)
+    __slots__ = ("accounts", "leased")
 
     def __init__(self) -> None:
         self.accounts: dict[tuple[str, int], Account] = {}
+        self.leased: set[Account] = set()
 
     def holder(self, key: KeyEntry, tenant: TenantEntry) -> Holder:
         """The accounts of `key` and `tenant` for the limits that they have; what is leased stays when limits change."""
@@ -150,14 +149,14 @@ class LeaseBook:
 
     def expire(self, now: float) -> list[Return]:
         """What is left of leases that are over, to be given back; seats that stand idle, too."""
-        left = [a.drop() for a in self.accounts.values() if a.balance > 0 and now >= a.expires]
-        return [r for r in left if r is not None]
+        over = [account for account in self.leased if now >= account.expires]
+        self.leased.difference_update(over)
+        return [left for account in over if (left := account.drop()) is not None]
 
-    def forget(self, keep: Iterable[str]) -> None:
-        """Drop accounts of scopes that are not in `keep` and have nothing out (keys that are gone)."""
-        wanted = set(keep)
+    def forget(self) -> None:
+        """Drop all accounts that hold nothing: those of keys that are gone, and of others until they come again."""
         for key, account in list(self.accounts.items()):
-            if key[0] not in wanted and not account.balance and not account.in_use:
+            if not (account.balance or account.in_use or account.share is not None):
                 del self.accounts[key]
 
     def seats(self) -> dict[str, int]:

@@ -80,13 +80,27 @@ class _Seats:
 class Register:
     """The books. Every change is added to `entries`, for the owner to write down before anybody hears of it."""
 
-    __slots__ = ("_extras", "_seats", "_windows", "entries")
+    __slots__ = ("_extras", "_seats", "_sweeping", "_windows", "entries")
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, int], Window] = {}
         self._seats: dict[str, _Seats] = {}
         self._extras: dict[tuple[str, int], dict[str, tuple[int, float]]] = {}
+        self._sweeping: list[tuple[str, int]] = []
         self.entries: list[Entry] = []
+
+    def sweep(self, now: float, count: int = 2000) -> None:
+        """Forget what no longer counts, of the next `count` limits: called from time to time, so that no call takes long."""
+        if not self._sweeping:
+            self._sweeping = list(self._windows)
+        for key in self._sweeping[:count]:
+            window = self._windows.get(key)
+            if window is not None:
+                window.advance(now)
+                if not window.slots:
+                    del self._windows[key]
+                    self._extras.pop(key, None)
+        del self._sweeping[:count]
 
     def grant(self, worker: str, wants: Iterable[Want], now: float) -> list[Lease] | Refusal:
         """All wants, each with a lease, or none of them."""

@@ -31,12 +31,13 @@ class Ledger(Protocol):
 class LocalLedger:
     """The ledger of the only worker. With a log, what was used survives a restart: a budget for a day is not new after each."""
 
-    __slots__ = ("_log", "_register", "_session")
+    __slots__ = ("_asked", "_log", "_register", "_session")
 
     def __init__(self, log: LedgerLog | None = None) -> None:
         self._log = log
         self._register = Register()
         self._session = "local"
+        self._asked = 0
         if log is not None:
             for entry in log.read():
                 if entry.resource != SEATS:  # who held them is dead
@@ -50,6 +51,9 @@ class LocalLedger:
     async def grant(self, wants: Sequence[Want], now: float) -> list[Lease] | Refusal:
         """All wants or none; it does not wait."""
         answer = self._register.grant(self._session, wants, now)
+        self._asked += 1
+        if self._asked % 1024 == 0:
+            self._register.sweep(now)
         self._write(now)
         return answer
 

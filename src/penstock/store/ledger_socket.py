@@ -18,6 +18,7 @@ from penstock.store.ledger_log import LedgerLog
 
 GRACE_S = 5.0  # how long a restarted ledger waits for those who held seats
 ANSWER_S = 1.0  # how long a worker waits for an answer; not longer than the shortest lease
+_SWEEP_S = 1.0
 _MAX_FRAME = 64 * 1024 * 1024
 
 
@@ -138,6 +139,7 @@ class LedgerServer:
         self._answering: list[_Session] = []
         self._scheduled = False
         self._grace: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
         self._all: set[_Session] = set()
         self.closing = False
 
@@ -152,14 +154,16 @@ class LedgerServer:
             self._path.unlink()
         self._server = await loop.create_unix_server(self._join, str(self._path))
         self._path.chmod(0o600)
+        self._sweep()
         if self._register.workers():
             self._grace = loop.call_later(GRACE_S, self._grace_over)
 
     async def close(self) -> None:
         """Stop listening and drop all connections; what is booked stays in the log."""
         self.closing = True
-        if self._grace is not None:
-            self._grace.cancel()
+        for timer in (self._grace, self._sweeper):
+            if timer is not None:
+                timer.cancel()
         if self._server is not None:
             self._server.close()
             for session in list(self._all):
@@ -215,6 +219,10 @@ class LedgerServer:
         session = _Session(self)
         self._all.add(session)
         return session
+
+    def _sweep(self) -> None:
+        self._register.sweep(self._clock())
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
 
     def _grace_over(self) -> None:
         for worker in self._register.workers():

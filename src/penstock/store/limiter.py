@@ -12,6 +12,7 @@ from penstock.core.snapshot import KeyEntry, TenantEntry
 from penstock.store.ledger import Ledger
 
 TICK_S = 0.25
+_MOST_HOLDERS = 100_000
 _OWN_SHARE = -1  # in place of a slot: taken while the ledger was away, so not in its books
 
 
@@ -88,6 +89,7 @@ class Limiter:
         self._epoch = epoch
         self._down = down
         self._workers = max(1, workers)
+        self._sharing: list[Account] = []
         self._holders: dict[str, tuple[KeyEntry, TenantEntry, Holder]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -105,7 +107,7 @@ class Limiter:
         if self._timer is not None:
             self._timer.cancel()
         now += self._epoch
-        left = [r for a in self.book.accounts.values() if (r := a.drop()) is not None]
+        left = self.book.expire(float("inf"))
         if left:
             self._ledger.give_back(left, now)
 
@@ -113,12 +115,13 @@ class Limiter:
         """Give back leases that are over, and report what was used while the ledger was away."""
         now += self._epoch
         back = self.book.expire(now)
-        if self._ledger.up:
-            for account in self.book.accounts.values():
+        if self._sharing and self._ledger.up:
+            for account in self._sharing:
                 if account.share is not None:
                     if account.share.used:
                         back.append(Return(account.scope, account.resource, 0, -account.share.used))
                     account.share = None
+            self._sharing.clear()
         if back:
             self._ledger.give_back(back, now)
 
@@ -201,8 +204,9 @@ class Limiter:
         if known is not None and known[0] is key and known[1] is tenant:
             return known[2]
         holder = self.book.holder(key, tenant)
-        if len(self._holders) > 100_000:
+        if len(self._holders) > _MOST_HOLDERS:
             self._holders.clear()
+            self.book.forget()
         self._holders[key.id] = (key, tenant, holder)
         return holder
 
@@ -251,6 +255,8 @@ class Limiter:
             if (rest := account.drop()) is not None:  # another request has had one meanwhile
                 left.append(rest)
             account.accept(lease)
+            if lease.extra:
+                self.book.leased.add(account)
             self._take(taken, account, lease.slot, amount)
         if left:
             self._ledger.give_back(left, now)
@@ -264,6 +270,7 @@ class Limiter:
             else:
                 if account.share is None:
                     account.share = Window(RESOURCES[account.resource], share)
+                    self._sharing.append(account)
                 account.share.limit = share
                 wait = account.share.wait(amount, now)
                 slot = _OWN_SHARE
