@@ -169,6 +169,10 @@ class Reconciler:
                 self.failures += 1
                 self._say(identity, f"{identity}: {error.message}")
                 await asyncio.sleep(_IDLE_S)  # the next round tries again
+            except Exception:  # a task ends here; the next round tries again
+                self.failures += 1
+                _LOG.exception("%s failed", identity)
+                await asyncio.sleep(_IDLE_S)
             finally:
                 self._doing.pop(identity, None)
                 self._control.changed.set()

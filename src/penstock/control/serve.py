@@ -130,15 +130,16 @@ async def _until_served(server: "_Server", listening: socket.socket, work: Corou
     """Serve until told to stop; if `work` fails, stop and raise what it raised."""
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="control http")
     working = asyncio.create_task(work, name="control loops")
-    await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    if server.stopping is not None:
-        server.stopping()
-    await serving
-    if not working.done():
+    try:
+        await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.should_exit = True
+        if server.stopping is not None:
+            server.stopping()
+        await serving
         working.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await working
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
 
 
 class _Server(uvicorn.Server):
