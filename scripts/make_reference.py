@@ -1,0 +1,179 @@
+"""Writes the pages of `docs/reference` that follow from the code: commands, settings, metrics. `python scripts/make_reference.py`
+
+A test compares the pages with what this makes, so that none of them can be out of date.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from penstock.cli.main import cli
+from penstock.core.metrics import TABLE
+from penstock.core.settings import Settings
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+MADE = "<!-- Made by scripts/make_reference.py; change the code, then run that. -->\n"
+
+SETTINGS = {
+    "data": "The data folder: database, blobs, journal, keys, logs.",
+    "url": "Where the control plane is, for the commands that ask it. Empty: what runs on the data folder.",
+    "key": "The key that commands ask the control plane with. Empty: `DATA/admin.key`, if control runs on this machine.",
+    "starter": "Folder of the starter models. Empty: those of the source tree, if Penstock runs from one.",
+    "empty": "Register no starter models, and create no tenant `demo`, at the first start.",
+    "service_token": "What gateways and shipper show to control. Empty: the text of `DATA/service.token`.",
+    "gateway.host": "Address that the gateway listens on.",
+    "gateway.port": "Its port: the OpenAI API, `/metrics`, `/healthz`, `/readyz`.",
+    "gateway.workers": "Processes that share the port.",
+    "gateway.max_header_bytes": "Largest head of a request.",
+    "gateway.max_body_bytes": "Largest body of a request.",
+    "gateway.header_timeout_s": "Seconds from a request's first byte to the end of its head.",
+    "gateway.body_timeout_s": "Seconds from the end of the head to the end of the body.",
+    "gateway.idle_timeout_s": "Seconds that a connection may rest between requests.",
+    "gateway.drain_s": "Seconds that requests in flight have to finish when the gateway is told to stop.",
+    "gateway.max_connections": "Most client connections of one worker.",
+    "gateway.cache_bytes": "Memory for kept answers, per worker.",
+    "gateway.control_url": "Where control is. Empty: the Snapshot on disk is served and never renewed. `up` sets it.",
+    "gateway.snapshot_file": "Where the Snapshot is kept. Empty: `DATA/gateway/snapshot.json`.",
+    "gateway.ledger_down": "Limits while the ledger is away: `open` grants each worker its share, `closed` answers 503.",
+    "gateway.journal_segment_bytes": "Size at which a journal begins its next segment.",
+    "gateway.journal_disk_bytes": "Most bytes of one worker's journal; beyond it segments that were shipped are removed.",
+    "control.host": "Address that the control plane listens on.",
+    "control.port": "Its port: the console at `/`, the API at `/api/v1`.",
+    "control.database": "Empty: SQLite in `DATA/penstock.db`; or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`.",
+    "control.blobs": "Empty: `DATA/blobs`; or `s3://BUCKET/PREFIX`.",
+    "control.environment": "The environment whose deployments the gateways serve.",
+    "engine.host": "Address that an embedded engine listens on.",
+    "engine.port": "Its port; under `up` the first one tried for replicas.",
+    "engine.max_running": "Requests that run together in one engine.",
+    "engine.max_waiting": "Requests that may wait beyond those; more are refused with 503.",
+    "engine.kv_cache_mb": "Memory for keys and values, MiB.",
+    "engine.threads": "CPU threads; 0: as many as there are cores.",
+    "engine.prefix_cache": "Share the work on equal beginnings of prompts. Off: replies tell tenants nothing about each other.",
+    "engine.stream_interval_s": "Tokens of a stream that come closer together than this go out together, seconds.",
+    "engine.drain_s": "Seconds that requests in flight have to finish when the engine is told to stop.",
+    "ship.host": "Address of the shipper's own small server.",
+    "ship.port": "Its port: `/metrics`, `/healthz`.",
+    "ship.control_url": "Where control is. `up` sets it.",
+    "ship.poll_s": "Seconds between two looks at a journal that has nothing new.",
+}
+
+
+def settings_fields() -> Iterator[tuple[str, object, type]]:
+    """Path, default and owner of every setting."""
+    for field in msgspec.structs.fields(Settings):
+        value = getattr(Settings(), field.name)
+        if isinstance(value, msgspec.Struct):
+            for inner in msgspec.structs.fields(type(value)):
+                yield f"{field.name}.{inner.name}", getattr(value, inner.name), type(value)
+        else:
+            yield field.name, value, Settings
+
+
+def settings_page() -> str:
+    """`settings.md`.
+
+    Raises:
+        KeyError: if a setting has no description above.
+    """
+    lines = [
+        "# Settings\n",
+        MADE,
+        "A setting is given by a flag, by an environment variable, or in `penstock.toml` in the working folder (`PENSTOCK_CONFIG` names",
+        "another file). A flag goes before a variable, a variable before the file. An unknown key is refused by its name.\n",
+        "```toml",
+        "# penstock.toml",
+        'data = "/var/lib/penstock"\n',
+        "[gateway]",
+        "port = 8080",
+        "workers = 4\n",
+        "[control]",
+        'database = "postgresql+asyncpg://penstock@db/penstock"',
+        "```\n",
+        "| setting | variable | default | means |",
+        "|---|---|---|---|",
+    ]
+    for path, default, _ in settings_fields():
+        variable = f"PENSTOCK_{path.replace('.', '_')}".upper()
+        shown = str(default).lower() if isinstance(default, bool) else str(default)
+        lines.append(f"| `{path}` | `{variable}` | {f'`{shown}`' if shown else 'empty'} | {SETTINGS[path]} |")
+    return "\n".join(lines) + "\n"
+
+
+def metrics_page() -> str:
+    """`metrics.md`."""
+    lines = [
+        "# Metrics\n",
+        MADE,
+        "Each process answers `GET /metrics` in Prometheus' text format; that of the gateway holds all workers of the machine. Names follow",
+        "OpenTelemetry's GenAI conventions where these have one; engines use vLLM's names; the rest begins with `penstock_`.\n",
+        "| metric | type | labels | of | tells |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in TABLE:
+        labels = ", ".join(f"`{label}`" for label in entry.labels) or "-"
+        lines.append(f"| `{entry.name}` | {entry.kind} | {labels} | {', '.join(entry.on)} | {entry.help} |")
+    return "\n".join(lines) + "\n"
+
+
+def commands(group: click.Group | None = None, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
+    """Every command with its full name, in the order of `--help`."""
+    group = group or cli
+    context = click.Context(group, info_name=path)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is None or command.hidden:
+            continue
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+
+
+def cli_page() -> str:
+    """`cli.md`."""
+    lines = [
+        "# Commands\n",
+        MADE,
+        "Exit status: 0 done, 1 refused or failed with a sentence on stderr, 2 wrong usage. With `--json` a command prints one JSON document.",
+        "Commands that ask the control plane take `--url` and `--key` (`PENSTOCK_URL`, `PENSTOCK_KEY`); beside a data folder (`--data`, by",
+        "default `./penstock-data`) they find both themselves. A reference is `NAME:LABEL`, `NAME@ALIAS`, `NAME@sha256:...`, or the full name",
+        "that people write, such as `support-bot-v1.1.0`.\n",
+    ]
+    for name, command in commands():
+        context = click.Context(command, info_name=name)
+        lines.append(f"{'###' if name.count(' ') > 1 else '##'} `{name}`\n")
+        if isinstance(command, click.Group):
+            lines.append(f"{(command.help or '').strip()}\n")
+            continue
+        usage = " ".join(command.collect_usage_pieces(context))
+        lines += [f"```\n{name} {usage}\n```\n", _paragraphs(command.help or "")]
+        flags: list[str] = []
+        told = {"url", "key", "data", "as_json"} if any(p.name == "url" for p in command.params) else set()
+        for parameter in command.params:
+            if parameter.name in told:  # said once, at the top
+                continue
+            record = parameter.get_help_record(context)
+            if record is not None:
+                flag, text = record
+                flags.append(f"| `{flag.replace('|', chr(92) + '|')}` | {text.replace('|', chr(92) + '|')} |")
+        if flags:
+            lines += ["| flag | means |", "|---|---|", *flags, ""]
+    return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n")) + "\n"
+
+
+PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "cli.md": cli_page}
+
+
+def main() -> None:
+    """Writes all pages."""
+    for name, make in PAGES.items():
+        (FOLDER / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
