@@ -62,7 +62,7 @@ def log_to_stdout(level: int = logging.INFO) -> None:
         datefmt="%Y-%m-%dT%H:%M:%S",
         force=True,
     )
-    for noisy in ("httpx", "httpcore", "asyncio"):
+    for noisy in ("alembic", "asyncio", "httpcore", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
