@@ -19,6 +19,7 @@ from penstock.control.versions import begin_upload, commit_upload, missing_blobs
 from penstock.core.digests import hash_secret
 from penstock.core.errors import BadRequest, Damaged, Unavailable
 from penstock.core.references import Reference, parse_reference
+from penstock.registry.builds import FOLDERS
 from penstock.registry.schemes import compare, parse_label
 from penstock.store.blobs import PIECE
 from penstock.store.schema import deployments, keys, resources, versions
@@ -154,8 +155,12 @@ def _versions_in(folder: Path) -> list[Path]:
             reference = parse_reference(path.name)
         except BadRequest:
             continue
-        if path.is_dir() and reference.label is not None:
+        if reference.label is None or not path.is_dir():
+            continue
+        if any((path / build).is_dir() for build in FOLDERS):
             found.append(path)
+        else:
+            _LOG.warning("%s holds no build (%s) and is left out", path, ", ".join(FOLDERS))
     return found
 
 

@@ -169,7 +169,7 @@ class Reconciler:
                 self.failures += 1
                 self._say(identity, f"{identity}: {error.message}")
                 await asyncio.sleep(_IDLE_S)  # the next round tries again
-            except Exception:  # a task ends here; the next round tries again
+            except Exception:  # noqa: BLE001 - a task ends here, and the next round tries again
                 self.failures += 1
                 _LOG.exception("%s failed", identity)
                 await asyncio.sleep(_IDLE_S)
