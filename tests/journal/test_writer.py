@@ -267,3 +267,16 @@ def test_a_carried_opening_keeps_its_fields(folder: Path) -> None:
     ((_, record),) = list(iterate(folder))
     assert isinstance(record, Opened)
     assert record == opened(1)
+
+
+def test_a_record_that_cannot_be_written_is_counted_and_harms_no_other(folder: Path) -> None:
+    writer = write(folder)
+    writer.append(exchange(1))
+    writer.append(exchange(2, model="\ud800"))
+    writer.append(exchange(3, model="x" * (17 * 1024 * 1024)))
+    writer.append(exchange(4, cost_nanousd=1 << 70))
+    writer.append(exchange(5))
+    assert writer.flush()
+    assert (writer.counts.records, writer.counts.lost) == (2, 3)
+    writer.close()
+    assert read(folder) == ids([exchange(1), exchange(5)])

@@ -12,7 +12,7 @@ from crc32c import crc32c
 
 from penstock.core.errors import Conflict, Unavailable
 from penstock.core.exchange import Exchange, Opened, Record
-from penstock.journal.format import SegmentHeader, encode_frame, encode_header, segment_name
+from penstock.journal.format import MAX_PAYLOAD_BYTES, SegmentHeader, encode_frame, encode_header, segment_name
 from penstock.journal.recovery import Recovered, recover
 from penstock.journal.segments import removable, segment_sizes
 
@@ -148,8 +148,15 @@ class JournalWriter:
         return writer
 
     def append(self, record: Record) -> None:
-        """Add `record` to what the end of this loop turn writes. It never fails and never waits."""
-        payload = _encode(record)
+        """Add `record` to what the end of this loop turn writes. It never fails and never waits: what cannot be written is counted."""
+        try:
+            payload = _encode(record)
+        except (UnicodeError, OverflowError):  # half a surrogate pair, a number beyond 64 bits
+            payload = b""
+        if not 0 < len(payload) <= MAX_PAYLOAD_BYTES:
+            self.counts.failures += 1
+            self.counts.lost += 1
+            return
         pending = self._pending
         pending.append(len(payload).to_bytes(4, "little") + crc32c(payload).to_bytes(4, "little"))
         pending.append(payload)
