@@ -45,11 +45,11 @@ function draw(element) {
   const columns = [data.x], series = [{}], bands = [];
   data.lines.forEach((entry, index) => {
     columns.push(entry.values);
-    series.push({ label: entry.name, stroke: strokes[index % 3], width: index ? 1.25 : 1.75, points: { show: data.x.length < 3 },
+    series.push({ label: entry.name, stroke: strokes[index % 3], width: index ? 1.25 : 1.75, points: lonely,
       fill: data.fill && !index ? strokes[0] + "1f" : undefined, paths: data.bars ? uPlot.paths.bars({ size: [0.8, 12] }) : undefined });
     if (entry.high) {
       columns.push(entry.high, entry.low);
-      const edge = { stroke: strokes[index % 3] + "66", width: 1, points: { show: data.x.length < 3 } };
+      const edge = { stroke: strokes[index % 3] + "66", width: 1, points: lonely };
       series.push({ ...edge, label: "" }, { ...edge, label: "" });
       bands.push({ series: [columns.length - 2, columns.length - 1], fill: strokes[index % 3] + "26" });
     }
@@ -60,7 +60,7 @@ function draw(element) {
   const options = {
     width: element.clientWidth, height: element.clientHeight, legend: { show: false }, series, bands,
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
-    scales: { x: { time: true, range: (_u, low, high) => low === high ? [low - 60, high + 60] : [low, high] }, y: { range: (_u, low, high) => extent(low, high, data) } },
+    scales: { x: { time: true, range: (_u, low, high) => data.x.length === 1 ? [data.x[0] - 60, data.x[0] + 60] : [low, high] }, y: { range: (_u, low, high) => extent(low, high, data) } },
     axes: [
       { ...axis, grid: { show: false }, size: 24, space: 72, values: moments },
       { ...axis, size: 54, space: 26, values: (_u, ticks) => ticks.map(format) },
@@ -79,6 +79,17 @@ function moments(u, ticks) {
   const format = span < 720 ? today : span < 2 * 86400 ? hour : day;
   return ticks.map((at) => format.format(new Date(at * 1000)));
 }
+
+// A value without neighbours has no line: it is shown as a point.
+const lonely = {
+  show: false,
+  size: 5,
+  filter: (u, index) => {
+    const values = u.data[index];
+    const alone = [...values.keys()].filter((i) => values[i] != null && values[i - 1] == null && values[i + 1] == null);
+    return alone.length ? alone : null;
+  },
+};
 
 function extent(low, high, data) {
   if (low === null || high === null) return [0, 1];
