@@ -1,109 +1,22 @@
-"""The ledger for several workers of one host: a server on a Unix socket, and its client.
-
-Both send frames of a 4-byte little-endian length and a msgpack list of messages: all of one loop turn together.
-"""
+"""The ledger for several workers of one host: a server on a Unix socket, and its client."""
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
-
-import msgspec
 
 from penstock.access.limits import SEATS
 from penstock.access.register import Lease, Refusal, Register, Return, Want
 from penstock.core.errors import Unavailable
+from penstock.store.ledger_frames import Ask, Frames, GiveBack, Granted, Hello, Refused, decode_down, decode_up
 from penstock.store.ledger_log import LedgerLog
 
 GRACE_S = 5.0  # how long a restarted ledger waits for those who held seats
 ANSWER_S = 1.0  # how long a worker waits for an answer; not longer than the shortest lease
 _SWEEP_S = 1.0
-_MAX_FRAME = 64 * 1024 * 1024
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A worker's first message: its session (one process's life) and the seats it holds."""
-
-    session: str
-    seats: dict[str, int]
-
-
-class Ask(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A worker wants."""
-
-    id: int
-    wants: list[Want]
-
-
-class GiveBack(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A worker returns."""
-
-    returned: list[Return]
-
-
-class Granted(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The answer to an Ask: yes."""
-
-    id: int
-    leases: list[Lease]
-
-
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The answer to an Ask: no."""
-
-    id: int
-    refusal: Refusal
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode_up = msgspec.msgpack.Decoder(list[Hello | Ask | GiveBack]).decode
-_decode_down = msgspec.msgpack.Decoder(list[Granted | Refused]).decode
-
-
-class _Frames(asyncio.Protocol):
-    """Frames in, frames out: what is sent in one loop turn goes out in one write."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self._data = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        while len(self._data) >= 4:
-            length = int.from_bytes(self._data[:4], "little")
-            if length > _MAX_FRAME:
-                self._drop()
-                return
-            if len(self._data) < 4 + length:
-                return
-            payload = bytes(self._data[4 : 4 + length])
-            del self._data[: 4 + length]
-            try:
-                self.received(payload)
-            except msgspec.DecodeError:
-                self._drop()
-                return
-
-    def received(self, payload: bytes) -> None:
-        """Take one frame."""
-        raise NotImplementedError
-
-    def send(self, messages: Sequence[object]) -> None:
-        """Write one frame."""
-        if self.transport is not None and not self.transport.is_closing():
-            payload = _encode(messages)
-            self.transport.write(len(payload).to_bytes(4, "little") + payload)
-
-    def _drop(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-
-class _Session(_Frames):
+class _Session(Frames):
     """One worker's connection, at the server."""
 
     def __init__(self, server: "LedgerServer") -> None:
@@ -113,7 +26,7 @@ class _Session(_Frames):
         self.answers: list[Granted | Refused] = []
 
     def received(self, payload: bytes) -> None:
-        for message in _decode_up(payload):
+        for message in decode_up(payload):
             self._server.take(self, message)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -244,7 +157,7 @@ class LedgerServer:
                 session.answers = []
 
 
-class _Link(_Frames):
+class _Link(Frames):
     """The connection, at the worker."""
 
     def __init__(self, ledger: "SocketLedger") -> None:
@@ -256,7 +169,7 @@ class _Link(_Frames):
         self._ledger.joined(self)
 
     def received(self, payload: bytes) -> None:
-        for message in _decode_down(payload):
+        for message in decode_down(payload):
             self._ledger.answered(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
