@@ -5,6 +5,7 @@ Both send frames of a 4-byte little-endian length and a msgpack list of messages
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 
@@ -60,9 +61,11 @@ class Frames(asyncio.Protocol):
         self._data = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands."""
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of it
 
     def data_received(self, data: bytes) -> None:
+        """Bytes have come: take the whole frames, and drop the connection for what is none."""
         self._data += data
         while len(self._data) >= 4:
             length = int.from_bytes(self._data[:4], "little")
