@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from penstock.access.limits import REQUESTS, SEATS, SPEND, TOKENS
 from penstock.core.errors import RateLimited, Unavailable
@@ -250,3 +251,21 @@ async def test_spending_within_a_lease_needs_no_ledger() -> None:
     for _ in range(10_000):
         await limiter.count(caller, FREE, 7.0)
     assert asked == math.ceil(10_000 / 2001)
+
+
+def test_server_and_client_run_on_uvloop_too(tmp_path: Path) -> None:
+    async def main() -> int:
+        clock = Clock()
+        server = LedgerServer(tmp_path / "s", clock=clock)
+        await server.start()
+        client, limiter = await joined(tmp_path / "s", "w1")
+        reservation = await limiter.reserve(key(tokens_per_minute=100), FREE, 40, clock.now)
+        assert reservation is not None
+        limiter.settle(reservation, 30, clock.now)
+        await until(lambda: server.used("key:k", TOKENS) <= 32)
+        used = server.used("key:k", TOKENS)
+        await client.close()
+        await server.close()
+        return used
+
+    assert uvloop.run(main()) >= 30
