@@ -68,7 +68,7 @@ class App:
         gateway = self.gateway
         at = time.time()
         call = Call(
-            gateway, request, reply, id=gateway.new_id("req", at), at=at, operation="chat", path=b"/v1/chat/completions"
+            gateway, request, reply, id=gateway.new_id(at), at=at, operation="chat", path=b"/v1/chat/completions"
         )
         return walk(call)
 
@@ -80,7 +80,7 @@ class App:
             gateway,
             request,
             reply,
-            id=gateway.new_id("req", at),
+            id=gateway.new_id(at),
             at=at,
             operation="completions",
             path=b"/v1/completions",
@@ -145,14 +145,14 @@ class App:
             headers = error_headers(error)
             if isinstance(error, MethodNotAllowed):
                 headers.append((b"allow", b"POST" if path in self._posts else b"GET, HEAD"))
-            headers.append((b"x-penstock-request-id", gateway.new_id("req", time.time()).encode()))
+            headers.append((b"x-penstock-request-id", gateway.new_id(time.time()).encode()))
             reply.send(error.status, headers, error_body(error))
 
     async def _enter(self, request: Request) -> tuple[Caller, bytes]:
         gateway = self.gateway
         now = time.time()
         caller = authenticate(gateway.index, request.header(b"authorization"), now)
-        lines = b"x-penstock-request-id: %b\r\n" % gateway.new_id("req", now).encode()
+        lines = b"x-penstock-request-id: %b\r\n" % gateway.new_id(now).encode()
         if caller.limited:
             standing = await gateway.limiter.count(caller.key, caller.tenant, time.monotonic())
             if standing is not None:
@@ -168,7 +168,7 @@ class App:
                 told = decode_observation(kind, request.body)
             except PenstockError as error:
                 gateway.meters.error(error.code)
-                name = gateway.new_id("req", time.time())
+                name = gateway.new_id(time.time())
                 headers = [*error_headers(error), (b"x-penstock-request-id", name.encode())]
                 reply.send(error.status, headers, error_body(error))
                 return

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 
 from penstock.core.errors import PenstockError
-from penstock.core.ids import make_id
 from penstock.core.snapshot import Snapshot
 from penstock.gateway.cache import Cache
+from penstock.gateway.identity import IdMaker
 from penstock.gateway.index import Index
 from penstock.gateway.metrics import Meters
 from penstock.gateway.pools import Pools
@@ -19,8 +19,6 @@ from penstock.gateway.ports import Journal, Limiter
 from penstock.gateway.trace import next_parent
 from penstock.net.client import Client
 from penstock.wire.envelope import Envelope
-
-_ENTROPY_BYTES = 10 * 256
 
 
 class Gateway:
@@ -53,8 +51,7 @@ class Gateway:
         self.refused = ""
         self.no_envelope = Envelope(model="")
         self.draw = random.random
-        self._entropy = b""
-        self._spent = 0
+        self.new_id = IdMaker("req").make
         self._loop = asyncio.get_running_loop()
         self.index = Index(snapshot)
         self.pools.update(self.index, self._loop)
@@ -72,15 +69,6 @@ class Gateway:
         self.index = index
         self.pools.update(index, self._loop)
         return True
-
-    def new_id(self, prefix: str, at: float) -> str:
-        """A new id that sorts by time."""
-        spent = self._spent
-        if spent >= len(self._entropy):
-            self._entropy = os.urandom(_ENTROPY_BYTES)
-            spent = 0
-        self._spent = spent + 10
-        return make_id(prefix, int(at * 1000), self._entropy[spent : spent + 10])
 
     def next_trace(self, received: bytes | None) -> str:
         """The `traceparent` to send on with a new span, or ""."""

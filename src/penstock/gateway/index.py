@@ -26,13 +26,14 @@ _ILLEGAL = str.maketrans({"\r": None, "\n": None})
 class Caller:
     """A key and its tenant, as one request needs them."""
 
-    __slots__ = ("expires_at", "key", "limited", "models", "tenant")
+    __slots__ = ("expires_at", "key", "limited", "models", "spends", "tenant")
 
     def __init__(self, key: KeyEntry, tenant: TenantEntry) -> None:
         self.key = key
         self.tenant = tenant
         self.expires_at = key.expires_at if key.expires_at is not None else float("inf")
         self.limited = key.limits != Limits() or tenant.limits != Limits()
+        self.spends = key.limits.usd_per_day is not None or tenant.limits.usd_per_day is not None
         allowed: frozenset[str] | None = None
         for models in (key.models, tenant.models):
             if models is not None:

@@ -20,8 +20,10 @@ async def reserve(call: Call) -> None:
     envelope = call.envelope
     size = len(call.request.body)
     tokens = estimate_tokens(size, envelope.token_limit, envelope.n or 1)
-    prompt = _prompt_tokens(call)
-    nanousd = cost_nanousd(leg.entry.pool.price, Usage(prompt, tokens - prompt))
+    nanousd = 0
+    if caller.spends:
+        prompt = _prompt_tokens(call)
+        nanousd = cost_nanousd(leg.entry.pool.price, Usage(prompt, tokens - prompt))
     call.reservation = await call.gateway.limiter.reserve(caller.key, caller.tenant, tokens, time.monotonic(), nanousd)
 
 

@@ -209,14 +209,14 @@ class Connection(asyncio.Protocol):
         except UnicodeDecodeError:
             raise BadRequest("The request's path holds bytes that are not ASCII.", code="bad_http") from None
         self._request = Request(
-            method=parser.get_method().decode(),
-            path=text,
-            query=query,
-            headers=headers,
-            received_ns=self._received,
-            version=version,
-            keep_alive=parser.should_keep_alive(),
-            peer=self._peer,
+            parser.get_method().decode(),
+            text,
+            query,
+            headers,
+            self._received,
+            version,
+            parser.should_keep_alive(),
+            self._peer,
         )
         if b"expect" in headers:
             if headers[b"expect"].lower() != b"100-continue":
