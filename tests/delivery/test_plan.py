@@ -1,5 +1,6 @@
 """The plan of replicas: what it does, and that doing it leads to what is wanted."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,19 @@ def test_one_pool_a_build_with_the_largest_wish() -> None:
 def test_what_is_missing_is_started_once() -> None:
     assert plan(Desired(pools=(A,)), Observed(), NOW) == [Start(id="m-v1.0.0-int8-0", pool=A.name)]
     assert plan(Desired(pools=(A,)), Observed(busy=frozenset({"m-v1.0.0-int8-0"})), NOW) == []
+
+
+def test_what_is_only_kept_warm_is_started_after_the_rest() -> None:
+    warm = msgspec.structs.replace(B, urgent=False)
+    desired = Desired(pools=(A, warm))
+    assert plan(desired, Observed(), NOW) == [Start(id="m-v1.0.0-int8-0", pool=A.name)]
+    loading = seen("m-v1.0.0-int8-0")
+    assert plan(desired, Observed(replicas=(loading,)), NOW) == []
+    for there in (seen(loading.id, ready=True), seen(loading.id, broken=True)):
+        published = {there.id: there.url} if there.ready else {}
+        assert plan(desired, Observed(replicas=(there,), published=published), NOW) == [
+            Start(id="m-v1.1.0-int8-0", pool=B.name)
+        ]
 
 
 def test_a_replica_is_published_when_it_is_ready_and_the_revision_goes_live_with_it() -> None:

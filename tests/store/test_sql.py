@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from penstock.core.errors import BadRequest, Unavailable
 from penstock.store import schema
-from penstock.store.sql import Database, next_value, open_database
+from penstock.store.sql import MIGRATIONS, Database, next_value, open_database
 
 
 async def test_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:
@@ -31,6 +31,13 @@ async def test_opening_again_keeps_what_is_there(database_url: str) -> None:
     async with second.read() as connection:
         assert (await connection.execute(select(schema.models.c.name))).scalars().all() == ["m"]
     await second.close()
+
+
+async def test_the_names_of_migrations_are_their_numbers() -> None:
+    files = sorted((MIGRATIONS / "versions").glob("*.py"))
+    for number, file in enumerate(files, 1):
+        assert file.name.startswith(f"{number:04}_")
+        assert f'\nrevision = "{number:04}"\n' in file.read_text()
 
 
 async def test_several_processes_may_open_an_empty_database_at_once(database_url: str) -> None:

@@ -65,13 +65,14 @@ def pools_to_run(state: State) -> tuple[WantedPool, ...]:
             continue
         by = f"deployment:{deployment.environment}/{deployment.model}"
         wants.extend(
-            Want(build=revision.build, replicas=revision.replicas, by=by)
-            for revision in (deployment.wanted, deployment.live, deployment.warm)
+            Want(build=revision.build, replicas=revision.replicas, urgent=urgent, by=by)
+            for revision, urgent in ((deployment.wanted, True), (deployment.live, True), (deployment.warm, False))
             if revision is not None and revision.state != "failed"
         )
     for name, spec in state.pools.items():
         wants.extend(
-            Want(build=build, replicas=spec.replicas, by=f"pool:{name}") for build in _builds_of_pool(spec, state)
+            Want(build=build, replicas=spec.replicas, urgent=build == build_of_pool(spec, state), by=f"pool:{name}")
+            for build in _builds_of_pool(spec, state)
         )
     for experiment in state.experiments:
         wants.extend(

@@ -91,15 +91,17 @@ Action = Start | Publish | Unpublish | Stop | GoLive | GiveUp
 def plan(desired: Desired, observed: Observed, now: float) -> list[Action]:
     """The next actions, in the order in which to do them; none when all is as it should be.
 
-    A replica is published only once it says that it is ready; one that is not wanted any more is first taken out of Snapshots, and
+    Replicas that are only to be kept warm are started once the others are ready, so that these load first. A replica is published only once it says that it is ready; one that is not wanted any more is first taken out of Snapshots, and
     stopped `GRACE_S` later. A revision goes live when every replica that its pool wants is ready.
     """
     wanted = {f"{pool.name}-{i}": pool.name for pool in desired.pools for i in range(pool.replicas)}
     seen = {replica.id: replica for replica in observed.replicas}
     actions: list[Action] = []
+    urgent = {pool.name for pool in desired.pools if pool.urgent}
+    loading = any(_loads(seen.get(identity)) for identity, pool in wanted.items() if pool in urgent)
     for identity, pool in wanted.items():
         replica = seen.get(identity)
-        if replica is None and identity not in observed.busy:
+        if replica is None and identity not in observed.busy and (pool in urgent or not loading):
             actions.append(Start(id=identity, pool=pool))
         elif replica is not None and replica.ready and observed.published.get(identity) != replica.url:
             actions.append(Publish(id=identity, pool=pool, url=replica.url))
@@ -116,6 +118,11 @@ def plan(desired: Desired, observed: Observed, now: float) -> list[Action]:
     for pending in desired.pending:
         actions.extend(_decide(pending, wanted, seen, now))
     return actions
+
+
+def _loads(replica: SeenReplica | None) -> bool:
+    """Whether a replica that is wanted is still on its way to be ready; one that will not be holds nobody up."""
+    return replica is None or not (replica.ready or replica.broken or replica.restarts >= RESTARTS)
 
 
 def _hung(identity: str, wanted: dict[str, str], seen: dict[str, SeenReplica], observed: Observed, now: float) -> bool:

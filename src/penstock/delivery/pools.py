@@ -23,6 +23,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
 
     build: BuildKey
     replicas: int = 1
+    urgent: bool = True  # its replicas are started before those that are only kept warm
     by: str = ""  # for people: deployment:production/support-bot, experiment:bot-1-1, pool:bot
 
 
@@ -32,6 +33,7 @@ class WantedPool(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     build: BuildKey
     replicas: int
+    urgent: bool = True
     by: tuple[str, ...] = ()
 
 
@@ -45,6 +47,7 @@ def wanted_pools(wants: Iterable[Want]) -> tuple[WantedPool, ...]:
             name=name,
             build=want.build,
             replicas=max(want.replicas, known.replicas if known else 0),
+            urgent=want.urgent or (known is not None and known.urgent),
             by=(*(known.by if known else ()), want.by),
         )
     return tuple(pools[name] for name in sorted(pools))

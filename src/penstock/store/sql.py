@@ -10,9 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, event, insert, text, update
+from sqlalchemy import Connection, event, insert, inspect, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -144,13 +142,27 @@ def _engine(url: str) -> AsyncEngine:
 
 
 async def _migrate(database: Database) -> None:
+    if await _is_newest(database):
+        return
     async with database.write() as connection:
         if database.dialect == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
         await connection.run_sync(_upgrade)
 
 
+async def _is_newest(database: Database) -> bool:
+    """Whether nothing is to be migrated: most starts, which then need not load Alembic."""
+    newest = max(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    async with database.read() as connection:
+        if not await connection.run_sync(lambda c: inspect(c).has_table("alembic_version")):
+            return False
+        return (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [newest]
+
+
 def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
