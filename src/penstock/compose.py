@@ -395,6 +395,9 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
     def started(url: str) -> None:
         logging.getLogger("penstock.control").info("answers at %s", url)
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises a signal that it was stopped by once more when it has drained: here that ends nothing.
+        signal.signal(number, _already_told)
     runtime = LocalRuntime(folder.supervisor_socket) if folder.supervisor_socket.exists() else None
     gateway_url = f"http://{reachable(settings.gateway.host)}:{settings.gateway.port}"
     async with httpx.AsyncClient(base_url=gateway_url, timeout=120.0) as gateway:
@@ -410,6 +413,10 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
         )
     if runtime is not None:
         await runtime.close()
+
+
+def _already_told(_number: int, _frame: object) -> None:
+    """What is left to do for a signal that has been followed."""
 
 
 def _mount_console(

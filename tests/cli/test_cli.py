@@ -1,0 +1,225 @@
+"""The command line against a real control plane in a thread: what it prints, where it finds things, how it ends."""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+PATIENCE_S = 90.0
+
+
+class Control:
+    """A control plane without models, on a data folder of its own."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = int(sock.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-P", "-m", "penstock.cli", "control", "--empty", "--data", str(data),
+                "--control-port", str(self.port),
+            ],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            assert time.monotonic() < deadline and self.process.poll() is None
+            time.sleep(0.05)
+
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command beside the data folder."""
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "penstock.cli", *words],
+            capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=self.data.parent,
+            env={**os.environ, "PENSTOCK_DATA": str(self.data), "PENSTOCK_URL": self.url, **environment},
+        )  # fmt: skip
+
+    def json(self, *words: str) -> Any:
+        """The JSON document that a command prints."""
+        done = self.run(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    made = Control(tmp_path_factory.mktemp("cli") / "d")
+    yield made
+    made.process.terminate()
+    assert made.process.wait(PATIENCE_S) == 0
+
+
+def test_help_comes_without_importing_what_it_tells_of() -> None:
+    code = "import sys; sys.argv = ['penstock', '--help']\nfrom penstock.cli.main import main\ntry: main()\nexcept SystemExit: print(sorted({m.split('.')[0] for m in sys.modules} & {'httpx', 'rich', 'sqlalchemy', 'fastapi', 'asyncio', 'numpy'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    assert "promote" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+def test_what_is_unknown_is_wrong_usage(control: Control) -> None:
+    done = control.run("modles")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command 'modles'" in done.stderr
+    assert control.run("models", "show", "nothing here").returncode == 2
+
+
+def test_an_unknown_setting_is_refused_by_its_name(control: Control) -> None:
+    done = control.run("tenants", "list", PENSTOCK_GATEWAY_PROT="1")
+    assert done.returncode == 2
+    assert "prot" in done.stderr
+
+
+def test_a_control_that_is_away_is_a_sentence(control: Control) -> None:
+    done = control.run("tenants", "list", "--url", "http://127.0.0.1:9", "--key", "pk-x")
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9 cannot be reached" in done.stderr
+    assert "Hint: Is it running?" in done.stderr
+
+
+def test_the_local_key_is_not_shown_to_others(control: Control) -> None:
+    done = control.run("tenants", "list", "--url", "http://192.0.2.1:8081")
+    assert done.returncode == 1
+    assert "There is no key" in done.stderr
+
+
+def test_a_wrong_key_is_a_sentence(control: Control) -> None:
+    done = control.run("tenants", "list", "--key", "pk-wrong")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+
+
+def test_tenants_are_made_changed_and_removed(control: Control) -> None:
+    control.json("tenants", "create", "acme", "--requests-per-minute", "10", "--priority", "premium")
+    control.json("tenants", "update", "acme", "--tokens-per-minute", "500")
+    found = {one["name"]: one["spec"] for one in control.json("tenants", "list")["tenants"]}["acme"]
+    assert found["priority"] == "premium"
+    assert (found["limits"]["requests_per_minute"], found["limits"]["tokens_per_minute"]) == (10, 500)
+    again = control.run("tenants", "create", "acme")
+    assert again.returncode == 1
+    assert "acme" in again.stderr
+    assert control.run("tenants", "revoke", "acme").stdout == "Tenant acme is removed.\n"
+
+
+def test_a_key_is_told_once_and_revoked_by_its_name(control: Control) -> None:
+    control.json("tenants", "create", "keyed")
+    told = control.json("keys", "create", "--tenant", "keyed", "--name", "laptop", "--model", "support-bot")
+    assert told["key"].startswith("pk-")
+    listed = control.run("keys", "list", "--tenant", "keyed").stdout
+    assert told["id"] in listed
+    assert told["key"] not in listed
+    assert control.run("keys", "revoke", "laptop").returncode == 0
+    assert control.run("keys", "revoke", "laptop").returncode == 1
+    assert control.json("keys", "list", "--tenant", "keyed")["keys"][0]["revoked_at"] is not None
+
+
+def test_routes_and_policies_from_flags_and_files(control: Control, tmp_path: Path) -> None:
+    stack = tmp_path / "pool.yaml"
+    stack.write_text('kind: Pool\nname: p\nspec: {adopt: ["http://127.0.0.1:9"]}\n')
+    control.json("apply", "-f", str(stack))
+    rules = tmp_path / "policy.yaml"
+    rules.write_text("rules: [{name: cards, detect: payment_card, do: mask}]\n")
+    control.json("policies", "create", "careful", "-f", str(rules), "--capture", "masked")
+    control.json("routes", "create", "mine", "--to", "p=2", "--cache", "exact", "--policy", "careful")
+    control.json("routes", "update", "mine", "--cache-ttl-s", "60")
+    route = {one["name"]: one["spec"] for one in control.json("routes", "list")["routes"]}["mine"]
+    assert route["cache"]["mode"] == "exact"
+    assert route["cache"]["ttl_s"] == 60
+    assert route["to"][0]["pool"] == "p"
+    assert control.run("policies", "revoke", "careful").returncode == 1  # the route needs it
+    control.json("routes", "revoke", "mine")
+    control.json("policies", "revoke", "careful")
+
+
+def test_apply_shows_the_difference_and_then_keeps_it(control: Control, tmp_path: Path) -> None:
+    stack = tmp_path / "stack.yaml"
+    stack.write_text(
+        "kind: Tenant\nname: applied\nspec: {weight: 2}\n---\nkind: Key\nname: k\nspec: {tenant: applied}\n"
+    )
+    dry = control.run("apply", "-f", str(stack), "--dry-run")
+    assert "would create" in dry.stdout
+    first = control.json("apply", "-f", str(stack))
+    assert [step["action"] for step in first["steps"]] == ["create", "create"]
+    assert any("key" in step.get("told", {}) for step in first["steps"])
+    assert {step["action"] for step in control.json("apply", "-f", str(stack))["steps"]} == {"keep"}
+    stack.write_text("kind: Tenant\nname: applied\nspec: {wieght: 3}\n")
+    wrong = control.run("apply", "-f", str(stack))
+    assert wrong.returncode == 1
+    assert "wieght" in wrong.stderr
+
+
+def test_a_version_is_pushed_shown_and_pulled(control: Control, tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    (source / "sub").mkdir(parents=True)
+    (source / "config.json").write_text("{}")
+    (source / "README.md").write_text("# A model\n")
+    (source / "sub" / "weights.bin").write_bytes(os.urandom(3_000_000))
+    (source / ".git").mkdir()
+    (source / ".git" / "HEAD").write_text("left out")
+    meta = tmp_path / "meta.yaml"
+    meta.write_text("training_data: made up\nmetrics: {accuracy: 0.5}\n")
+    pushed = control.json("models", "push", str(source), "tiny:v0.1.0", "--meta", str(meta))
+    assert control.json("models", "push", str(source), "tiny:v0.1.0", "--meta", str(meta))["digest"] == pushed["digest"]
+    shown = control.json("models", "show", "tiny-v0.1.0")
+    assert {entry["path"] for entry in shown["files"]} == {"config.json", "README.md", "sub/weights.bin"}
+    assert shown["metadata"]["metrics"] == {"accuracy": 0.5}
+    assert control.run("models", "card", "tiny:v0.1.0").stdout == "# A model\n\n"
+    target = tmp_path / "pulled"
+    control.json("models", "pull", f"tiny@{pushed['digest']}", str(target))
+    for path in ("config.json", "README.md", "sub/weights.bin"):
+        assert (
+            hashlib.sha256((target / path).read_bytes()).digest()
+            == hashlib.sha256((source / path).read_bytes()).digest()
+        )
+    (source / "config.json").write_text("{ }")
+    changed = control.run("models", "push", str(source), "tiny:v0.1.0")
+    assert changed.returncode == 1
+    assert "tiny:v0.1.0" in changed.stderr
+    based = control.json("models", "push", str(source), "tiny:v0.2.0", "--base", "tiny:v0.1.0")
+    assert based["metadata"]["base"] == {"version": "tiny:v0.1.0", "digest": pushed["digest"]}
+    assert [v["label"] for v in control.json("models", "list", "tiny")["versions"]] == ["v0.2.0", "v0.1.0"]
+    assert "tiny" in control.run("models", "list").stdout
+
+
+def test_what_is_not_there_is_not_promoted(control: Control) -> None:
+    done = control.run("promote", "nobody:v1.0.0", "--to", "production")
+    assert done.returncode == 1
+    assert "nobody:v1.0.0" in done.stderr
+    assert control.run("rollback", "nobody", "--in", "production").returncode == 1
+    assert control.run("rollback", "nobody:v1", "--in", "production").returncode == 2
+
+
+def test_the_size_of_an_experiment(control: Control) -> None:
+    told = control.json("experiments", "power", "--minimum-effect", "0.05", "--baseline", "0.6")
+    assert told["units_per_arm"]["fixed"] < told["units_per_arm"]["always_valid"]
+    assert control.json("experiments", "list") == {"experiments": []}
+    assert control.run("experiments", "status", "nobody").returncode == 1
+
+
+def test_the_journal_of_a_folder_without_one(control: Control, tmp_path: Path) -> None:
+    done = control.run("journal", "stats", "--data", str(tmp_path / "nothing"))
+    assert done.returncode == 1
+    assert "no journal" in done.stderr
+
+
+def test_doctor_says_what_does_not_run(control: Control) -> None:
+    done = control.run("doctor", "--json")
+    assert done.returncode == 1
+    findings = {one["about"]: one for one in json.loads(done.stdout)["findings"]}
+    assert findings["supervisor"]["state"] == "wrong"
