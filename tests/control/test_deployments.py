@@ -132,7 +132,7 @@ async def test_an_environment_that_is_not_served_only_records(house: House) -> N
 async def test_what_cannot_be_deployed_is_refused_with_a_sentence(small_house: House) -> None:
     house = small_house
     await house.push("bare", "v1.0.0", {"README.md": b"# nothing to run"})
-    missing = await house.post("/promote", {"model": "bare", "label": "v1.0.0"}, status=400)
+    missing = await house.post("/promote", {"model": "bare", "label": "v1.0.0"}, status=409)
     assert missing["error"]["code"] == "build_missing"
     unknown = await house.post("/promote", {"model": "bare", "label": "v9.0.0"}, status=404)
     assert "bare:v9.0.0" in unknown["error"]["message"]
@@ -155,3 +155,30 @@ async def test_replicas_that_were_lost_are_taken_out_and_started_again(house: Ho
             and house.publisher.current.pools[0].replicas[0].url != before
         )
     )
+
+
+async def test_a_replica_that_cannot_be_started_is_told_until_it_can(small_house: House) -> None:
+    house = small_house
+    await house.push("support-bot", "v1.0.0")
+    (house.control.data / "builds").write_text("a file where a folder should be")
+    await house.post("/promote", {"model": "support-bot", "label": "v1.0.0"})
+    await eventually(lambda: bool(house.readiness.conditions()))
+    [condition] = await house.get("/conditions")
+    assert condition["subject"] == "support-bot-v1.0.0-int8-0"
+    assert "cannot be written" in condition["message"]
+    (house.control.data / "builds").unlink()
+    await eventually(lambda: served(house.publisher.current) == "support-bot:v1.0.0")
+    assert await house.get("/conditions") == []
+
+
+async def test_a_build_that_was_damaged_on_disk_is_written_anew(small_house: House) -> None:
+    house = small_house
+    version = await house.push("support-bot", "v1.0.0")
+    folder = house.control.data / "builds" / version["builds"][0]["digest"].removeprefix("sha256:")
+    folder.mkdir(parents=True)
+    (folder / "openvino_model.bin").write_bytes(b"torn")
+    response = await house.admin.post("/api/v1/promote?wait=20", json={"model": "support-bot", "label": "v1.0.0"})
+    assert response.json()["state"] == "live"
+    pulled = await house.admin.get("/api/v1/models/support-bot/versions/v1.0.0/files/openvino-int8/openvino_model.bin")
+    assert (folder / "openvino_model.bin").read_bytes() == pulled.content
+    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+import msgspec
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import JSONResponse
 
 from penstock import __version__
@@ -13,6 +14,7 @@ from penstock.control.api.models import router as models_router
 from penstock.control.api.resources import apply_router, resource_router
 from penstock.control.api.system import internal, probes
 from penstock.control.api.system import router as system_router
+from penstock.control.auth import needs
 from penstock.control.bodies import BoundedBodies
 from penstock.control.context import Control
 from penstock.control.errors import install_error_handlers
@@ -76,6 +78,11 @@ def build_app(
         if router.prefix.startswith("/internal"):
             app.include_router(router)
     app.include_router(probes)
+
+    @app.get("/api/v1/conditions", tags=["system"], dependencies=[Depends(needs("deployments:read"))])
+    async def conditions() -> list[dict[str, Any]]:
+        """What fails again and again in this process, and why: a replica that does not start, a loop that cannot go on."""
+        return [msgspec.to_builtins(condition) for condition in readiness.conditions()]
 
     @app.get("/readyz", tags=["probes"])
     async def readyz() -> JSONResponse:

@@ -10,7 +10,7 @@ from penstock.control.context import Change
 from penstock.control.specs import EnvironmentSpec
 from penstock.control.state import revision_of
 from penstock.control.versions import find_version
-from penstock.core.errors import BadRequest, Conflict, NotFound
+from penstock.core.errors import Conflict, NotFound
 from penstock.core.references import Reference
 from penstock.delivery.revisions import Past, Whole, choose_rollback
 from penstock.registry.states import check_deployable
@@ -239,7 +239,7 @@ async def _check_build(connection: AsyncConnection, model: str, whole: Whole, re
     found = sorted((await connection.execute(statement)).scalars())
     if whole.precision not in found:
         there = f"it has {', '.join(found)}" if found else "it has none"
-        raise BadRequest(
+        raise Conflict(
             f"{reference} has no build in {whole.precision} to run ({there}).",
             param="precision",
             code="build_missing",

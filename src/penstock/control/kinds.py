@@ -2,16 +2,20 @@
 
 from typing import Any, Literal, Protocol, TypeVar
 
+import msgspec
 from pydantic import ValidationError
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
 from penstock.control.errors import validation_error
-from penstock.control.specs import ENVIRONMENTS, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs import ENVIRONMENTS, PolicySpec, PoolSpec, RouteSpec, Spec, TenantSpec
 from penstock.control.state import SPECS
 from penstock.core.errors import BadRequest, Conflict, NotFound
+from penstock.core.snapshot import Policy
+from penstock.guard.policies import compile_policy
 from penstock.store.schema import deployments, keys, resources
+from penstock.store.schema_experiments import experiments
 
 Origin = Literal["api", "apply", "system"]
 S = TypeVar("S", bound=Spec)
@@ -72,6 +76,14 @@ def parse_spec(model: type[S], spec: object) -> S:
         raise validation_error(error, "spec") from None
 
 
+def _check_rules(spec: PolicySpec) -> None:
+    """Raises `BadRequest` for rules that gateways could not compile: they would refuse the whole Snapshot."""
+    try:
+        compile_policy(msgspec.convert({"name": "policy", **spec.model_dump()}, Policy))
+    except BadRequest as error:
+        raise BadRequest(error.message, param=f"spec.{error.param}" if error.param else "spec.rules") from None
+
+
 class ResourceKind:
     """A kind kept as a row of `resources`: Tenant, Pool, Route, Policy, Environment."""
 
@@ -82,7 +94,10 @@ class ResourceKind:
 
     def parse(self, spec: object) -> Spec:
         """See `Kind.parse`."""
-        return parse_spec(self.model, spec)
+        parsed = parse_spec(self.model, spec)
+        if isinstance(parsed, PolicySpec):
+            _check_rules(parsed)
+        return parsed
 
     def dump(self, spec: Spec) -> dict[str, Any]:
         """See `Kind.dump`."""
@@ -169,10 +184,31 @@ async def _check_unused(connection: AsyncConnection, kind: str, name: str) -> No
     if kind in {"Pool", "Policy", "Environment"}:
         rows = await connection.execute(select(resources.c.kind, resources.c.name, resources.c.spec))
         users += [f"the {row.kind.lower()} {row.name}" for row in rows if _uses(row.kind, row.spec, kind, name)]
+    users += [f"the experiment {one}" for one in await _experiments_using(connection, kind, name)]
     if users:
         raise Conflict(
             f"The {kind.lower()} {name} is still used by {', '.join(users[:3])}.", hint="Change or remove those first."
         )
+
+
+async def _experiments_using(connection: AsyncConnection, kind: str, name: str) -> list[str]:
+    """The experiments that need `name` for what gateways are told of them."""
+    if kind not in {"Route", "Pool", "Policy"}:
+        return []
+    rows = await connection.execute(
+        select(experiments.c.name, experiments.c.route, experiments.c.spec)
+        .where(
+            experiments.c.state.in_(("running", "paused"))
+            | (experiments.c.state == "decided") & (experiments.c.serving != "")
+        )
+        .order_by(experiments.c.name)
+    )
+    field = kind.lower()
+    return [
+        row.name
+        for row in rows
+        if (row.route == name if kind == "Route" else any(arm.get(field) == name for arm in row.spec["arms"]))
+    ]
 
 
 def _uses(user: str, raw: dict[str, Any], kind: str, name: str) -> bool:

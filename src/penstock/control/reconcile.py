@@ -59,7 +59,6 @@ class Reconciler:
         self._released: dict[str, float] = {}
         self._unready: dict[str, float] = {}
         self._doing: dict[str, asyncio.Task[None]] = {}
-        self._said: dict[str, str] = {}
         self.failures = 0
 
     async def run(self) -> None:
@@ -87,9 +86,9 @@ class Reconciler:
             busy = await self.step(probe)
         except PenstockError as error:
             self.failures += 1
-            self._say("round", f"the replicas could not be looked after: {error.message}")
+            self._failed("reconcile", error.message)
             return _IDLE_S
-        self._say("round", "")
+        self._readiness.went_well("reconcile")
         return _BUSY_S if busy else _IDLE_S
 
     async def step(self, probe: httpx.AsyncClient) -> bool:
@@ -164,10 +163,10 @@ class Reconciler:
         async def do() -> None:
             try:
                 await work
-                self._say(identity, "")
+                self._readiness.went_well(identity)
             except PenstockError as error:
                 self.failures += 1
-                self._say(identity, f"{identity}: {error.message}")
+                self._failed(identity, error.message)
                 await asyncio.sleep(_IDLE_S)  # the next round tries again
             except Exception:  # noqa: BLE001 - a task ends here, and the next round tries again
                 self.failures += 1
@@ -193,10 +192,11 @@ class Reconciler:
         await self._runtime.stop(identity, drain_s=self._drain_s)
         _LOG.info("stopped %s", identity)
 
-    def _say(self, about: str, sentence: str) -> None:
-        if sentence and self._said.get(about) != sentence:
-            _LOG.warning("%s", sentence)
-        self._said[about] = sentence
+    def _failed(self, subject: str, message: str) -> None:
+        before = self._readiness.why(subject)
+        self._readiness.failed(subject, message, self._control.clock())
+        if message != before:
+            _LOG.warning("%s: %s", subject, message)
 
     def _tell_readiness(self, state: State, observed: Observed, actions: list[Action]) -> None:
         ready = {r.id.rpartition("-")[0] for r in observed.replicas if r.ready and r.id in observed.published}
@@ -206,7 +206,7 @@ class Reconciler:
                 continue
             revision = deployment.live or deployment.wanted
             if deployment.live is None or revision.build.pool not in ready or revision.id in going:
-                detail = self._said.get(f"{revision.build.pool}-0") or "its replicas are still loading"
+                detail = self._readiness.why(f"{revision.build.pool}-0") or "its replicas are still loading"
                 if revision.state == "failed":
                     detail = "its replicas do not start; their logs say why"
                 self._readiness.wants(

@@ -1,5 +1,6 @@
 """The specs of resources, as `penstock apply` and the API take them: strict, unknown fields refused by their path."""
 
+import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -7,25 +8,38 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from penstock.core.errors import BadRequest
 from penstock.core.references import NAME, parse_reference
+from penstock.net.origin import parse_origin
 
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$", max_length=96)]
 Precision = Literal["int8", "int4", "fp16", "fp32"]
+_HOST = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9.])?|[0-9a-f:.]+", re.IGNORECASE)
 ENVIRONMENTS = ("dev", "staging", "production")
+
+
+def _is_address(url: str) -> bool:
+    """Whether gateways can dial `url`: they refuse a whole Snapshot for an address that they cannot read."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        origin, parts = parse_origin(url), urlsplit(url)
+    except BadRequest:
+        return False
+    return parts.scheme == "http" and origin.port > 0 and not origin.base and _HOST.fullmatch(origin.host) is not None
 
 
 class Spec(BaseModel):
     """The base of every spec and body."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LimitsSpec(Spec):
     """What a key or tenant may use; what is left out is not limited."""
 
-    requests_per_minute: int | None = Field(default=None, ge=0)
-    tokens_per_minute: int | None = Field(default=None, ge=0)
-    concurrency: int | None = Field(default=None, ge=0)
-    usd_per_day: float | None = Field(default=None, ge=0)
+    requests_per_minute: int | None = Field(default=None, ge=0, le=10**12)
+    tokens_per_minute: int | None = Field(default=None, ge=0, le=10**12)
+    concurrency: int | None = Field(default=None, ge=0, le=10**9)
+    usd_per_day: float | None = Field(default=None, ge=0, le=1e9)
 
 
 class TenantSpec(Spec):
@@ -41,8 +55,8 @@ class TenantSpec(Spec):
 class PriceSpec(Spec):
     """US dollars for a million tokens."""
 
-    prompt: float = Field(default=0.0, ge=0)
-    completion: float = Field(default=0.0, ge=0)
+    prompt: float = Field(default=0.0, ge=0, le=1e6)
+    completion: float = Field(default=0.0, ge=0, le=1e6)
 
 
 class PoolSpec(Spec):
@@ -69,15 +83,10 @@ class PoolSpec(Spec):
     @classmethod
     def _urls(cls, urls: list[str] | None) -> list[str] | None:
         for url in urls or ():
-            parts = urlsplit(url)
-            try:
-                port = parts.port
-            except ValueError:
-                port = -1
-            if parts.scheme != "http" or not parts.hostname or port == -1 or parts.path.strip("/") or parts.query:
+            if not _is_address(url):
                 raise ValueError(f"{url!r} is not http://HOST:PORT")
-            if "@" in parts.netloc:
-                raise ValueError(f"{parts.hostname!r}: a URL must not hold a user or password")
+            if "@" in url:
+                raise ValueError(f"{url.rpartition('@')[2]!r}: a URL must not hold a user or password")
         return [url.rstrip("/") for url in urls] if urls is not None else None
 
     @field_validator("build")
@@ -181,7 +190,7 @@ class KeySpec(Spec):
     roles: list[Literal["admin", "operator", "developer", "analyst", "auditor"]] = []
     models: list[str] | None = Field(default=None, description="Routes it may call; left out: all of its tenant's.")
     limits: LimitsSpec = LimitsSpec()
-    expires_at: float | None = Field(default=None, description="Unix seconds.")
+    expires_at: float | None = Field(default=None, ge=0, le=1e11, description="Unix seconds.")
 
 
 class Document(Spec):

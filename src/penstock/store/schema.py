@@ -12,7 +12,6 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    Integer,
     MetaData,
     String,
     Table,
@@ -210,14 +209,4 @@ audit_events = Table(
     Column("detail", JSON, nullable=False),
     Column("system", Boolean, nullable=False, default=False),
     Index(None, "subject"),
-)
-
-# How often a loop has failed in a row and why, for people to see; kept small by its key.
-conditions = Table(
-    "conditions",
-    metadata,
-    Column("subject", String(255), primary_key=True),  # pool:NAME
-    Column("failures", Integer, nullable=False),
-    Column("message", Text, nullable=False),
-    Column("at", Double, nullable=False),
 )

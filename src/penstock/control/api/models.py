@@ -285,7 +285,9 @@ async def _announced(control: ControlPart, digest: str, who: Principal) -> int:
         raise BadRequest(f"{digest!r} is not a digest: sha256: and 64 hexadecimal digits.", param="digest")
     async with control.database.read() as connection:
         statement = select(uploads.c.manifest, uploads.c.digest).where(
-            uploads.c.principal == who.name, uploads.c.manifest.contains(digest, autoescape=True)
+            uploads.c.principal == who.name,
+            uploads.c.state == "open",
+            uploads.c.manifest.contains(digest, autoescape=True),
         )
         for row in await connection.execute(statement):
             for entry in read_manifest(row.manifest, row.digest).files.values():

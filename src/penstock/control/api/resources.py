@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.access.principals import Permission, Principal
 from penstock.control.apply import PERMISSIONS, apply_documents, read_documents
 from penstock.control.auth import Caller, ControlPart, needs
-from penstock.control.context import Control
+from penstock.control.context import Change
 from penstock.control.kinds import Kind, ResourceKind
 from penstock.control.specs import Document
 from penstock.core.errors import BadRequest, Conflict, NotFound
@@ -25,6 +25,7 @@ def resource_router(kind: ResourceKind) -> APIRouter:
     reader = Depends(needs(_READ.get(kind.name, "deployments:read")))
     writer = Annotated[Principal, Depends(needs(PERMISSIONS[kind.name]))]
     one = kind.name.lower()
+    article = "an" if one[0] in "aeiou" else "a"
 
     @router.get("", dependencies=[reader], summary=f"All {kind.plural}")
     async def list_all(control: ControlPart) -> list[dict[str, Any]]:
@@ -36,21 +37,21 @@ def resource_router(kind: ResourceKind) -> APIRouter:
         async with control.database.read() as connection:
             return await _one(connection, kind, name)
 
-    @router.post("", status_code=201, summary=f"Create a {one}")
+    @router.post("", status_code=201, summary=f"Create {article} {one}")
     async def create(body: Document, control: ControlPart, who: writer) -> dict[str, Any]:
         async with control.change(who) as change:
             if body.name in await kind.current(change.connection):
-                raise Conflict(f"There is a {one} {body.name!r} already.", hint="PUT replaces it.")
-            return await _put(control, kind, body, change_of=change)
+                raise Conflict(f"There is {article} {one} {body.name!r} already.", hint="PUT replaces it.")
+            return await _put(change, kind, body)
 
-    @router.put("/{name}", summary=f"Create or replace a {one}")
+    @router.put("/{name}", summary=f"Create or replace {article} {one}")
     async def put(name: str, body: Document, control: ControlPart, who: writer) -> dict[str, Any]:
         if body.name != name:
             raise BadRequest(f"The body names {body.name!r} and the path {name!r}.", param="name")
         async with control.change(who) as change:
-            return await _put(control, kind, body, change_of=change)
+            return await _put(change, kind, body)
 
-    @router.delete("/{name}", status_code=204, summary=f"Remove a {one}")
+    @router.delete("/{name}", status_code=204, summary=f"Remove {article} {one}")
     async def remove(name: str, control: ControlPart, who: writer) -> None:
         async with control.change(who) as change:
             await kind.delete(change, name)
@@ -58,11 +59,11 @@ def resource_router(kind: ResourceKind) -> APIRouter:
     return router
 
 
-async def _put(_control: Control, kind: ResourceKind, body: Document, *, change_of: Any) -> dict[str, Any]:
+async def _put(change: Change, kind: ResourceKind, body: Document) -> dict[str, Any]:
     if body.kind is not None and body.kind != kind.name:
         raise BadRequest(f"The body is a {body.kind}, the path is for {kind.plural}.", param="kind")
-    await kind.put(change_of, body.name, kind.parse(body.spec), "api")
-    return await _one(change_of.connection, kind, body.name)
+    await kind.put(change, body.name, kind.parse(body.spec), "api")
+    return await _one(change.connection, kind, body.name)
 
 
 async def _rows(connection: AsyncConnection, kind: ResourceKind, name: str | None = None) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from penstock.control.auth import Caller, ControlPart, check_service, needs
 from penstock.control.publisher import Publisher, Report
 from penstock.core.errors import BadRequest
 from penstock.core.snapshot import Snapshot
-from penstock.store.schema import audit_events, conditions, replicas
+from penstock.store.schema import audit_events, replicas
 
 router = APIRouter(tags=["system"])
 probes = APIRouter(tags=["probes"])
@@ -54,14 +54,6 @@ async def list_replicas(control: ControlPart, _who: Reader) -> list[dict[str, An
     async with control.database.read() as connection:
         rows = await connection.execute(select(replicas).order_by(replicas.c.id))
         return [{"id": r.id, "pool": r.pool, "url": r.url, "ready_at": r.ready_at} for r in rows]
-
-
-@router.get("/conditions")
-async def list_conditions(control: ControlPart, _who: Reader) -> list[dict[str, Any]]:
-    """What keeps failing, and why."""
-    async with control.database.read() as connection:
-        rows = await connection.execute(select(conditions).order_by(conditions.c.subject))
-        return [{"subject": r.subject, "failures": r.failures, "message": r.message, "at": r.at} for r in rows]
 
 
 @router.get("/audit")

@@ -24,14 +24,6 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_audit_events_subject"), "audit_events", ["subject"], unique=False)
     op.create_table(
-        "conditions",
-        sa.Column("subject", sa.String(length=255), nullable=False),
-        sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("message", sa.Text(), nullable=False),
-        sa.Column("at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("subject", name=op.f("pk_conditions")),
-    )
-    op.create_table(
         "leases",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("holder", sa.String(length=64), nullable=False),
@@ -207,6 +199,5 @@ def downgrade() -> None:
     op.drop_table("principals")
     op.drop_table("models")
     op.drop_table("leases")
-    op.drop_table("conditions")
     op.drop_index(op.f("ix_audit_events_subject"), table_name="audit_events")
     op.drop_table("audit_events")
