@@ -7,6 +7,7 @@ import msgspec
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def prepend(body: bytes, member: bytes) -> bytes:
@@ -36,4 +37,6 @@ def with_system(body: bytes, system: str) -> bytes:
 def canonical(body: bytes, without: frozenset[str]) -> bytes:
     """The members of `body` but those named in `without`, sorted by name: equal for equal questions."""
     members = _members(body)
-    return b",".join([b"%b:%b" % (_encode(name), members[name]) for name in sorted(members) if name not in without])
+    for name in without & members.keys():
+        del members[name]
+    return _encode_sorted(members)
