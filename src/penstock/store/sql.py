@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, event, insert, inspect, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from penstock.core.errors import BadRequest, Unavailable
@@ -21,6 +22,7 @@ from penstock.store.schema import sequences
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7330211  # any number that nobody else locks in this PostgreSQL database
 _BUSY_S = 30.0
+_POOL_S = 30.0
 
 
 class Database:
@@ -66,6 +68,12 @@ class Database:
     async def _connect(self) -> AsyncIterator[AsyncConnection]:
         try:
             connection = await self.engine.connect()
+        except PoolTimeout:
+            raise Unavailable(
+                f"All connections to the database were busy for {_POOL_S:.0f} s.",
+                code="database_unavailable",
+                retry_after=1.0,
+            ) from None
         except (OSError, DBAPIError) as error:
             raise _told(error) from error
         try:
@@ -115,14 +123,22 @@ def _engine(url: str) -> AsyncEngine:
     kind = parsed.drivername.partition("+")[0]
     if kind in {"postgresql", "postgres"}:
         return create_async_engine(
-            parsed.set(drivername="postgresql+asyncpg"), pool_size=10, max_overflow=10, pool_pre_ping=True
+            parsed.set(drivername="postgresql+asyncpg"),
+            pool_size=10,
+            max_overflow=10,
+            pool_pre_ping=True,
+            pool_timeout=_POOL_S,
         )
     if kind != "sqlite":
         raise BadRequest(
             f"{parsed.render_as_string()!r}: use sqlite:///FILE or postgresql://...", param="control.database"
         )
     engine = create_async_engine(
-        parsed.set(drivername="sqlite+aiosqlite"), connect_args={"timeout": _BUSY_S}, pool_size=5, max_overflow=10
+        parsed.set(drivername="sqlite+aiosqlite"),
+        connect_args={"timeout": _BUSY_S},
+        pool_size=5,
+        max_overflow=10,
+        pool_timeout=_POOL_S,
     )
 
     @event.listens_for(engine.sync_engine, "connect")
