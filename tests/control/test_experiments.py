@@ -13,6 +13,7 @@ from sqlalchemy import update
 from penstock.control.context import SYSTEM
 from penstock.control.experiments import active_experiments, experiment_entries, register, remove
 from penstock.control.experiments_kind import ExperimentKind
+from penstock.control.kinds import resource_kinds
 from penstock.control.publisher import Publisher
 from penstock.control.statistics_api import live
 from penstock.core.errors import BadRequest, Conflict, NotFound
@@ -397,3 +398,20 @@ async def test_one_experiment_that_cannot_be_judged_does_not_stop_the_others(bed
     await bed.evaluator.round()
     assert bed.evaluator.failures == 1
     assert (await get(bed, "fine"))["verdict"]["state"] == "running"
+
+
+async def test_what_a_running_experiment_needs_stays(bed: Bed) -> None:
+    kinds = {kind.name: kind for kind in resource_kinds()}
+    async with bed.control.change(SYSTEM) as change:
+        await kinds["Policy"].put(change, "strict", kinds["Policy"].parse({}), "api")
+    control, treatment = AB["arms"]
+    await bed.begin(AB | {"arms": [control, treatment | {"policy": "strict"}]})
+    needed = (("Policy", "strict"), ("Route", "bot"), ("Pool", "new"))
+    for kind, name in needed:
+        with pytest.raises(Conflict, match="the experiment e"):
+            async with bed.control.change(SYSTEM) as change:
+                await kinds[kind].delete(change, name)
+    assert (await bed.call("POST", "/experiments/e/stop")).status_code == 200
+    for kind, name in needed:
+        async with bed.control.change(SYSTEM) as change:
+            await kinds[kind].delete(change, name)

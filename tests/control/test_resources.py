@@ -98,6 +98,25 @@ async def test_apply_shows_what_differs_and_prunes_what_it_made(house: House) ->
         ("kind: Pool\nname: a\nspec: {build: 'no reference'}", "spec.build"),
         ("kind: Pool\nname: a\nspec: {}", "spec"),
         ("kind: Tenant\nname: a\nspec: {weight: heavy}", "spec.weight"),
+        ("kind: Pool\nname: a\nspec: {adopt: ['http://a:80#b']}", "spec.adopt"),
+        ("kind: Pool\nname: a\nspec: {adopt: ['http://a b:80']}", "spec.adopt"),
+        ("kind: Pool\nname: a\nspec: {adopt: ['http://%20:80']}", "spec.adopt"),
+        ("kind: Pool\nname: a\nspec: {adopt: ['http://a:0x50']}", "spec.adopt"),
+        (
+            "kind: Policy\nname: a\nspec: {rules: [{name: r, detect: pattern, patterns: ['(']}]}",
+            "spec.rules.r.patterns",
+        ),
+        (
+            "kind: Policy\nname: a\nspec: {rules: [{name: r, detect: pattern, patterns: ['(?=a)b']}]}",
+            "spec.rules.r.patterns",
+        ),
+        ("kind: Tenant\nname: a\nspec: {limits: {usd_per_day: 1.0e+308}}", "spec.limits.usd_per_day"),
+        ("kind: Tenant\nname: a\nspec: {limits: {usd_per_day: .inf}}", "spec.limits.usd_per_day"),
+        (
+            "kind: Tenant\nname: a\nspec: {limits: {requests_per_minute: 1000000000000000000000000}}",
+            "spec.limits.requests_per_minute",
+        ),
+        ("kind: Key\nname: k\nspec: {roles: [analyst], expires_at: .nan}", "spec.expires_at"),
         ("kind: Wish\nname: a", "kind"),
         ("kind: Pool\nname: A B\nspec: {}", "name"),
         ("kind: Pool\nname: a\nsepc: {}", "sepc"),
@@ -175,6 +194,18 @@ async def test_a_principals_keys_carry_its_roles_until_it_is_disabled(house: Hou
 async def test_the_last_admins_key_cannot_be_revoked(small_house: House) -> None:
     [admin] = await small_house.get("/keys")
     assert (await small_house.post(f"/keys/{admin['id']}/revoke", status=409))["error"]["code"] == "conflict"
+
+
+async def test_the_last_admin_stays_one(small_house: House) -> None:
+    await small_house.post("/keys", {"name": "gone", "roles": ["admin"], "expires_at": 1.0})  # it does not count
+    [admin] = [key for key in await small_house.get("/keys") if key["name"] != "gone"]
+    assert (await small_house.post(f"/keys/{admin['id']}/revoke", status=409))["error"]["code"] == "conflict"
+    await apply(small_house, f"kind: Key\nname: {admin['name']}\nspec: {{roles: [analyst]}}", status=409)
+    await apply(small_house, f"kind: Key\nname: {admin['name']}\nspec: {{roles: [admin], expires_at: 1}}", status=409)
+    await small_house.post("/principals", {"name": "ada", "roles": ["admin"]})
+    await small_house.post("/keys", {"name": "adas", "principal": "ada"})
+    await small_house.post(f"/keys/{admin['id']}/revoke", status=200)
+    assert (await small_house.get("/keys", status=401))["error"]["code"] == "invalid_api_key"
 
 
 @pytest.mark.parametrize(

@@ -96,9 +96,10 @@ async def revoke_key(change: Change, identity: str) -> dict[str, Any]:
     if row is None:
         raise NotFound(f"There is no key {identity!r}.")
     if row.revoked_at is None:
-        if "admin" in await _roles(change.connection, row) and await _admins(change.connection) == 1:
-            raise Conflict("This is the last admin's key: create another one first.")
+        was_admin = "admin" in await _roles(change.connection, row)
         await change.connection.execute(update(keys).where(keys.c.id == identity).values(revoked_at=change.now))
+        if was_admin:
+            await check_an_admin_is_left(change)
         await change.audit("key.revoke", identity, name=row.name, tenant=row.tenant)
         row = (await change.connection.execute(select(keys).where(keys.c.id == identity))).one()
     return key_row(row)
@@ -111,9 +112,17 @@ async def _roles(connection: AsyncConnection, row: Any) -> list[str]:
     return [] if found.disabled_at is not None else list(found.roles)
 
 
-async def _admins(connection: AsyncConnection) -> int:
-    rows = (await connection.execute(select(keys).where(keys.c.revoked_at.is_(None)))).all()
-    return len([row for row in rows if "admin" in await _roles(connection, row)])
+async def check_an_admin_is_left(change: Change) -> None:
+    """For changes that take power away: without an admin nobody could ever create a key again.
+
+    Raises:
+        Conflict: if after `change` no key that is taken has the role admin.
+    """
+    valid = keys.c.revoked_at.is_(None) & (keys.c.expires_at.is_(None) | (keys.c.expires_at > change.now))
+    for row in (await change.connection.execute(select(keys).where(valid))).all():
+        if "admin" in await _roles(change.connection, row):
+            return
+    raise Conflict("This is the last admin's key: create another one first.")
 
 
 class KeyKind:
@@ -148,7 +157,8 @@ class KeyKind:
         """Create the key, telling its text; one that is there has its roles, models, limits and expiry replaced.
 
         Raises:
-            Conflict: if it is there with another tenant or principal: that would be another key.
+            Conflict: if it is there with another tenant or principal, which would be another key, or is the last admin's and would
+                be one no more.
         """
         statement = select(keys).where(keys.c.name == name, keys.c.revoked_at.is_(None))
         row = (await change.connection.execute(statement)).first()
@@ -158,6 +168,7 @@ class KeyKind:
             return {"id": created["id"], "key": text}
         if (row.tenant, row.principal) != (spec.tenant, spec.principal):
             raise Conflict(f"The key {name} belongs to another tenant or principal: revoke it, or use another name.")
+        was_admin = "admin" in await _roles(change.connection, row)
         await change.connection.execute(
             update(keys)
             .where(keys.c.id == row.id)
@@ -169,6 +180,8 @@ class KeyKind:
                 origin=origin,
             )
         )
+        if was_admin:
+            await check_an_admin_is_left(change)
         await change.audit("key.put", row.id, name=name, roles=list(spec.roles))
         return {}
 

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select, update
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.keys import create_key, key_row, key_text, revoke_key
+from penstock.control.keys import check_an_admin_is_left, create_key, key_row, key_text, revoke_key
 from penstock.control.specs import KeySpec, Name, Spec
 from penstock.core.errors import Conflict, NotFound
 from penstock.store.schema import keys, principals
@@ -101,6 +101,8 @@ async def disable(name: str, control: ControlPart, who: Writer) -> dict[str, Any
             await change.connection.execute(
                 update(principals).where(principals.c.name == name).values(disabled_at=change.now)
             )
+            if "admin" in row.roles:
+                await check_an_admin_is_left(change)
             await change.audit("principal.disable", name)
             row = (await change.connection.execute(statement)).one()
     return _principal(row)
