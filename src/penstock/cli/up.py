@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from penstock import compose
@@ -40,6 +41,12 @@ class Steps:
             self._console.print(f"  [green]done[/] {self._step} [dim]{seconds:.1f} s[/]", highlight=False)
             self._step = ""
 
+    def detail(self, text: str) -> None:
+        """What the step is at."""
+        if self._spinner is not None:
+            seconds = time.monotonic() - self._begun
+            self._spinner.update(f"{self._step} [dim]{seconds:.0f} s {escape(text)}[/]")
+
     def note(self, text: str) -> None:
         """Something that people should know."""
         self._rest()
@@ -58,6 +65,9 @@ class Silence:
         """Says nothing."""
 
     def end(self) -> None:
+        """Says nothing."""
+
+    def detail(self, text: str) -> None:
         """Says nothing."""
 
     def note(self, text: str) -> None:

@@ -9,6 +9,11 @@ _LONGEST_PAUSE_S = 1.0
 
 async def status_of(url: str, timeout_s: float = 2.0) -> int:
     """The status that GET `url` is answered with; 0 if there is no answer within `timeout_s` seconds."""
+    return (await fetch(url, timeout_s))[0]
+
+
+async def fetch(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
+    """Status and body that GET `url` is answered with; 0 and nothing if there is no answer within `timeout_s` seconds."""
     parts = urlsplit(url)
     writer: asyncio.StreamWriter | None = None
     try:
@@ -17,10 +22,10 @@ async def status_of(url: str, timeout_s: float = 2.0) -> int:
             writer.write(
                 f"GET {parts.path or '/'} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n\r\n".encode()
             )
-            line = await reader.readline()
-            return int(line.split()[1])
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            return int(head.split(None, 2)[1]), body
     except (OSError, TimeoutError, ValueError, IndexError):
-        return 0
+        return 0, b""
     finally:
         if writer is not None:
             writer.close()

@@ -13,7 +13,7 @@ import msgspec
 
 from penstock.core.errors import PenstockError, Unavailable
 from penstock.supervisor.folder import DataFolder
-from penstock.supervisor.health import status_of
+from penstock.supervisor.health import fetch
 from penstock.supervisor.logs import Logs
 from penstock.supervisor.procfs import Handle, is_zombie, start_ticks
 from penstock.supervisor.query import processes
@@ -41,6 +41,10 @@ class Progress(Protocol):
         """The last step is done."""
         ...
 
+    def detail(self, text: str) -> None:
+        """What the step is at."""
+        ...
+
     def note(self, text: str) -> None:
         """Something that people should know."""
         ...
@@ -51,6 +55,11 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: str
     control: str
+
+
+class _NotReady(msgspec.Struct):
+    status: str = ""
+    missing: list[str] = []
 
 
 class Launcher:
@@ -212,12 +221,15 @@ class Launcher:
     # -- the wait for readiness --------------------------------------------------------------------------------------
 
     async def _answers(self, url: str) -> bool:
-        while await status_of(url) != 200:
+        while True:
+            status, body = await fetch(url)
+            if status == 200:
+                return True
             if self._over.done() or self._stopping:
                 return False
             await self._check_starts()
+            self._progress.detail(_missing(body))
             await asyncio.sleep(_POLL_S)
-        return True
 
     async def _check_starts(self) -> None:
         try:
@@ -293,6 +305,15 @@ def _living(handles: list[Handle]) -> list[Handle]:
         else:
             handle.close()
     return living
+
+
+def _missing(body: bytes) -> str:
+    """What a process that is not ready says it waits for."""
+    try:
+        told = msgspec.json.decode(body, type=_NotReady)
+    except msgspec.DecodeError:
+        return ""
+    return told.missing[0] if told.missing else told.status
 
 
 def _why(process: ProcessStatus, logs: Logs) -> str:

@@ -1,0 +1,95 @@
+"""The engine's two processes are killed while the real model answers: it is back, and nobody is told that half an answer is whole."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from penstock.core.exchange import Exchange
+from penstock.journal.inspect import cat
+from penstock.supervisor.procfs import PROC
+from penstock.supervisor.records import Records
+from tests.system.starter import Up, running
+from tests.system.waiting import until
+
+pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(300)]
+BACK_S = 15.0  # on two cores that are busy; 5 s is promised where they are not
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Up]:
+    with running(tmp_path / "d") as up:
+        yield up
+
+
+def ask(up: Up, **more: object) -> httpx.Response:
+    return httpx.post(
+        f"{up.gateway}/v1/chat/completions",
+        headers={"authorization": f"Bearer {up.secret('demo.key')}"},
+        json={"model": "support-bot", "messages": [{"role": "user", "content": "Where is my order 4471902?"}], **more},
+        timeout=60,
+    )
+
+
+def serving(up: Up) -> str:
+    """The run record's name of the engine that answers now."""
+    version = ask(up).headers["x-penstock-version"].replace(":", "-")
+    names = [record.spec.name for record in Records(up.data / "run").all() if record.spec.kind == "engine"]
+    return next(name for name in names if version in name)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in (PROC / str(pid) / "task" / str(pid) / "children").read_text().split()]
+
+
+@pytest.mark.parametrize("part", ["server", "worker"])
+def test_a_killed_engine_is_back_and_cuts_are_told(own: Up, part: str) -> None:
+    name = serving(own)
+    record = Records(own.data / "run").read(name)
+    assert record is not None
+    workers = children(record.pid)
+    assert workers, "the engine computes in a process of its own"
+    stop = threading.Event()
+    whole: list[str] = []
+    cut: list[tuple[str, str]] = []
+
+    def stream() -> None:
+        while not stop.is_set():
+            try:
+                body = ask(own, stream=True, max_tokens=120, temperature=1.0)
+            except httpx.HTTPError as error:
+                cut.append(("", repr(error)))
+                continue
+            request = body.headers["x-penstock-request-id"]
+            if body.status_code == 200 and "[DONE]" in body.text:
+                whole.append(request)
+            else:
+                cut.append((request, body.text[-400:]))
+                stop.wait(0.1)
+
+    threads = [threading.Thread(target=stream, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    until(lambda: len(whole) > 4 or None, 60)
+    begun = time.monotonic()
+    os.kill(record.pid if part == "server" else workers[-1], signal.SIGKILL)
+    until(lambda: True if cut else None, 30, 0.01)
+    so_far = len(whole)
+    until(lambda: len(whole) > so_far + 4 or None, 90, 0.02)
+    took = time.monotonic() - begun
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    assert took < BACK_S, took
+    assert all('"error"' in text for _, text in cut), cut
+    assert ask(own).status_code == 200
+    outcomes = {r.id: r.outcome for _, _, r in cat(own.data / "journal") if isinstance(r, Exchange)}
+    assert {outcomes[request] for request in whole} == {"ok"}
+    assert {outcomes[request] for request, _ in cut if request} <= {"truncated", "error", "refused"}
+    left = [pid for pid in workers if (PROC / str(pid)).exists()]
+    until(lambda: True if not [p for p in left if (PROC / str(p)).exists()] else None, 20)
