@@ -13,7 +13,21 @@ import pytest
 
 from penstock.core.digests import hash_secret
 from penstock.core.errors import Damaged
-from penstock.core.snapshot import KeyEntry, Pool, Replica, Route, Snapshot, SnapshotDelta, Target, difference
+from penstock.core.snapshot import (
+    KeyEntry,
+    Policy,
+    Pool,
+    Replica,
+    Route,
+    Rule,
+    Snapshot,
+    SnapshotDelta,
+    Target,
+    TenantEntry,
+    difference,
+    patched,
+)
+from penstock.gateway.index import Index
 from penstock.gateway.keep import read_snapshot, write_snapshot
 from penstock.net.server import Reply, Request, Server
 from tests.gateway.house import House, running, until
@@ -161,6 +175,21 @@ async def test_in_flight_requests_keep_the_snapshot_they_began_with(tmp_path: Pa
         assert (await waiting).status == 200
         await house.settled()
         assert house.exchanges()[0].generation == 1
+
+
+def test_what_has_not_changed_is_taken_over() -> None:
+    rule = Rule(name="r", words=("x",))
+    keys = tuple(KeyEntry(id=f"k{index}", hash=hash_secret(str(index)), tenant="t") for index in range(3))
+    tenants = (TenantEntry(name="t"),)
+    first = Snapshot(generation=1, keys=keys, tenants=tenants, policies=(Policy(name="p", rules=(rule,)),))
+    changed = msgspec.structs.replace(keys[0], name="new")
+    second = patched(first, SnapshotDelta(base=1, generation=2, keys=(changed,)))
+    old = Index(first)
+    new = Index(second, old)
+    assert new.rules["p"] is old.rules["p"]
+    assert [new.callers[key.hash] is old.callers[key.hash] for key in keys] == [False, True, True]
+    third = msgspec.structs.replace(second, policies=(Policy(name="p", rules=(rule,), audit="strict"),))
+    assert Index(third, new).rules["p"].strict
 
 
 def test_the_newest_generation_stays_on_disk(tmp_path: Path) -> None:

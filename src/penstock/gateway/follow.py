@@ -13,6 +13,7 @@ import msgspec
 from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
 from penstock.core.snapshot import Snapshot, SnapshotDelta, patched
 from penstock.gateway.gateway import Gateway
+from penstock.gateway.index import Index
 from penstock.gateway.keep import mark, read_snapshot, write_snapshot
 from penstock.net.client import Client, Timeouts, parse_origin
 
@@ -44,6 +45,22 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _decode = msgspec.json.Decoder(Published).decode
+
+
+class _Unfit(Exception):
+    """A delta that does not start from the Snapshot in use."""
+
+
+def _read(body: bytes, old: Snapshot) -> Snapshot:
+    published = _decode(body)
+    if published.delta is not None:
+        try:
+            return patched(old, published.delta)
+        except ValueError as error:
+            raise _Unfit from error
+    if published.snapshot is None:
+        raise UpstreamFailed("control published neither a Snapshot nor a delta")
+    return published.snapshot
 
 
 class Follower:
@@ -81,7 +98,7 @@ class Follower:
                 _log.warning("the Snapshot on disk is not taken: %s", error)
                 continue
             if snapshot is not None and snapshot.generation > self._gateway.index.generation:
-                self._take(snapshot)
+                await self._take(snapshot)
 
     async def _poll(self) -> None:
         pause = _FIRST_PAUSE_S
@@ -105,28 +122,29 @@ class Follower:
             return
         if response.status != 200:
             raise UpstreamFailed(f"control answered {response.status}")
-        published = _decode(body)
-        snapshot = published.snapshot
-        if published.delta is not None:
-            try:
-                snapshot = patched(self._gateway.index.snapshot, published.delta)
-            except ValueError:
-                self._seen = 0  # it starts from a generation that is not here: ask for the whole
-                return
-        if snapshot is None:
-            raise UpstreamFailed("control published neither a Snapshot nor a delta")
-        if self._take(snapshot):
+        old = self._gateway.index
+        try:
+            snapshot = await asyncio.to_thread(_read, body, old.snapshot)
+        except _Unfit:
+            self._seen = 0  # it starts from a generation that is not here: ask for the whole
+            return
+        if await self._take(snapshot):
             await asyncio.to_thread(self._keep, snapshot)
         elif self._seen >= snapshot.generation:
             await asyncio.sleep(_FIRST_PAUSE_S)
         self._seen = max(snapshot.generation, self._gateway.index.generation)
 
-    def _take(self, snapshot: Snapshot) -> bool:
-        taken = self._gateway.take(snapshot)
-        if not taken:
-            _log.error("a Snapshot was refused: %s", self._gateway.refused)
-        self._changed.set()
-        return taken
+    async def _take(self, snapshot: Snapshot) -> bool:
+        gateway = self._gateway
+        try:  # away from the requests: with many keys it takes a while
+            gateway.swap(await asyncio.to_thread(Index, snapshot, gateway.index))
+        except (ValueError, PenstockError) as error:
+            gateway.refuse(snapshot.generation, error)
+            _log.error("a Snapshot was refused: %s", gateway.refused)
+            return False
+        finally:
+            self._changed.set()
+        return True
 
     def _keep(self, snapshot: Snapshot) -> None:
         try:

@@ -60,15 +60,22 @@ class Gateway:
     def take(self, snapshot: Snapshot) -> bool:
         """Swaps in `snapshot` whole; False, with the reason in `refused`, if it contradicts itself: then nothing changes."""
         try:
-            index = Index(snapshot)
+            self.swap(Index(snapshot, self.index))
         except (ValueError, PenstockError) as error:
-            self.refused = f"generation {snapshot.generation}: {error}"
-            self.meters.error("snapshot_refused")
+            self.refuse(snapshot.generation, error)
             return False
+        return True
+
+    def swap(self, index: Index) -> None:
+        """From the next request on, `index` decides."""
         self.refused = ""
         self.index = index
         self.pools.update(index, self._loop)
-        return True
+
+    def refuse(self, generation: int, error: Exception) -> None:
+        """Keeps the Snapshot in use, because `error` is wrong with a newer one."""
+        self.refused = f"generation {generation}: {error}"
+        self.meters.error("snapshot_refused")
 
     def next_trace(self, received: bytes | None) -> str:
         """The `traceparent` to send on with a new span, or ""."""

@@ -117,17 +117,26 @@ class Index:
 
     __slots__ = ("callers", "generation", "pools", "routes", "rules", "snapshot")
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, previous: Index | None = None) -> None:
+        """What has not changed since `previous` is taken over from it: compiled rules above all."""
         self.snapshot = snapshot
         self.generation = snapshot.generation
         tenants = {tenant.name: tenant for tenant in snapshot.tenants}
+        known = previous.callers if previous is not None else {}
         self.callers: dict[str, Caller] = {}
         for key in snapshot.keys:
             tenant = tenants.get(key.tenant)
             if tenant is None:
                 raise ValueError(f"the key {key.id} belongs to the tenant {key.tenant!r}, which is not there")
-            self.callers[key.hash] = Caller(key, tenant)
-        self.rules = {policy.name: Rules(policy) for policy in snapshot.policies}
+            caller = known.get(key.hash)
+            if caller is None or caller.key is not key or caller.tenant is not tenant:
+                caller = Caller(key, tenant)
+            self.callers[key.hash] = caller
+        compiled = previous.rules if previous is not None else {}
+        self.rules: dict[str, Rules] = {}
+        for policy in snapshot.policies:
+            rules = compiled.get(policy.name)
+            self.rules[policy.name] = rules if rules is not None and rules.policy == policy else Rules(policy)
         self.pools = {pool.name: PoolEntry(pool) for pool in snapshot.pools}
         self.routes = {route.name: self._route(route) for route in snapshot.routes}
 

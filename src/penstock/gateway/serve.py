@@ -25,15 +25,15 @@ _log = logging.getLogger("penstock.gateway")
 _GC = (50_000, 20, 50)  # a request leaves no cycles; the collector need not look after every few
 
 
-def server_limits(settings: GatewaySettings) -> ServerLimits:
-    """The bounds of the public server."""
+def server_limits(settings: GatewaySettings, descriptors: int) -> ServerLimits:
+    """The bounds of the public server, with no more connections than `descriptors` (open files) allow: each may need two."""
     return ServerLimits(
         max_header_bytes=settings.max_header_bytes,
         max_body_bytes=settings.max_body_bytes,
         header_timeout_s=settings.header_timeout_s,
         body_timeout_s=settings.body_timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
-        max_connections=settings.max_connections,
+        max_connections=min(settings.max_connections, max(16, (descriptors - 64) // 2)),
     )
 
 
@@ -57,6 +57,9 @@ class Worker:
         subject_key: bytes,
     ) -> None:
         self._settings = settings
+        limits = server_limits(settings, _raise_descriptors())
+        if limits.max_connections < settings.max_connections:
+            _log.warning("open files are limited: only %d connections are taken", limits.max_connections)
         self._client = Client(max_connections=max(1024, settings.max_connections))
         self._file = Path(settings.snapshot_file) if settings.snapshot_file else data / "gateway" / "snapshot.json"
         self.gateway = Gateway(
@@ -69,7 +72,7 @@ class Worker:
             cache_bytes=settings.cache_bytes,
         )
         self.app = App(self.gateway)
-        self.server = Server(self.app, limits=server_limits(settings))
+        self.server = Server(self.app, limits=limits)
         self._siblings = Siblings(data / "run", worker, self.gateway.meters, self._client)
         self.app.collect = self._siblings.collect
         self._token = service_token
@@ -85,7 +88,6 @@ class Worker:
             Damaged: if the file holds no Snapshot.
         """
         settings = self._settings
-        _raise_descriptors()
         snapshot = await asyncio.to_thread(read_snapshot, self._file)
         if snapshot is not None and not self.gateway.take(snapshot):
             _log.error("the Snapshot in %s was refused: %s", self._file, self.gateway.refused)
@@ -173,8 +175,9 @@ async def serve_gateway(
         task.result()
 
 
-def _raise_descriptors() -> None:
-    """As many open files as the system allows: each connection is one."""
+def _raise_descriptors() -> int:
+    """As many open files as the system allows, and how many these are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
