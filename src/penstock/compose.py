@@ -105,8 +105,8 @@ def run_up(settings: Settings, *, resume: bool, progress: "Progress", announce: 
 
     settings = resolved_for_up(settings)
     folder = DataFolder(Path(settings.data))
-    first = not folder.database.exists()
     folder.prepare()
+    first = not folder.admin_key.exists()
     with folder.lock(folder.lock_file, _LOCK_PATIENCE_S if resume else 0.0):
         if not resume:
             _check_before_start(settings, folder)
@@ -117,6 +117,7 @@ def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
     from penstock.supervisor.ports import check_port
     from penstock.supervisor.records import Records
 
+    starter_folder(settings)
     records = Records(folder.run)
     living = {record.spec.kind for record in records.all() if records.lives(record)}
     if "control" not in living:
