@@ -13,13 +13,11 @@ import httptools
 from penstock.core.errors import (
     BadRequest,
     ExpectationFailed,
-    HeaderTooLarge,
     PenstockError,
     RequestTimeout,
-    TooLarge,
     Unavailable,
-    VersionUnknown,
 )
+from penstock.net.head import body_too_large, check_head, header_too_large, origin_form
 from penstock.net.reply import STATUS_LINES, Reply, header_lines
 from penstock.net.request import Request
 from penstock.wire.openai import error_body, error_headers
@@ -132,7 +130,7 @@ class Connection(asyncio.Protocol):
         else:
             self._raw_bytes += len(data)
             if self._raw_bytes > 2 * self._server.limits.max_body_bytes + 65536:  # chunk extensions, trailers
-                self._refuse(self._body_too_large())
+                self._refuse(body_too_large(self._server.limits))
                 return
         try:
             self._parser.feed_data(data)
@@ -147,7 +145,7 @@ class Connection(asyncio.Protocol):
             self._refuse(BadRequest(f"The request is not valid HTTP/1.1: {error}.", code="bad_http"))
         else:
             if self._phase == HEAD and self._head_bytes > self._server.limits.max_header_bytes:
-                self._refuse(self._header_too_large())
+                self._refuse(header_too_large(self._server.limits))
 
     def _stay(self, rest: bytes) -> None:
         """Goes on in HTTP/1.1 after a request that offered another protocol, whose body llhttp leaves unread."""
@@ -199,10 +197,10 @@ class Connection(asyncio.Protocol):
         self._headers = {}
         parser = self._parser
         version = parser.get_http_version()
-        self._check_head(headers, version)
+        check_head(headers, version, self._field_bytes, self._server.limits)
         target, self._target = self._target, b""
         if target[:1] != b"/" and target != b"*":
-            target = self._origin_form(target)
+            target = origin_form(target)
         path, _, query = target.partition(b"?")
         try:
             text = path.decode("ascii")
@@ -225,33 +223,12 @@ class Connection(asyncio.Protocol):
                 self._expects = True
                 self._loop.call_soon(self._continue)
 
-    def _check_head(self, headers: dict[bytes, bytes], version: str) -> None:
-        limits = self._server.limits
-        if self._field_bytes > limits.max_header_bytes:
-            raise self._header_too_large()
-        if version == "1.1":
-            if b"host" not in headers:
-                raise BadRequest("The header field host is missing.", code="bad_http")
-        elif version != "1.0":
-            raise VersionUnknown(f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
-        length = headers.get(b"content-length")
-        if length is not None:
-            if not length.strip().isdigit():
-                raise BadRequest("The header field content-length is no number.", code="bad_http")
-            if int(length) > limits.max_body_bytes:
-                raise self._body_too_large()
-        if b"transfer-encoding" in headers:
-            if headers[b"transfer-encoding"].strip().lower() != b"chunked" or version != "1.1":
-                raise BadRequest("The only transfer encoding understood is chunked, in HTTP/1.1.", code="bad_http")
-            if length is not None:
-                raise BadRequest("Content-length and transfer-encoding exclude each other.", code="bad_http")
-
     def on_body(self, data: bytes) -> None:
         """A piece of the body has been read."""
         self._body.append(data)
         self._body_bytes += len(data)
         if self._body_bytes > self._server.limits.max_body_bytes:
-            raise self._body_too_large()
+            raise body_too_large(self._server.limits)
 
     def on_message_complete(self) -> None:
         """The request is whole: it runs now, or waits until those before it have been answered."""
@@ -346,21 +323,7 @@ class Connection(asyncio.Protocol):
             self.transport_write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expects = False
 
-    @staticmethod
-    def _origin_form(target: bytes) -> bytes:
-        scheme, colon, rest = target.partition(b"://")
-        if not colon or scheme.lower() not in {b"http", b"https"}:
-            raise BadRequest("The request's target is neither a path nor a URL.", code="bad_http")
-        _, slash, path = rest.partition(b"/")
-        return slash + path if slash else b"/"
-
     # -- ends --------------------------------------------------------------------------------------------------------
-
-    def _header_too_large(self) -> PenstockError:
-        return HeaderTooLarge(f"The request's head is longer than {self._server.limits.max_header_bytes} bytes.")
-
-    def _body_too_large(self) -> PenstockError:
-        return TooLarge(f"The request's body is longer than {self._server.limits.max_body_bytes} bytes.")
 
     def _refuse(self, error: PenstockError) -> None:
         """Answers with `error` and closes, when what came before has been answered."""
