@@ -19,6 +19,7 @@ from penstock.core.exchange import Exchange, Observation, Phases
 from penstock.store.schema_experiments import exchanges, observations
 
 Viewer = Annotated[Principal, Depends(needs("usage:read"))]
+Filter = Annotated[str | None, Query(max_length=256, pattern="^[^\\x00]*$")]  # PostgreSQL takes no NUL
 LIVE_S = 1.0
 _FILTERS = ("tenant", "route", "experiment", "arm", "version", "outcome", "status")
 
@@ -123,13 +124,17 @@ def _add_usage(router: APIRouter) -> None:
     async def usage(
         control: ControlPart,
         who: Viewer,
-        start: Annotated[float | None, Query(alias="from", description="Unix seconds; left out: an hour ago.")] = None,
-        end: Annotated[float | None, Query(alias="to", description="Unix seconds; left out: now.")] = None,
+        start: Annotated[
+            float | None, Query(alias="from", ge=0, le=1e11, description="Unix seconds; left out: an hour ago.")
+        ] = None,
+        end: Annotated[
+            float | None, Query(alias="to", ge=0, le=1e11, description="Unix seconds; left out: now.")
+        ] = None,
         by: Annotated[str, Query(description="Of minute, hour, day, tenant, route, version, arm; with commas.")] = "",
-        tenant: str | None = None,
-        route: str | None = None,
-        version: str | None = None,
-        arm: str | None = None,
+        tenant: Filter = None,
+        route: Filter = None,
+        version: Filter = None,
+        arm: Filter = None,
     ) -> dict[str, Any]:
         """Requests, tokens, cost and times, grouped."""
         names = check_by(by)
@@ -167,15 +172,15 @@ def _add_requests(router: APIRouter) -> None:
     async def list_requests(
         control: ControlPart,
         who: Viewer,
-        tenant: str | None = None,
-        route: str | None = None,
-        experiment: str | None = None,
-        arm: str | None = None,
-        version: str | None = None,
-        outcome: str | None = None,
-        status: int | None = None,
+        tenant: Filter = None,
+        route: Filter = None,
+        experiment: Filter = None,
+        arm: Filter = None,
+        version: Filter = None,
+        outcome: Filter = None,
+        status: Annotated[int | None, Query(ge=0, le=999)] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        before: Annotated[int | None, Query(description="The `next` of the page before.")] = None,
+        before: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="The `next` of the page before.")] = None,
     ) -> Response:
         """Requests, newest first."""
         wanted = dict(zip(_FILTERS, (_own(who, tenant), route, experiment, arm, version, outcome, status), strict=True))
