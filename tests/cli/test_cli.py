@@ -121,6 +121,8 @@ def test_a_key_is_told_once_and_revoked_by_its_name(control: Control) -> None:
     control.json("tenants", "create", "keyed")
     told = control.json("keys", "create", "--tenant", "keyed", "--name", "laptop", "--model", "support-bot")
     assert told["key"].startswith("pk-")
+    changed = control.json("keys", "update", "laptop", "--concurrency", "4", "--model", "other")
+    assert (changed["limits"], changed["models"], changed["tenant"]) == ({"concurrency": 4}, ["other"], "keyed")
     listed = control.run("keys", "list", "--tenant", "keyed").stdout
     assert told["id"] in listed
     assert told["key"] not in listed

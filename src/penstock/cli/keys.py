@@ -87,15 +87,45 @@ def create_key(
     session.answer(told, people)
 
 
-def _find_key(session: Session, text: str) -> str:
-    """The id of the valid key with this id or name."""
+def _find_key(session: Session, text: str) -> dict[str, Any]:
+    """The valid key with this id or name."""
     found = session.api.get("/keys")
-    ids = [key["id"] for key in found if text in (key["id"], key["name"]) and key["revoked_at"] is None]
-    if len(ids) > 1:
-        raise BadRequest(f"{len(ids)} keys are called {text!r}; name one by its id.", param="KEY")
-    if not ids:
+    valid = [key for key in found if text in (key["id"], key["name"]) and key["revoked_at"] is None]
+    if len(valid) > 1:
+        raise BadRequest(f"{len(valid)} keys are called {text!r}; name one by its id.", param="KEY")
+    if not valid:
         raise NotFound(f"There is no valid key with the id or name {text!r}.")
-    return str(ids[0])
+    key: dict[str, Any] = valid[0]
+    return key
+
+
+@keys.command("update")
+@click.argument("key_id", metavar="ID_OR_NAME")
+@click.option("--role", "roles", multiple=True, help="Roles from now on; again for more.")
+@click.option("--model", "models", multiple=True, help="Routes it may call from now on; again for more.")
+@click.option("--expires-in-days", type=click.FloatRange(0, min_open=True), help="Days from now until it ends.")
+@limit_flags
+@with_session
+def update_key(
+    session: Session,
+    key_id: str,
+    roles: tuple[str, ...],
+    models: tuple[str, ...],
+    expires_in_days: float | None,
+    **flags: Any,
+) -> None:
+    """Change what is given of a key; the rest stays, its text too."""
+    key = _find_key(session, key_id)
+    spec = {name: key[name] for name in ("tenant", "principal", "roles", "models", "limits", "expires_at")}
+    spec["limits"] = {**spec["limits"], **given_limits(flags)}
+    if roles:
+        spec["roles"] = list(roles)
+    if models:
+        spec["models"] = list(models)
+    if expires_in_days is not None:
+        spec["expires_at"] = _expiry(expires_in_days)
+    told = session.api.send("PUT", at("keys", key["id"]), spec)
+    session.answer(told, lambda: click.echo(f"Key {told['id']} ({told['name']}) is changed."))
 
 
 @keys.command("revoke")
@@ -103,5 +133,5 @@ def _find_key(session: Session, text: str) -> str:
 @with_session
 def revoke_key(session: Session, key_id: str) -> None:
     """Revoke a key: gateways refuse it within a second."""
-    told = session.api.send("POST", f"{at('keys', _find_key(session, key_id))}/revoke")
+    told = session.api.send("POST", f"{at('keys', _find_key(session, key_id)['id'])}/revoke")
     session.answer(told, lambda: click.echo(f"Key {told['id']} ({told['name']}) is revoked."))

@@ -105,6 +105,42 @@ async def revoke_key(change: Change, identity: str) -> dict[str, Any]:
     return key_row(row)
 
 
+async def change_key(change: Change, identity: str, spec: KeySpec) -> dict[str, Any]:
+    """Replace the roles, models, limits and expiry of a key; its text and whose it is stay.
+
+    Raises:
+        NotFound: if there is no such key, or it was revoked.
+        Conflict: if the spec names another tenant or principal, or it is the last admin's key and would be one no more.
+    """
+    row = (await change.connection.execute(select(keys).where(keys.c.id == identity))).one_or_none()
+    if row is None or row.revoked_at is not None:
+        raise NotFound(f"There is no key {identity!r} that is valid.")
+    if (row.tenant, row.principal) != (spec.tenant, spec.principal):
+        raise Conflict(f"The key {row.name} belongs to another tenant or principal, which cannot be changed.")
+    if spec.principal is not None and spec.roles:
+        raise BadRequest("A principal's key has the principal's roles: leave 'roles' out.", param="roles")
+    await _replace(change, row, spec, row.origin)
+    return key_row((await change.connection.execute(select(keys).where(keys.c.id == identity))).one())
+
+
+async def _replace(change: Change, row: Any, spec: KeySpec, origin: Origin) -> None:
+    was_admin = "admin" in await _roles(change.connection, row)
+    await change.connection.execute(
+        update(keys)
+        .where(keys.c.id == row.id)
+        .values(
+            roles=list(spec.roles),
+            models=spec.models,
+            limits=spec.limits.model_dump(mode="json", exclude_none=True),
+            expires_at=spec.expires_at,
+            origin=origin,
+        )
+    )
+    if was_admin:
+        await check_an_admin_is_left(change)
+    await change.audit("key.put", row.id, name=row.name, roles=list(spec.roles))
+
+
 async def _roles(connection: AsyncConnection, row: Any) -> list[str]:
     if row.principal is None:
         return list(row.roles)
@@ -168,21 +204,7 @@ class KeyKind:
             return {"id": created["id"], "key": text}
         if (row.tenant, row.principal) != (spec.tenant, spec.principal):
             raise Conflict(f"The key {name} belongs to another tenant or principal: revoke it, or use another name.")
-        was_admin = "admin" in await _roles(change.connection, row)
-        await change.connection.execute(
-            update(keys)
-            .where(keys.c.id == row.id)
-            .values(
-                roles=list(spec.roles),
-                models=spec.models,
-                limits=spec.limits.model_dump(mode="json", exclude_none=True),
-                expires_at=spec.expires_at,
-                origin=origin,
-            )
-        )
-        if was_admin:
-            await check_an_admin_is_left(change)
-        await change.audit("key.put", row.id, name=name, roles=list(spec.roles))
+        await _replace(change, row, spec, origin)
         return {}
 
     async def delete(self, change: Change, name: str) -> None:

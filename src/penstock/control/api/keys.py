@@ -8,7 +8,7 @@ from sqlalchemy import insert, select, update
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.keys import check_an_admin_is_left, create_key, key_row, key_text, revoke_key
+from penstock.control.keys import change_key, check_an_admin_is_left, create_key, key_row, key_text, revoke_key
 from penstock.control.specs import KeySpec, Name, Spec
 from penstock.core.errors import Conflict, NotFound
 from penstock.store.schema import keys, principals
@@ -49,6 +49,13 @@ async def new_key(body: NewKey, control: ControlPart, who: Writer) -> dict[str, 
     async with control.change(who) as change:
         created = await create_key(change, body.name, spec, text=text)
     return {**created, "key": text}
+
+
+@router.put("/keys/{identity}", tags=["keys"])
+async def change(identity: str, body: KeySpec, control: ControlPart, who: Writer) -> dict[str, Any]:
+    """Replace a key's roles, models, limits and expiry; its text and whose it is stay."""
+    async with control.change(who) as changing:
+        return await change_key(changing, identity, body)
 
 
 @router.post("/keys/{identity}/revoke", tags=["keys"])
