@@ -43,29 +43,11 @@ class Journal(Protocol):
 class Standing(Protocol):
     """Where a caller stands with its limits; None: not limited."""
 
-    @property
-    def requests_limit(self) -> int | None:
-        """Requests per minute."""
+    def requests(self) -> tuple[int, int, float] | None:
+        """Requests per minute, how many are left, and seconds until the whole limit is free again."""
 
-    @property
-    def requests_left(self) -> int:
-        """Requests that may still be made."""
-
-    @property
-    def requests_reset_s(self) -> float:
-        """Seconds until the whole limit is free again."""
-
-    @property
-    def tokens_limit(self) -> int | None:
-        """Tokens per minute."""
-
-    @property
-    def tokens_left(self) -> int:
-        """Tokens that may still be used."""
-
-    @property
-    def tokens_reset_s(self) -> float:
-        """Seconds until the whole limit is free again."""
+    def tokens(self) -> tuple[int, int, float] | None:
+        """Tokens per minute, how many are left, and seconds until the whole limit is free again."""
 
 
 class Limiter(Protocol):

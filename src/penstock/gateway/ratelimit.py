@@ -5,21 +5,22 @@ from penstock.gateway.ports import Standing
 
 def standing_lines(standing: Standing) -> bytes:
     """Limits, what is left of them and when they are whole again; what is not limited is not told."""
+    requests, tokens = standing.requests(), standing.tokens()
     lines = b""
-    limit = standing.requests_limit
-    if limit is not None:
+    if requests is not None:
+        limit, left, reset = requests
         lines = (
             b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
-            % (limit, max(0, standing.requests_left), duration(standing.requests_reset_s))
+            % (limit, max(0, left), duration(reset))
         )
-    limit = standing.tokens_limit
-    if limit is not None:
+    if tokens is not None:
+        limit, left, reset = tokens
         lines += (
             b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %b\r\n"
             % (
                 limit,
-                max(0, standing.tokens_left),
-                duration(standing.tokens_reset_s),
+                max(0, left),
+                duration(reset),
             )
         )
     return lines

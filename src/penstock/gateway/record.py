@@ -78,6 +78,9 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
     gateway.journal.append(exchange)
     _count(call, exchange, usage)
     if call.kept and call.outcome == "ok" and call.route is not None and call.route.cache is not None:
+        ttl = call.route.cache.ttl_s
+        if ttl <= 0:
+            return
         entry = Entry(
             body=b"".join(call.kept),
             usage_event=call.usage_event,
@@ -85,7 +88,7 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
             usage=usage,
             finish=call.finish,
             chunks=call.chunks,
-            expires=call.at + call.route.cache.ttl_s,
+            expires=call.at + ttl,
         )
         gateway.cache.put(call.cache_key, entry)
 

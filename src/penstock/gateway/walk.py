@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 from penstock.core.errors import PenstockError, UpstreamFailed, UpstreamTimeout
 from penstock.gateway.amend import amend
@@ -79,9 +80,10 @@ async def walk(call: Call) -> None:
         record(call, usage, nanousd)
     if call.rules is not None and call.rules.strict:
         await gateway.journal.strict()
+        finish(call, failure)
     else:
-        await gateway.journal.committed()
-    finish(call, failure)
+        call.reply.promise()
+        gateway.journal.after_commit(partial(finish, call, failure))
 
 
 def _fail(call: Call, error: PenstockError) -> None:

@@ -35,7 +35,18 @@ class Reply:
         gone: the client has left; whatever is written goes nowhere.
     """
 
-    __slots__ = ("_bodiless", "_chunked", "_close", "_connection", "_head", "finished", "gone", "protected", "started")
+    __slots__ = (
+        "_bodiless",
+        "_chunked",
+        "_close",
+        "_connection",
+        "_head",
+        "finished",
+        "gone",
+        "promised",
+        "protected",
+        "started",
+    )
 
     def __init__(self, connection: Connection, *, bodiless: bool, chunked: bool, close: bool) -> None:
         self._connection = connection
@@ -47,6 +58,11 @@ class Reply:
         self.finished = False
         self.gone = False
         self.protected = False
+        self.promised = False
+
+    def promise(self) -> None:
+        """The handler may return before the reply ends: somebody else will end it, and soon."""
+        self.promised = True
 
     def shielded(self) -> None:
         """From here on the handler runs to its end even if the client leaves; it may ask `gone`."""

@@ -183,7 +183,7 @@ class Server:
             self.failures += 1
             _log.exception("the handler of %s %s failed", request.method, request.path, exc_info=error)
             self._fail(reply, HandlerBroke("Something broke inside the server; the request was not answered."))
-        if not reply.finished:
+        if not reply.finished and not reply.promised:
             reply.abort()
 
     @staticmethod

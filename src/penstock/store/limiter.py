@@ -25,47 +25,26 @@ class Standing:
         self._holder = holder
         self._now = now
 
-    @property
-    def requests_limit(self) -> int | None:
-        """Requests per minute."""
-        account = self._tightest(self._holder.requests)
-        return None if account is None else account.limit
+    def requests(self) -> tuple[int, int, float] | None:
+        """Requests per minute, how many may still be made, and seconds until all of them may if no more come."""
+        return self._figures(self._holder.requests)
 
-    @property
-    def requests_left(self) -> int:
-        """Requests that may still be made."""
-        account = self._tightest(self._holder.requests)
-        return 0 if account is None else account.left(self._now)
+    def tokens(self) -> tuple[int, int, float] | None:
+        """Tokens per minute, how many may still be used, and seconds until all of them may if no more are."""
+        return self._figures(self._holder.tokens)
 
-    @property
-    def requests_reset_s(self) -> float:
-        """Seconds until the whole limit is free again if no more requests come."""
-        account = self._tightest(self._holder.requests)
-        return 0.0 if account is None else max(0.0, account.reset - self._now)
-
-    @property
-    def tokens_limit(self) -> int | None:
-        """Tokens per minute."""
-        account = self._tightest(self._holder.tokens)
-        return None if account is None else account.limit
-
-    @property
-    def tokens_left(self) -> int:
-        """Tokens that may still be used."""
-        account = self._tightest(self._holder.tokens)
-        return 0 if account is None else account.left(self._now)
-
-    @property
-    def tokens_reset_s(self) -> float:
-        """Seconds until the whole limit is free again if no more requests come."""
-        account = self._tightest(self._holder.tokens)
-        return 0.0 if account is None else max(0.0, account.reset - self._now)
-
-    def _tightest(self, accounts: tuple[Account, ...]) -> Account | None:
-        if len(accounts) < 2:
-            return accounts[0] if accounts else None
-        one, two = accounts
-        return one if one.left(self._now) <= two.left(self._now) else two
+    def _figures(self, accounts: tuple[Account, ...]) -> tuple[int, int, float] | None:
+        now = self._now
+        tightest: Account | None = None
+        least = 0
+        for account in accounts:
+            left = account.left(now)
+            if tightest is None or left < least:
+                tightest, least = account, left
+        if tightest is None:
+            return None
+        reset = tightest.reset - now
+        return tightest.limit, least, max(0.0, reset)
 
 
 class Limiter:
