@@ -121,6 +121,7 @@ async def test_apply_shows_what_differs_and_prunes_what_it_made(house: House) ->
         ("kind: Pool\nname: A B\nspec: {}", "name"),
         ("kind: Pool\nname: a\nsepc: {}", "sepc"),
         ("kind: [", "body"),
+        ("[" * 3000, "body"),
         ("- 1", None),
         ("kind: Key\nname: k\nspec: {tenant: nobody}", "tenant"),
     ],
@@ -236,6 +237,19 @@ async def test_roles_open_what_they_should(
     else:
         assert response.status_code == 403
         assert response.json()["error"]["code"] == "permission_denied"
+
+
+async def test_what_is_nested_too_deep_is_refused(small_house: House) -> None:
+    deep = b'{"documents": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+    refused = await small_house.admin.post("/api/v1/apply", content=deep, headers={"content-type": "application/json"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "body")
+
+
+async def test_what_those_send_who_may_apply_nothing_is_not_parsed(small_house: House) -> None:
+    made = await small_house.post("/keys", {"name": "aud", "roles": ["auditor"]})
+    async with small_house.client(made["key"]) as auditor:
+        refused = await auditor.post("/api/v1/apply", content=b"kind: [")
+    assert refused.status_code == 403
 
 
 async def test_apply_needs_the_permission_of_each_kind(small_house: House) -> None:

@@ -60,10 +60,20 @@ def read_documents(text: str) -> list[object]:
     """
     try:
         return [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+    except RecursionError:
+        raise BadRequest("The YAML is nested too deeply.", param="body") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark is not None else ""
         raise BadRequest(f"This is not YAML{place}: {getattr(error, 'problem', error)}.", param="body") from None
+
+
+def check_may_apply(caller: Principal) -> None:
+    """Raises `Forbidden` for a caller who may change nothing at all: what it sends is not worth parsing."""
+    if not any(allows(caller.roles, permission) for permission in PERMISSIONS.values()):
+        raise Forbidden(
+            f"{caller.name} may apply nothing: it needs one of the permissions {', '.join(sorted(set(PERMISSIONS.values())))}."
+        )
 
 
 async def apply_documents(

@@ -1,5 +1,6 @@
 """/api/v1/{tenants,pools,routes,policies,environments}: resources by name; and /api/v1/apply."""
 
+import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -8,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Permission, Principal
-from penstock.control.apply import PERMISSIONS, apply_documents, read_documents
+from penstock.control.apply import PERMISSIONS, apply_documents, check_may_apply, read_documents
 from penstock.control.auth import Caller, ControlPart, needs
 from penstock.control.context import Change
 from penstock.control.kinds import Kind, ResourceKind
@@ -105,18 +106,21 @@ def apply_router(kinds: tuple[Kind, ...]) -> APIRouter:
 
         All of it is applied, or nothing. The answer has a step for each resource: create, change (with the paths that differ), keep, delete.
         """
+        check_may_apply(who)
         body = await request.body()
         if request.headers.get("content-type", "").startswith("application/json"):
             try:
                 parsed = msgspec.json.decode(body)
-            except msgspec.DecodeError as error:
+            except RecursionError:
+                raise BadRequest("The JSON is nested too deeply.", param="body") from None
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise BadRequest(f"The body is not JSON: {error}.", param="body") from None
             documents = parsed.get("documents") if isinstance(parsed, dict) else None
             if not isinstance(documents, list):
                 raise BadRequest("The body must be {'documents': [...]}.", param="documents")
         else:
             try:
-                documents = read_documents(body.decode())
+                documents = await asyncio.to_thread(read_documents, body.decode())  # slow: others get their turns
             except UnicodeDecodeError:
                 raise BadRequest("The body is not UTF-8.", param="body") from None
         steps = await apply_documents(control, kinds, documents, caller=who, dry_run=dry_run, prune=prune)
