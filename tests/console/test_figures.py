@@ -62,3 +62,8 @@ def test_every_number_reads_as_something_short(value: float) -> None:
         assert 0 < len(write(value)) < 330
     assert figures.seconds(abs(value))
     assert figures.money(value)
+
+
+@pytest.mark.parametrize("at", [1e300, -1e300, 253402343999.0, float("inf"), float("nan")])
+def test_a_moment_that_no_calendar_has_is_left_blank(at: float) -> None:
+    assert figures.when(at) == "\u2013"

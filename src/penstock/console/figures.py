@@ -118,7 +118,10 @@ def when(at: float | None) -> Markup:
     """A moment (Unix seconds) as `<time>`: in UTC as sent, turned into the reader's zone by the script."""
     if not at or not math.isfinite(at):
         return Markup("{}").format(NONE)
-    moment = datetime.fromtimestamp(at, UTC)
+    try:
+        moment = datetime.fromtimestamp(at, UTC)
+    except (ValueError, OverflowError, OSError):  # beyond the year 9999, as clients may claim
+        return Markup("{}").format(NONE)
     return Markup('<time datetime="{}">{} UTC</time>').format(
         moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z", moment.strftime("%Y-%m-%d %H:%M:%S")
     )
