@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from examples.support_bot import answerers, figures
-from examples.support_bot.excluded import QUESTIONS
+from examples.support_bot.excluded import QUESTIONS, plain
 from examples.support_bot.scoring import Score, score
-from examples.support_bot.shop import Shop, load_shop
+from examples.support_bot.shop import OFF_TOPIC, Shop, load_shop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,20 @@ def _answerer(args: argparse.Namespace) -> answerers.Answerer:
     return answerers.endpoint(args.url, args.key, args.model, args.concurrency)
 
 
+def _new_wording(asked: list[Question], scores: list[Score], count: int) -> figures.Share:
+    """In-scope questions of five words or more, none of whose 5-grams is in `count` training conversations."""
+    from examples.support_bot.generator import open_corpus
+    from examples.support_bot.overlap import drawn, grams
+
+    known: set[tuple[str, ...]] = set()
+    for turn in drawn(open_corpus(), count, seed=1):
+        known |= grams(plain(turn.question, turn.slots.values()), 5)
+    texts = [grams(plain(q.turns[-1]["content"], q.facts.values()), 5) for q in asked]
+    rows = [(q, s) for q, s, own in zip(asked, scores, texts, strict=True) if own and not own & known]
+    rows = [(q, s) for q, s in rows if q.intent != OFF_TOPIC]
+    return figures.Share(hits=sum(s.right for _, s in rows), total=len(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_mutually_exclusive_group(required=True)
@@ -74,6 +88,13 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--system", action="store_true", help="begin each conversation with the shop's system prompt")
     parser.add_argument("--questions", type=Path, default=QUESTIONS)
+    parser.add_argument(
+        "--new-wording",
+        type=int,
+        default=0,
+        metavar="COUNT",
+        help="count the questions alone that share no five words in a row with COUNT training conversations, too",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--card", type=Path, help="model card to write the table into")
     args = parser.parse_args()
@@ -83,7 +104,12 @@ def main() -> None:
         answers = _answerer(args)([opening + question.turns for question in asked])
     except answerers.EndpointError as error:
         sys.exit(str(error))
-    result = figures.summed((q.intent, s) for q, s in zip(asked, judged(asked, answers, shop), strict=True))
+    scores = judged(asked, answers, shop)
+    result = figures.summed((q.intent, s) for q, s in zip(asked, scores, strict=True))
+    if args.new_wording:
+        result["in-scope questions right, of those without five words in a row of the training text"] = _new_wording(
+            asked, scores, args.new_wording
+        )
     print(json.dumps(figures.as_json(result), indent=2) if args.json else figures.table(result))
     if args.card:
         way = (

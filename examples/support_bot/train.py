@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch._inductor import config as inductor
 from torch.nn import functional
 
 from examples.support_bot.batches import Packer
@@ -26,6 +27,7 @@ from examples.support_bot.chat import Coder, train_tokenizer, write_files
 from examples.support_bot.generator import Mix, open_corpus
 from examples.support_bot.model import Llama, ModelConfig, parameters
 from examples.support_bot.optim import Muon, trapezoid
+from examples.support_bot.threads import Threads
 from examples.support_bot.validation import validate
 
 _STEP_CAP = 5.0  # seconds that one step may count
@@ -52,6 +54,8 @@ class Trainer:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(args.seed)
         torch.set_num_threads(args.threads)
+        self.threads = Threads(args.threads)
+        inductor.cpp.dynamic_threads = True
         voices = tuple(args.voices.split(",")) if args.voices else None
         self.corpus = open_corpus(voices=voices)
         self.judge = open_corpus(held_out=True)
@@ -83,7 +87,9 @@ class Trainer:
         smooth = 0.0
         while self._share() < 1.0:
             began = time.monotonic()
+            torch.set_num_threads(self.threads.choose())
             loss = self._step()
+            self.threads.took(time.monotonic() - began)
             self.progress.seconds += min(time.monotonic() - began, _STEP_CAP if self.progress.step > 20 else 60.0)
             smooth = loss if not smooth else 0.97 * smooth + 0.03 * loss
             self._show(smooth)
@@ -153,7 +159,7 @@ class Trainer:
             speed = done.tokens / max(done.seconds, 1e-9)
             print(
                 f"\r[{bar:<24}] {share:6.1%} step {done.step} loss {loss:.4f} {done.tokens / 1e6:.1f} M tokens {speed:,.0f}/s "
-                f"left {left / 60:.1f} min",
+                f"left {left / 60:.1f} min, {self.threads.now} threads",
                 end="" if sys.stdout.isatty() else "\n",
                 flush=True,
             )
