@@ -239,6 +239,11 @@ async def test_roles_open_what_they_should(
         assert response.json()["error"]["code"] == "permission_denied"
 
 
+@pytest.mark.parametrize("path", ["tenants/a%00", "models/%00", "keys?tenant=%00"])
+async def test_an_address_with_a_nul_is_refused(small_house: House, path: str) -> None:
+    assert (await small_house.admin.get(f"/api/v1/{path}")).status_code == 400
+
+
 async def test_what_is_nested_too_deep_is_refused(small_house: House) -> None:
     deep = b'{"documents": ' + b"[" * 5000 + b"]" * 5000 + b"}"
     refused = await small_house.admin.post("/api/v1/apply", content=deep, headers={"content-type": "application/json"})

@@ -23,3 +23,5 @@ def test_the_last_line_of_this_run_alone(tmp_path: Path) -> None:
     assert logs.last_line("a", since) == ""
     logs.path("a").write_text("old\nError: new\n\n")
     assert logs.last_line("a", since) == "Error: new"
+    logs.path("a").write_text("Error: new\nHint: Do otherwise.\n")
+    assert logs.last_line("a") == "Error: new"

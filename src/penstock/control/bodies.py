@@ -6,7 +6,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.control.errors import error_response
-from penstock.core.errors import TooLarge
+from penstock.core.errors import BadRequest, TooLarge
 
 
 class _Exceeded(Exception):
@@ -14,7 +14,10 @@ class _Exceeded(Exception):
 
 
 class BoundedBodies:
-    """ASGI middleware: a body of more than `limit` bytes is answered with 413, except at paths that begin as one of `unbounded`."""
+    """ASGI middleware: a body of more than `limit` bytes is answered with 413, except at paths that begin as one of `unbounded`.
+
+    Addresses with a NUL are refused, too: PostgreSQL takes none.
+    """
 
     def __init__(self, app: ASGIApp, *, limit: int, unbounded: Sequence[str]) -> None:
         self._app = app
@@ -25,6 +28,10 @@ class BoundedBodies:
         """Pass the request on, counting."""
         if scope["type"] != "http" or scope["path"].startswith(self._unbounded):
             await self._app(scope, receive, send)
+            return
+        if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
+            refused = BadRequest("The address holds the character NUL, which no name here has.", param="path")
+            await error_response(refused)(scope, receive, send)
             return
         seen = 0
         begun = False

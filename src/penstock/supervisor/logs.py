@@ -50,7 +50,7 @@ class Logs:
                 os.truncate(path, 0)
 
     def last_line(self, name: str, since: int = 0) -> str:
-        """The last line that is not empty, written after byte `since`; "" if there is none."""
+        """The last line that is not empty, written after byte `since`; "" if there is none. Hints are passed over: they follow what is wrong."""
         try:
             with self.path(name).open("rb") as file:
                 end = file.seek(0, os.SEEK_END)
@@ -59,5 +59,6 @@ class Logs:
                 text = file.read()
         except FileNotFoundError:
             return ""
-        lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
-        return lines[-1].strip() if lines else ""
+        lines = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith("Hint: ")]
+        return (said or lines or [""])[-1]
