@@ -37,8 +37,14 @@ async def relay_stream(call: Call, response: Response) -> None:
     reader = _Reader(call, guarded)
     reply = call.reply
     try:
-        while not await response.flow(reader.take):
-            if reader.done or reader.failed:
+        while True:
+            ended = await response.flow(reader.take)
+            if reader.first:
+                # A client that has seen an answer begin finds it in the journal, whatever happens to us next.
+                await call.gateway.journal.committed()
+                reply.write(reader.first)
+                reader.first = b""
+            if ended or reader.done or reader.failed:
                 break
             await reply.drain()
     except (ValueError, RecursionError):
@@ -76,7 +82,18 @@ def begin(call: Call) -> None:
 class _Reader:
     """Looks at events as they pass, into as few of them as it can."""
 
-    __slots__ = ("_before", "_call", "_guarded", "_last", "_splitter", "_wants_usage", "done", "failed", "stopped")
+    __slots__ = (
+        "_before",
+        "_call",
+        "_guarded",
+        "_last",
+        "_splitter",
+        "_wants_usage",
+        "done",
+        "failed",
+        "first",
+        "stopped",
+    )
 
     def __init__(self, call: Call, guarded: GuardedAnswer | None) -> None:
         self._call = call
@@ -85,6 +102,7 @@ class _Reader:
         self._splitter = EventSplitter()
         self._before = b""
         self._last = b""
+        self.first = b""  # what the answer begins with, until the journal has told of it
         self.done = False
         self.failed = False  # the engine told an error
         self.stopped = False  # a rule ended it
@@ -103,6 +121,8 @@ class _Reader:
             call = self._call
             if not call.status:
                 begin(call)
+                self.first = data
+                return False
             reply = call.reply
             reply.write(data)
             if reply.blocked:
