@@ -115,9 +115,10 @@ def apply_router(kinds: tuple[Kind, ...]) -> APIRouter:
                 raise BadRequest("The JSON is nested too deeply.", param="body") from None
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise BadRequest(f"The body is not JSON: {error}.", param="body") from None
-            documents = parsed.get("documents") if isinstance(parsed, dict) else None
-            if not isinstance(documents, list):
+            listed = parsed.get("documents") if isinstance(parsed, dict) else None
+            if not isinstance(listed, list):
                 raise BadRequest("The body must be {'documents': [...]}.", param="documents")
+            documents: list[object] = listed
         else:
             try:
                 documents = await asyncio.to_thread(read_documents, body.decode())  # slow: others get their turns
