@@ -34,9 +34,9 @@ class Connection(asyncio.Protocol):
     """Parses with llhttp, in its strict mode. One handler task at a time: replies keep the order of the requests."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_deaf", "_expects", "_field_bytes", "_head_bytes", "_headers", "_lingers", "_loop", "_parser", "_peer",
+        "_body", "_body_bytes", "_deaf", "_expects", "_field_bytes", "_head_bytes", "_headers", "_job", "_lingers", "_loop", "_parser", "_peer",
         "_phase", "_queue", "_raw_bytes", "_reading_paused", "_received", "_refusal", "_reply", "_request", "_resumed",
-        "_server", "_since", "_target", "_task", "_transport", "_unsent", "_waiter", "closing", "keep_alive_line",
+        "_server", "_since", "_target", "_task", "_transport", "_unsent", "_waiter", "_wake", "closing", "keep_alive_line",
         "write_paused",
     )  # fmt: skip
 
@@ -57,7 +57,9 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None  # whose body is being read
         self._queue: deque[Request] = deque()
         self._reply: Reply | None = None  # that is being given
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None  # that serves this connection's requests
+        self._job: tuple[Request, Reply] | None = None  # that it takes up next
+        self._wake: asyncio.Future[None] | None = None  # it waits for one
         self._waiter: asyncio.Future[None] | None = None
         self._expects = False
         self._deaf = False  # nothing more is taken from this client
@@ -90,10 +92,14 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
         reply = self._reply
         if reply is not None:
             reply.gone = True
-            if self._task is not None and not reply.protected and not reply.finished:
+            if self._job is not None:  # not begun: the task is still at what follows the reply before
+                self._job = None
+            elif self._task is not None and not reply.protected and not reply.finished:
                 self._task.cancel()
 
     def eof_received(self) -> bool:
@@ -272,7 +278,27 @@ class Connection(asyncio.Protocol):
         reply = Reply(self, bodiless=request.method == "HEAD", chunked=newer, close=not request.keep_alive)
         self.keep_alive_line = b"" if newer else b"connection: keep-alive\r\n"
         self._reply = reply
-        self._task = self._loop.create_task(self._server.serve(request, reply))
+        self._job = (request, reply)
+        wake = self._wake
+        if wake is not None:
+            self._wake = None
+            if not wake.done():
+                wake.set_result(None)
+        elif self._task is None:
+            self._task = self._loop.create_task(self._work())
+
+    async def _work(self) -> None:
+        """Serves one request after the other: a task for each would cost more than waking this one."""
+        while True:
+            job = self._job
+            if job is not None:
+                self._job = None
+                await self._server.serve(*job)
+            elif self._transport is None:
+                return
+            else:
+                self._wake = wake = self._loop.create_future()
+                await wake
 
     @property
     def ends(self) -> bool:
@@ -282,7 +308,6 @@ class Connection(asyncio.Protocol):
     def reply_finished(self, *, close: bool) -> None:
         """The last byte of the reply has been handed over: on to the next request, or to the end."""
         self._reply = None
-        self._task = None
         self._since = time.monotonic_ns()
         if close:
             self._queue.clear()

@@ -1,4 +1,4 @@
-"""Our HTTP/1.1 server: one `asyncio.Protocol` a connection over llhttp, one task a request."""
+"""Our HTTP/1.1 server: one `asyncio.Protocol` and one task a connection, over llhttp."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def _unix_socket(path: Path) -> socket.socket:
 class Server:
     """Serves `handler` on sockets of one event loop.
 
-    The handler runs as one task per request and is cancelled when the client leaves, unless it called
-    `reply.shielded()`. A `PenstockError` that it raises becomes the reply, in the OpenAI error shape; any other
+    The handler runs once for each request, for those of one connection one after the other, and is cancelled when the
+    client leaves, unless it called `reply.shielded()`. A `PenstockError` that it raises becomes the reply, in the OpenAI error shape; any other
     exception becomes a 500, is logged and counted in `failures`.
 
     Attributes:
