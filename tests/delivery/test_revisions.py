@@ -1,5 +1,6 @@
 """Which whole state a rollback copies."""
 
+import msgspec
 import pytest
 
 from penstock.core.errors import Conflict, NotFound
@@ -38,3 +39,23 @@ def test_without_an_earlier_state_it_is_said() -> None:
         choose_rollback(history, wanted="r3", to="x")
     with pytest.raises(Conflict, match="already"):
         choose_rollback(history, wanted="r3", to="b")
+
+
+def test_a_second_rollback_goes_further_back_and_never_forward() -> None:
+    first = [past(1, "a"), past(2, "b"), past(3, "bad")]
+    once = [*first, msgspec.structs.replace(past(4, "b", "live"), source="r2")]
+    assert choose_rollback(once, wanted="r4").number == 1
+    twice = [
+        *first,
+        msgspec.structs.replace(past(4, "b"), source="r2"),
+        msgspec.structs.replace(past(5, "a", "live"), source="r1"),
+    ]
+    with pytest.raises(NotFound, match="no earlier"):
+        choose_rollback(twice, wanted="r5")
+
+
+def test_after_a_promotion_that_failed_there_is_nothing_to_undo() -> None:
+    history = [past(1, "a"), past(2, "b", "live"), past(3, "c", "failed")]
+    with pytest.raises(Conflict, match="b still answers"):
+        choose_rollback(history, wanted="r2")
+    assert choose_rollback(history, wanted="r2", to="a").number == 1

@@ -82,7 +82,9 @@ async def roll_back(
     rows = await connection.execute(
         select(revisions).where(revisions.c.environment == environment, revisions.c.model == model)
     )
-    history = [Past(id=row.id, number=row.number, state=row.state, whole=_whole(row)) for row in rows]
+    history = [
+        Past(id=row.id, number=row.number, state=row.state, whole=_whole(row), source=row.source) for row in rows
+    ]
     target = choose_rollback(history, wanted=pointer.wanted, to=to)
     return await _record(
         change, environment, model, target.whole, "rollback", reason, pointer, source=target.id, live=not serves

@@ -26,6 +26,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     state: RevisionState
     whole: Whole
+    source: str | None = None  # of a rollback: id of the revision whose state it copied
 
 
 def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = None) -> Past:
@@ -35,11 +36,13 @@ def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = No
         history: all revisions of the model in the environment.
         wanted: id of the revision that is live, or warming up to be.
         to: a revision's number or a version's label; None: if the wanted revision is not live yet, the one that is; else the newest
-            before it that was live with another whole state.
+            before it that was live with another whole state. A rollback stands where the revision that it copied stands, so that
+            a second one goes further back and never forward again to what was left.
 
     Raises:
         NotFound: if there is none such.
-        Conflict: if it is the whole state that is wanted already, or was never live.
+        Conflict: if it is the whole state that is wanted already, or was never live; without `to` also if the newest revision failed,
+            because what is live then is what was there before, and nothing is left to undo.
     """
     now = next(past for past in history if past.id == wanted)
     served = sorted(
@@ -49,8 +52,16 @@ def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = No
         live = next((p for p in served if p.state == "live"), None)
         if now.state != "live" and live is not None:
             return live
+        newest = max(history, key=lambda past: past.number)
+        if newest.state == "failed":
+            raise Conflict(
+                f"{newest.whole.label} failed and never served: {now.whole.label} still answers. To go further back, say to which.",
+                code="nothing_to_undo",
+                param="to",
+            )
+        place = _place(now, {past.id: past for past in history})
         for past in served:
-            if past.number < now.number and past.whole != now.whole:
+            if past.number < place and past.whole != now.whole:
                 return past
         raise NotFound("There is no earlier revision to go back to.", code="nothing_to_roll_back_to")
     wished = [p for p in history if to in {str(p.number), p.whole.label}]
@@ -65,3 +76,10 @@ def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = No
     if best.whole == now.whole:
         raise Conflict(f"{to} is what is wanted already.", param="to")
     return best
+
+
+def _place(past: Past, known: dict[str, Past]) -> int:
+    """The number of the revision whose state `past` is, through rollbacks of rollbacks (a source is always older)."""
+    while past.source is not None and past.source in known:
+        past = known[past.source]
+    return past.number
