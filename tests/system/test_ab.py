@@ -28,7 +28,7 @@ def test_the_better_version_is_found_and_told(up: Up) -> None:
     penstock(up, "experiments", "create", "-f", str(ROOT / "examples/support_bot/ab.yaml"))
     penstock(up, "experiments", "start", "support-bot-1-1")
     asked: dict[str, dict[str, int]] = {}
-    for seed in range(1, 6):  # an always-valid test may be looked at as often as one likes
+    for seed in range(1, 13):  # an always-valid test may be looked at as often as one likes
         for arm, found in populate(up, 300, seed).items():
             known = asked.setdefault(arm, {"right": 0, "asked": 0})
             known["right"] += found["right"]
