@@ -39,6 +39,7 @@ class Steps:
         if self._step:
             seconds = time.monotonic() - self._begun
             self._console.print(f"  [green]done[/] {self._step} [dim]{seconds:.1f} s[/]", highlight=False)
+            self._console.file.flush()  # a log that is read while it grows
             self._step = ""
 
     def detail(self, text: str) -> None:
@@ -50,7 +51,8 @@ class Steps:
     def note(self, text: str) -> None:
         """Something that people should know."""
         self._rest()
-        self._console.print(f"  [yellow]note[/] {text}", highlight=False)
+        self._console.print(f"  [yellow]note[/] {escape(text)}", highlight=False)
+        self._console.file.flush()
 
     def _rest(self) -> None:
         if self._spinner is not None:
