@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Literal
 from urllib.parse import unquote
 
 from penstock.core.errors import MethodNotAllowed, NotFound, PenstockError
@@ -65,25 +66,29 @@ class App:
 
     def chat(self, request: Request, reply: Reply) -> Awaitable[None]:
         """`POST /v1/chat/completions`."""
-        gateway = self.gateway
-        at = time.time()
-        call = Call(
-            gateway, request, reply, id=gateway.new_id(at), at=at, operation="chat", path=b"/v1/chat/completions"
-        )
-        return walk(call)
+        return self._walk(request, reply, "chat", b"/v1/chat/completions")
 
     def completions(self, request: Request, reply: Reply) -> Awaitable[None]:
         """`POST /v1/completions`."""
+        return self._walk(request, reply, "completions", b"/v1/completions")
+
+    def _walk(
+        self, request: Request, reply: Reply, operation: Literal["chat", "completions"], path: bytes
+    ) -> Awaitable[None]:
         gateway = self.gateway
         at = time.time()
         call = Call(
-            gateway,
-            request,
-            reply,
+            gateway=gateway,
+            index=gateway.index,
+            request=request,
+            reply=reply,
             id=gateway.new_id(at),
             at=at,
-            operation="completions",
-            path=b"/v1/completions",
+            operation=operation,
+            path=path,
+            started_ns=request.received_ns,
+            body=request.body,
+            envelope=gateway.no_envelope,
         )
         return walk(call)
 

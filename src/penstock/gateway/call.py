@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
 from penstock.core.exchange import Finding, Outcome, Usage
 from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
@@ -19,12 +21,24 @@ if TYPE_CHECKING:
     from penstock.net.reply import Reply
 
 
-class Call:
-    """Mutable, owned by the one task that walks it. Each attribute is set by the step that it is listed under.
+class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
+    """Mutable, owned by the one task that walks it. Each field is set by the step that it is listed under.
 
-    The defaults are the class's: a request writes only what it comes to.
+    A Struct because it is made in one go, defaults and all; without garbage collection because nothing that it holds
+    leads back to it.
     """
 
+    gateway: Gateway
+    index: Index  # the one Snapshot that decides all of this request
+    request: Request
+    reply: Reply
+    id: str
+    at: float
+    operation: Literal["chat", "completions"]
+    path: bytes
+    started_ns: int
+    body: bytes  # as it will be sent on
+    envelope: Envelope
     # decode
     stream: bool = False
     decoded_ns: int = 0
@@ -73,26 +87,3 @@ class Call:
     status: int = 0
     outcome: Outcome = "ok"
     error: str = ""
-
-    def __init__(
-        self,
-        gateway: Gateway,
-        request: Request,
-        reply: Reply,
-        *,
-        id: str,  # noqa: A002 - the request's id
-        at: float,
-        operation: Literal["chat", "completions"],
-        path: bytes,
-    ) -> None:
-        self.gateway = gateway
-        self.index: Index = gateway.index  # the one Snapshot that decides all of this request
-        self.request = request
-        self.reply = reply
-        self.id = id
-        self.at = at
-        self.operation = operation
-        self.path = path
-        self.started_ns = request.received_ns
-        self.body = request.body  # as it will be sent on
-        self.envelope: Envelope = gateway.no_envelope
