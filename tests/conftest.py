@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.postgres import PostgresServer
 
 from penstock.store.sql import Database, open_database
+from tests.postgres import PostgresServer
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,7 @@ def _quantile_difference(
     design: Design, statistics: Statistics, metric: Metric, arm: str, planned: int, alpha: float
 ) -> tuple[float, float, float] | None:
     """Of the newest epoch that has both arms; alpha is split over the epochs that the plan can have, and over the two arms."""
-    assert metric.quantile is not None  # noqa: S101 - told by the caller
+    assert metric.quantile is not None
     each = alpha / max(1, len(design.plan.steps)) / 2
     for epoch in sorted(statistics.shares, reverse=True):
         bands = []
