@@ -4,8 +4,6 @@ import math
 from statistics import NormalDist
 from typing import NamedTuple
 
-from scipy.special import nctdtr, stdtrit
-
 from penstock.core.errors import BadRequest
 from penstock.experiments.sequences import best_rho, normal_mixture_bound
 
@@ -51,6 +49,8 @@ def two_means(effect: float, alpha: float = 0.05, power: float = 0.8) -> float:
     Raises:
         BadRequest: if the effect is 0.
     """
+    from scipy.special import nctdtr, stdtrit  # half a second of imports that starting a process need not pay
+
     _check(alpha, power)
     if effect == 0 or not math.isfinite(effect):
         raise BadRequest(f"the effect is {effect}: it must be a number other than 0.", param="minimum_effect")

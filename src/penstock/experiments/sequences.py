@@ -11,8 +11,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from scipy.special import chdtrc
-
 from penstock.experiments.statistics import Histogram, quantile, value_at
 
 
@@ -90,6 +88,8 @@ def sample_ratio_p(counts: Sequence[int], shares: Sequence[float]) -> float:
     if total == 0 or len(cells) < 2:
         return 1.0
     statistic = sum((count - expected) ** 2 / expected for count, expected in cells)
+    from scipy.special import chdtrc  # half a second of imports that starting a process need not pay
+
     return float(chdtrc(len(cells) - 1, statistic))
 
 
