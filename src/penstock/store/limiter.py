@@ -141,7 +141,16 @@ class Limiter:
             parts += [(a, 1) for a in holder.seats]
         if not parts:
             return None
-        return Reservation(tokens, nanousd, await self._claim(parts, now))
+        for account, amount in parts:
+            if account.balance < amount or now >= account.expires:
+                return Reservation(tokens, nanousd, await self._claim(parts, now))
+        taken: list[tuple[Account, int, int]] = []
+        for account, amount in parts:  # all of it is leased: the way of nearly every request
+            account.balance -= amount
+            if account.resource == SEATS:
+                account.in_use += amount
+            taken.append((account, account.slot, amount))
+        return Reservation(tokens, nanousd, taken)
 
     def settle(self, reservation: Reservation, tokens: int, now: float, nanousd: int = 0) -> None:
         """The request is over and used this much: the rest is given back, more is charged whatever the limit. Once; again is nothing."""
@@ -151,13 +160,18 @@ class Limiter:
         now += self._epoch
         back: list[Return] = []
         for account, slot, amount in reservation.taken:
-            if account.resource == SEATS:
+            resource = account.resource
+            if resource == SEATS:
                 account.in_use -= amount
-                self._put(account, slot, amount, now, back)
-                continue
-            unused = amount - (tokens if account.resource == TOKENS else nanousd)
+                unused = amount
+            else:
+                unused = amount - (tokens if resource == TOKENS else nanousd)
             if unused > 0:
-                self._put(account, slot, unused, now, back)
+                # As `_put` does, for what goes back to the lease that it was taken from.
+                if account.slot == slot and now < account.expires and account.balance + unused <= account.most:
+                    account.balance += unused
+                else:
+                    self._put(account, slot, unused, now, back)
             elif unused < 0:
                 more = -unused
                 if account.balance > 0 and now < account.expires:
