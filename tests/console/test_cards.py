@@ -96,3 +96,10 @@ def test_a_card_reads_well() -> None:
     assert "<h3>Title</h3>" in html
     assert '<a href="https://example.org" rel="noreferrer noopener nofollow">' in html
     assert "<td>1</td>" in html
+
+
+def test_a_line_that_is_a_comment_is_not_shown() -> None:
+    html = render_card("before\n\n<!-- figures: made by a program -->\n\nafter")
+    assert "figures" not in html
+    assert "before" in html
+    assert "after" in html

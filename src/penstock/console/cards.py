@@ -6,6 +6,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 _FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_COMMENT_LINE = re.compile(r"^[ \t]*<!--[^\n]*-->[ \t]*$", re.MULTILINE)  # marks for programs, such as where figures go
 _LINK = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -27,8 +28,9 @@ _MOST_CHARACTERS = 200_000
 
 
 def render_card(text: str) -> Markup:
-    """The card's HTML. Its YAML front matter is left out, headings begin two levels down, and links tell the other site nothing."""
-    tokens = _MARKDOWN.parse(_FRONT_MATTER.sub("", text[:_MOST_CHARACTERS], count=1))
+    """The card's HTML. Its YAML front matter and lines that are a comment are left out, headings begin two levels down, and links tell the other site nothing."""
+    body = _FRONT_MATTER.sub("", text[:_MOST_CHARACTERS], count=1)
+    tokens = _MARKDOWN.parse(_COMMENT_LINE.sub("", body))
     for token in tokens:
         if token.type in {"heading_open", "heading_close"}:
             token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
