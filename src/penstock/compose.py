@@ -1,6 +1,6 @@
 """The only place where parts are wired together: one function a process. Commands call these and nothing else.
 
-Imports stand inside the functions, so that a process loads what it runs and no more.
+Imports stand inside the functions, so that a process loads what it runs and no more. The file is long because wiring may stand nowhere else.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""One client connection of the server: bytes to requests, requests to the handler in order, replies back."""
+"""One client connection of the server: bytes to requests, requests to the handler in order, replies back.
+
+It is one class with one state, and longer than most files for that reason.
+"""
 
 from __future__ import annotations
 
