@@ -1,5 +1,6 @@
 """`penstock up` and its supervisor as real processes, with small servers in place of what they run."""
 
+import contextlib
 import json
 import os
 import signal
@@ -91,20 +92,30 @@ class Up:
     def back(self, name: str, killed: int) -> None:
         until(lambda: self.pid(name) not in {0, killed}, f"{name} is not back")
 
+    def family(self) -> list[int]:
+        """Every process of this folder: those that watch one another may start new ones that no record names yet."""
+        mark = os.fsencode(self.data)
+        found = []
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if mark in (folder / "cmdline").read_bytes().split(b"\0"):
+                        found.append(int(folder.name))
+        return found
+
     def end(self) -> None:
-        if not (self.data / "run").exists():
-            return
-        records = Records(self.data / "run")
-        for _ in range(3):  # whoever watches is ended with what it watches
-            for name in ("launcher", "supervisor", *[r.spec.name for r in records.all()]):
-                record = records.read(name)
-                handle = None if record is None else records.handle(record)
-                if handle is not None:
-                    handle.send(signal.SIGKILL)
-                    handle.close()
+        """Kills what is left of it until nothing is."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (pids := self.family()) and time.monotonic() < deadline:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if self.process is not None:
+                self.process.poll()
+            time.sleep(0.02)
         if self.process is not None:
-            self.process.kill()
             self.process.communicate()
+        assert not self.family()
 
 
 @pytest.fixture
