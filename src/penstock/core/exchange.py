@@ -70,11 +70,14 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     usage: Usage = Usage()
     chunks: int = 0
     cost_nanousd: int = 0
-    cache: Literal["off", "miss", "hit"] = "off"
+    cache: Literal["off", "miss", "hit", "coalesced"] = "off"
     attempts: int = 1
     findings: tuple[Finding, ...] = ()
     trace: str = ""  # W3C traceparent
     generation: int = 0  # of the Snapshot that decided
+    escalated: bool = False  # the first model of a cascade did not convince; `usage` and cost are of both
+    tried: Usage = Usage()  # of `usage`, what the first one used
+    trimmed: int = 0  # turns of the conversation that were left out
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="opened"):

@@ -120,6 +120,58 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     mode: Literal["off", "exact"] = "off"
     ttl_s: float = 300.0
     sampled: bool = False  # also answers with temperature above 0
+    tools: bool = False  # also answers to requests that offer tools
+
+
+class ChooseRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Sends a request that meets every condition given to `pool`; a condition that is left out is met by all.
+
+    A token of the prompt is taken as 4 bytes of its texts. Without a limit of its own a request may answer with any
+    number of tokens: it meets `min_answer_tokens` and no `max_answer_tokens`.
+    """
+
+    pool: str
+    min_prompt_tokens: int | None = None
+    max_prompt_tokens: int | None = None
+    min_answer_tokens: int | None = None  # of the client's max_tokens
+    max_answer_tokens: int | None = None
+    min_messages: int | None = None
+    max_messages: int | None = None
+    tools: bool | None = None
+    stream: bool | None = None
+    tenants: tuple[str, ...] | None = None
+    headers: dict[str, str] = {}  # names in lower case; all of them must be equal
+    metadata: dict[str, str] = {}
+    last_user: str = ""  # RE2, found anywhere in the last user message
+
+
+class Cascade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Asks the pool `first`, and `then` as well where the first answer does not convince.
+
+    An answer convinces if every threshold that is given is met and nothing in it speaks against it. Log-probabilities
+    are natural logarithms, of the chosen tokens.
+    """
+
+    first: str
+    then: str
+    min_mean_logprob: float | None = None
+    min_token_logprob: float | None = None
+    patterns: tuple[str, ...] = ()  # RE2: an answer in which one is found does not convince
+    finish: tuple[str, ...] = ("length",)  # nor does one that ended so
+    hold_tokens: int = 64  # of a stream: it is decided on its first so many tokens, which are held back until then
+    control_share: float = 0.0  # of requests that `then` answers at once, to measure the cascade against
+    tools: bool = False  # also requests that offer tools
+
+
+class Trim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Drops a chat's oldest turns until it has at most `budget_tokens` (4 bytes each, as estimated everywhere).
+
+    The system messages (with `keep_system`) and the last `keep_last` turns stay, whatever they come to.
+    """
+
+    budget_tokens: int
+    keep_system: bool = True
+    keep_last: int = 1
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -131,6 +183,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cache: CachePolicy = CachePolicy()
     policy: str | None = None
     created: int = 0  # Unix seconds, as /v1/models tells
+    choose: tuple[ChooseRule, ...] = ()  # the first that fits decides; where none does, experiment, cascade or `to`
+    cascade: Cascade | None = None
+    trim: Trim | None = None
+    max_tokens: int | None = None  # of an answer: the client's own is lowered to it, and it is set where there is none
+    coalesce: bool = False  # equal requests of one tenant that run at the same time share one answer
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
