@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from penstock.core.errors import BadRequest
+from penstock.wire.resume import CONTINUE, MEMBER, TELL, Continuation
 
 _MOST_STOPS = 16
 _MOST_CHOICES = 128
@@ -91,6 +92,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         messages: of a chat; the template makes the prompt of them.
         prompts: of a completion; texts or token ids.
         max_tokens: most tokens of each choice; None: as many as there is room for.
+        tell: the stream's tokens are wanted beside its text.
+        continued: what another replica has brought forth of this answer.
     """
 
     model: str
@@ -111,31 +114,36 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     logprobs: bool = False
     ignore_eos: bool = False
+    tell: bool = False
+    continued: Continuation | None = None
 
 
-def read_chat(body: bytes) -> Ask:
-    """The chat completion that `body` asks for.
+def read_chat(body: bytes, resume: bytes = b"") -> Ask:
+    """The chat completion that `body` asks for; `resume` is the value of the header field that gateways set (`wire.resume`).
 
     Raises:
         BadRequest: naming the field that is wrong.
     """
     fields = _fields(body)
+    continued = _continued(fields, resume)
     chat = _convert(fields, ChatBody)
     return Ask(
         messages=[_message(index, message) for index, message in enumerate(chat.messages)],
         max_tokens=chat.max_completion_tokens or chat.max_tokens,
         logprobs=chat.logprobs,
         **_shared(chat),
+        **_resumed(chat, continued, resume, prompts=1),
     )
 
 
-def read_completion(body: bytes) -> Ask:
-    """The completion that `body` asks for.
+def read_completion(body: bytes, resume: bytes = b"") -> Ask:
+    """The completion that `body` asks for; `resume` as for `read_chat`.
 
     Raises:
         BadRequest: naming the field that is wrong.
     """
     fields = _fields(body)
+    continued = _continued(fields, resume)
     completion = _convert(fields, CompletionBody)
     if completion.logprobs:
         raise _unsupported("logprobs", f"{completion.logprobs}; only 0, the chosen tokens' own, is given")
@@ -147,7 +155,35 @@ def read_completion(body: bytes) -> Ask:
         max_tokens=completion.max_tokens or 16,
         logprobs=completion.logprobs is not None,
         **_shared(completion),
+        **_resumed(completion, continued, resume, prompts=len(prompts)),
     )
+
+
+def _continued(fields: dict[str, Any], resume: bytes) -> Continuation | None:
+    """Takes the continuation out of `fields`. Without the header field it is an unknown member, as clients are told."""
+    if resume != CONTINUE:
+        return None
+    try:
+        return msgspec.convert(fields.pop(MEMBER, None), Continuation)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{MEMBER} is wrong: {error}.", param=MEMBER) from None
+
+
+def _resumed(
+    body: ChatBody | CompletionBody, continued: Continuation | None, resume: bytes, *, prompts: int
+) -> dict[str, Any]:
+    """Whether tokens are told: not where another replica could not go on from them alone.
+
+    Log-probabilities of tokens whose text is held back would be lost, and the pipeline takes presence and frequency for those of
+    tokens that it made itself.
+    """
+    exact = body.stream and body.n == prompts == 1
+    exact = exact and body.logprobs in {None, False} and not body.presence_penalty and not body.frequency_penalty
+    if continued is not None and not exact:
+        raise BadRequest(
+            "Only a stream of one choice without log-probabilities and penalties can be continued.", param=MEMBER
+        )
+    return {"tell": exact and resume in {TELL, CONTINUE}, "continued": continued}
 
 
 def _prompts(prompt: str | list[Any]) -> list[str] | list[list[int]]:

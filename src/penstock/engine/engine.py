@@ -90,6 +90,11 @@ class Engine:
         self._running: dict[int, tuple[Sequence, Answer]] = {}
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        return self._start.stop_ids
+
+    @property
     def running(self) -> int:
         """Sequences that the pipeline works on."""
         return len(self._running)
@@ -183,7 +188,8 @@ class Engine:
             self._last_id += 1
             sequence.id = self._last_id
             self._running[sequence.id] = (sequence, answer)
-            link.say(Add(id=sequence.id, prompt=sequence.prompt, sampling=sequence.sampling))
+            prompt = [*sequence.prompt, *sequence.forced] if sequence.forced else sequence.prompt
+            link.say(Add(id=sequence.id, prompt=prompt, sampling=sequence.sampling))
 
     def _hear(self, messages: list[ToFront]) -> None:
         news: list[tuple[Sequence, Answer]] = []
@@ -224,9 +230,10 @@ class Engine:
         if count:
             if not sequence.first_ns:
                 sequence.first_ns = now
-                stats.prompt_tokens += len(sequence.prompt)
+                read = len(sequence.prompt) + len(sequence.forced)
+                stats.prompt_tokens += read
                 if self._settings.prefix_cache:
-                    stats.prefix_queries += len(sequence.prompt)
+                    stats.prefix_queries += read
                 stats.first_token.observe((now - sequence.arrived_ns) / 1e9)
             else:
                 stats.between_tokens.observe((now - sequence.last_ns) / 1e9 / count, count)

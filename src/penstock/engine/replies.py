@@ -5,13 +5,14 @@ from typing import Any
 import msgspec
 
 from penstock.engine.sequence import Chosen, Sequence
+from penstock.wire.resume import ids_line
 from penstock.wire.sse import DONE
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer's head: what all its events have in common."""
+    """One answer's head: what all its events have in common. `begun`: the client has the stream's beginning from elsewhere."""
 
     chat: bool
     id: str
@@ -19,6 +20,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     logprobs: bool
     include_usage: bool
+    begun: bool = False
 
     def head(self, kind: str) -> bytes:
         """The document's beginning, up to its choices."""
@@ -82,6 +84,9 @@ class EventWriter:
             event += b'%b{"index":%d,%b,"logprobs":null,"finish_reason":"%b"}%b' % (
                 self._head, index, delta, sequence.finish.encode(), self._end,
             )  # fmt: skip
+        if event and sequence.untold is not None:
+            event = ids_line(sequence.sent, sequence.untold) + event
+            sequence.untold = []
         return first + event
 
     def last(self, sequences: list[Sequence], prompts: int) -> bytes:
@@ -95,6 +100,8 @@ class EventWriter:
             self._before[index] = self._head + b'{"index":%d,"text":' % index
             return b""
         self._before[index] = self._head + b'{"index":%d,"delta":{"content":' % index
+        if self._form.begun:
+            return b""
         role = b'{"role":"assistant","content":"","refusal":null}'
         return self._head + b'{"index":%d,"delta":%b,"logprobs":null' % (index, role) + self._after
 

@@ -26,11 +26,13 @@ class Sequence:
         delta: text that has come and has not been taken by `take`.
         arrived_ns, first_ns, last_ns: monotonic times of the request, its first and its latest token.
         dirty: it has news that have not been told.
+        forced: tokens that another replica brought forth of it; the pipeline reads them after the prompt.
+        untold: tokens that no event has told yet; None: nobody wants to know.
     """
 
     __slots__ = (
-        "_chosen", "_detokenizer", "_length", "_logprobs", "_sent", "_stops", "_tokenizer", "arrived_ns", "completion",
-        "delta", "dirty", "finish", "first_ns", "id", "index", "last_ns", "prompt", "sampling",
+        "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "arrived_ns", "completion",
+        "delta", "dirty", "finish", "first_ns", "forced", "id", "index", "last_ns", "prompt", "sampling", "sent", "untold",
     )  # fmt: skip
 
     def __init__(
@@ -60,12 +62,26 @@ class Sequence:
         self._logprobs = sampling.logprobs
         self._chosen: list[Chosen] = []
         self._length = 0  # characters of text so far, those held back for a stop string included
-        self._sent = 0  # characters that went into `delta` so far
+        self._skip = 0  # characters of text that the client has from elsewhere
+        self.sent = 0  # characters that went into `delta` so far, those that the client has from elsewhere included
+        self.forced: list[int] = []
+        self.untold: list[int] | None = None
+
+    def force(self, tokens: list[int], sent: int, finish: str) -> None:
+        """Takes the `tokens` that another replica brought forth, before any of its own.
+
+        The first `sent` characters of their text need not come again. `finish` tells why nothing can follow them, or is "".
+        """
+        self.forced = tokens
+        self._skip = sent
+        self.feed(tokens, None, finish)
 
     def feed(self, tokens: list[int], logprobs: list[float] | None, finish: str) -> None:
         """Takes what the pipeline has brought forth; after the end nothing is taken."""
         if self.finish:
             return
+        if self.untold is not None:
+            self.untold += tokens
         if self._logprobs or (self._stops.waiting and len(tokens) > 1):
             for at, token in enumerate(tokens):
                 self._one(token, logprobs[at] if logprobs else 0.0)
@@ -86,7 +102,7 @@ class Sequence:
         delta, self.delta = self.delta, ""
         if not self._chosen:
             return delta, []
-        ready = [chosen for chosen in self._chosen if chosen.offset < self._sent]
+        ready = [chosen for chosen in self._chosen if chosen.offset < self.sent]
         self._chosen = [] if self.finish else self._chosen[len(ready) :]
         return delta, ready
 
@@ -104,5 +120,7 @@ class Sequence:
             self._add(self._stops.feed(text))
 
     def _add(self, text: str) -> None:
-        self._sent += len(text)
+        self.sent += len(text)
+        if self._skip:
+            text, self._skip = text[self._skip :], max(0, self._skip - len(text))
         self.delta += text

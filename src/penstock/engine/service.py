@@ -23,6 +23,7 @@ from penstock.engine.text import Tokenizer
 from penstock.net.reply import Reply
 from penstock.net.request import Request
 from penstock.wire.openai import error_event
+from penstock.wire.resume import HEADER, MEMBER, Continuation
 
 _JSON = [(b"content-type", b"application/json")]
 _STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
@@ -100,17 +101,20 @@ class Service:
             )
 
     async def _answer(self, request: Request, reply: Reply, *, chat: bool) -> None:
-        ask = read_chat(request.body) if chat else read_completion(request.body)
+        resume = request.headers.get(HEADER, b"")
+        ask = read_chat(request.body, resume) if chat else read_completion(request.body, resume)
         self._check_model(ask.model)
         prompts = await self._prompts(ask)
         sequences = self._sequences(ask, prompts, request.received_ns)
+        continued = ask.continued
         form = Form(
             chat=chat,
-            id=("chatcmpl-" if chat else "cmpl-") + os.urandom(12).hex(),
-            created=int(time.time()),
+            id=continued.id if continued is not None else ("chatcmpl-" if chat else "cmpl-") + os.urandom(12).hex(),
+            created=continued.created if continued is not None else int(time.time()),
             model=self._name,
             logprobs=ask.logprobs,
             include_usage=ask.include_usage,
+            begun=continued is not None,
         )
         if ask.stream:
             await self._stream(sequences, _Writer(reply, form), reply, len(prompts))
@@ -124,6 +128,10 @@ class Service:
         reply.send(200, _JSON, document(form, sequences, len(prompts)))
 
     async def _stream(self, sequences: list[Sequence], writer: "_Writer", reply: Reply, prompts: int) -> None:
+        if sequences[0].finish:  # all of it was there when it broke off
+            writer(sequences[0])
+            reply.end(writer.events.last(sequences, prompts))
+            return
         answer = Answer(sequences, writer)
         try:
             self._engine.submit(answer)
@@ -168,9 +176,7 @@ class Service:
     def _check_tokens(self, tokens: list[int], where: str) -> None:
         if not tokens:
             raise BadRequest(f"{where} is empty: it has no tokens.", param=where)
-        bad = next((token for token in tokens if not 0 <= token < self._tokenizer.size), None)
-        if bad is not None:
-            raise BadRequest(f"{where} holds {bad}, and tokens are 0 to {self._tokenizer.size - 1}.", param=where)
+        self._check_vocabulary(tokens, where)
         if len(tokens) >= self._folder.context:
             raise BadRequest(
                 f"This model's context holds {self._folder.context} tokens, and the {where} "
@@ -178,6 +184,11 @@ class Service:
                 code="context_length_exceeded",
                 param=where,
             )
+
+    def _check_vocabulary(self, tokens: list[int], where: str) -> None:
+        bad = next((token for token in tokens if not 0 <= token < self._tokenizer.size), None)
+        if bad is not None:
+            raise BadRequest(f"{where} holds {bad}, and tokens are 0 to {self._tokenizer.size - 1}.", param=where)
 
     def _sequences(self, ask: Ask, prompts: list[list[int]], arrived_ns: int) -> list[Sequence]:
         for name in ("presence_penalty", "frequency_penalty"):
@@ -202,7 +213,28 @@ class Service:
                         arrived_ns=arrived_ns,
                     )
                 )
+        if ask.continued is not None:
+            self._continue(sequences[0], ask.continued)
+        if ask.tell:
+            sequences[0].untold = []
         return sequences
+
+    def _continue(self, sequence: Sequence, so_far: Continuation) -> None:
+        """Has `sequence` go on where another replica stopped. What was forced counts as completion; later draws are new ones."""
+        tokens, sampling = so_far.tokens, sequence.sampling
+        self._check_vocabulary(tokens, MEMBER)
+        finish = ""
+        if tokens and tokens[-1] in self._engine.stop_ids and not sampling.ignore_eos:
+            finish = "stop"
+        elif len(tokens) >= sampling.max_tokens:
+            finish = "length"
+        else:
+            sequence.sampling = msgspec.structs.replace(
+                sampling,
+                max_tokens=sampling.max_tokens - len(tokens),
+                seed=(sampling.seed + len(tokens)) % (1 << 32),
+            )
+        sequence.force(tokens, so_far.sent, finish)
 
 
 class _Writer:
