@@ -56,11 +56,22 @@ def whole(text: str, usage: Any = USAGE) -> bytes:
     )
 
 
+def embedded(given: Any) -> bytes:
+    """As many vectors as there are inputs, each telling which one it is of."""
+    count = len(given) if isinstance(given, list) and not isinstance(given[0], int) else 1
+    data = [{"object": "embedding", "index": index, "embedding": [float(index), 0.5]} for index in range(count)]
+    return msgspec.json.encode(
+        {"object": "list", "model": "mock", "data": data, "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+    )
+
+
 class MockUpstream:
     """One replica. `asked` are the bodies that came, `left` counts requests whose asker went away before the end."""
 
     def __init__(self, *, pause_s: float = 0.0) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.bodies: list[bytes] = []  # byte for byte
+        self.paths: list[str] = []
         self.heads: list[dict[bytes, bytes]] = []
         self.left = 0
         self.running = 0
@@ -83,6 +94,8 @@ class MockUpstream:
     async def _handle(self, request: Request, reply: Reply) -> None:
         body = msgspec.json.decode(request.body)
         self.asked.append(body)
+        self.bodies.append(request.body)
+        self.paths.append(request.path)
         self.heads.append(dict(request.headers))
         self.running += 1
         try:
@@ -94,7 +107,10 @@ class MockUpstream:
             self.running -= 1
 
     async def _answer(self, body: dict[str, Any], reply: Reply) -> None:
-        if "messages" in body:
+        if "input" in body:
+            given = body["input"]
+            text = given if isinstance(given, str) else str(given[0])
+        elif "messages" in body:
             text = body["messages"][-1]["content"]
             text = text if isinstance(text, str) else text[-1]["text"]
         else:
@@ -102,7 +118,9 @@ class MockUpstream:
         fault = text[1:].split(" ")[0] if text.startswith("!") else ""
         if fault and await self._before(fault, reply):
             return
-        if not body.get("stream"):
+        if "input" in body:
+            reply.send(200, JSON, embedded(body["input"]))
+        elif not body.get("stream"):
             await self._whole(fault, text, reply)
         else:
             await self._stream(fault, text, body, reply)

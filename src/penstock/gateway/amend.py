@@ -3,14 +3,16 @@
 from typing import Any
 
 from penstock.gateway.call import Call
+from penstock.gateway.decode import envelope_of
+from penstock.gateway.shape import shape
 from penstock.wire.edit import prepend, replaced, with_system
-from penstock.wire.envelope import bad_body, decode_chat, decode_completion
+from penstock.wire.envelope import bad_body
 
 _ASK_USAGE = b'"stream_options":{"include_usage":true}'
 
 
 def amend(call: Call) -> None:
-    """Applies the arm's overrides and the pool's name for the model, and asks for the usage of streams.
+    """Applies the arm's overrides, the route's trim and limit and the pool's name for the model, and asks for the usage of streams.
 
     Raises:
         BadRequest: if the body cannot be edited, or an override makes it invalid.
@@ -22,13 +24,13 @@ def amend(call: Call) -> None:
     envelope = call.envelope
     try:
         if leg.edits and leg.arm is not None:
-            if leg.arm.system is not None and call.operation == "chat":
+            if leg.arm.system is not None and call.operation in {"chat", "responses"}:
                 call.body = with_system(call.body, leg.arm.system)
             if leg.arm.params:
                 call.body = replaced(call.body, leg.arm.params)
-            call.envelope = envelope = (
-                decode_chat(call.body) if call.operation == "chat" else decode_completion(call.body)
-            )
+            call.envelope = envelope = envelope_of(call.operation, call.body)
+        if call.route is not None and call.route.shaped:
+            changes = shape(call)
         model = leg.entry.pool.model
         if model is not None and model != envelope.model:
             changes["model"] = model

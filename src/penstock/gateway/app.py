@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Literal
 from urllib.parse import unquote
 
 from penstock.core.errors import MethodNotAllowed, NotFound, PenstockError
 from penstock.gateway.authenticate import authenticate
-from penstock.gateway.call import Call
+from penstock.gateway.call import Call, Operation
 from penstock.gateway.decode import check_content_type
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.index import Caller
@@ -43,6 +42,7 @@ class App:
         self._posts: dict[str, Endpoint] = {
             "/v1/chat/completions": self.chat,
             "/v1/completions": self.completions,
+            "/v1/embeddings": self.embeddings,
             "/v1/feedback": self._observe("feedback"),
             "/v1/events": self._observe("event"),
             "/v1/reports": self._observe("report"),
@@ -72,9 +72,11 @@ class App:
         """`POST /v1/completions`."""
         return self._walk(request, reply, "completions", b"/v1/completions")
 
-    def _walk(
-        self, request: Request, reply: Reply, operation: Literal["chat", "completions"], path: bytes
-    ) -> Awaitable[None]:
+    def embeddings(self, request: Request, reply: Reply) -> Awaitable[None]:
+        """`POST /v1/embeddings`."""
+        return self._walk(request, reply, "embeddings", b"/v1/embeddings")
+
+    def _walk(self, request: Request, reply: Reply, operation: Operation, path: bytes) -> Awaitable[None]:
         gateway = self.gateway
         at = time.time()
         call = Call(

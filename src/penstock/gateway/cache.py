@@ -72,7 +72,7 @@ class Cache:
 
 def cacheable(policy: CachePolicy, envelope: Envelope) -> bool:
     """Whether an answer to `envelope` may be given again: where sampling is not, unless the route says that it may."""
-    return policy.sampled or envelope.temperature == 0
+    return policy.sampled or envelope.temperature == 0 or envelope.deterministic
 
 
 def cache_key(*, tenant: str, source: str, policy: str, operation: str, stream: bool, body: bytes) -> bytes:

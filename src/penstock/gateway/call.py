@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from penstock.access.leases import Reservation
     from penstock.gateway.cache import Entry
     from penstock.gateway.gateway import Gateway
-    from penstock.gateway.index import Caller, Index, Leg, RouteEntry, Rules
+    from penstock.gateway.index import Caller, CascadeEntry, Index, Leg, RouteEntry, Rules
     from penstock.gateway.pools import PoolState
     from penstock.gateway.ports import Standing
     from penstock.net.client import Response
     from penstock.net.reply import Reply
+
+
+Operation = Literal["chat", "completions", "embeddings", "responses"]
 
 
 class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
@@ -34,7 +37,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     reply: Reply
     id: str
     at: float
-    operation: Literal["chat", "completions"]
+    operation: Operation
     path: bytes
     started_ns: int
     body: bytes  # as it will be sent on
@@ -58,10 +61,14 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     user: str = ""
     session: str = ""
     digest: str = ""
+    cascade: CascadeEntry | None = None  # which may ask a second model
     # screen
     findings: tuple[Finding, ...] = ()
+    # amend
+    trimmed: int = 0  # turns left out
+    notes: bytes = b""  # further fields of the reply's head
     # recall
-    cache: Literal["off", "miss", "hit"] = "off"
+    cache: Literal["off", "miss", "hit", "coalesced"] = "off"
     cache_key: bytes = b""
     recalled: Entry | None = None
     kept: list[bytes] | None = None  # what is to be remembered of the answer
@@ -75,6 +82,9 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     response: Response | None = None
     replica: str = ""
     attempts: int = 0
+    escalated: bool = False  # the cascade's first answer did not convince
+    tried: Usage | None = None  # what that one used
+    spent: int = 0  # and cost, nano-dollars
     # relay
     first_ns: int = 0
     last_ns: int = 0

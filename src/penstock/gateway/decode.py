@@ -3,8 +3,8 @@
 import time
 
 from penstock.core.errors import BadRequest
-from penstock.gateway.call import Call
-from penstock.wire.envelope import decode_chat, decode_completion
+from penstock.gateway.call import Call, Operation
+from penstock.wire.envelope import Envelope, decode_chat, decode_completion, decode_embeddings
 
 
 def check_content_type(value: bytes | None) -> None:
@@ -20,6 +20,19 @@ def check_content_type(value: bytes | None) -> None:
         )
 
 
+def envelope_of(operation: Operation, body: bytes) -> Envelope:
+    """The envelope of a body as it is sent to an engine.
+
+    Raises:
+        BadRequest: if the body is malformed; `param` names the field.
+    """
+    if operation == "completions":
+        return decode_completion(body)
+    if operation == "embeddings":
+        return decode_embeddings(body)
+    return decode_chat(body)
+
+
 def decode(call: Call) -> None:
     """Reads the fields that the gateway acts on.
 
@@ -28,7 +41,7 @@ def decode(call: Call) -> None:
     """
     headers = call.request.headers
     check_content_type(headers.get(b"content-type"))
-    envelope = decode_chat(call.body) if call.operation == "chat" else decode_completion(call.body)
+    envelope = decode_chat(call.body) if call.operation == "chat" else envelope_of(call.operation, call.body)
     call.envelope = envelope
     call.stream = bool(envelope.stream)
     call.decoded_ns = time.monotonic_ns() - call.started_ns

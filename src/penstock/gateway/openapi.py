@@ -8,12 +8,13 @@ import msgspec
 from penstock import __version__
 from penstock.gateway.models import Model, ModelList
 from penstock.gateway.observe import Accepted, Event, Feedback, Preference, Report
-from penstock.wire.envelope import ChatEnvelope, CompletionEnvelope
+from penstock.wire.envelope import ChatEnvelope, CompletionEnvelope, EmbeddingsEnvelope, Envelope
 from penstock.wire.openai import ErrorBody
 
 _POSTS: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     ("/v1/chat/completions", ChatEnvelope, "Answers a conversation, whole or as a stream of server-sent events."),
     ("/v1/completions", CompletionEnvelope, "Continues a text, whole or as a stream of server-sent events."),
+    ("/v1/embeddings", EmbeddingsEnvelope, "Turns texts into vectors."),
     ("/v1/feedback", Feedback, "Tells how good an answer was."),
     ("/v1/events", Event, "Tells what happened after an answer, or to a user."),
     ("/v1/reports", Report, "Tells what was wrong with an answer."),
@@ -41,9 +42,9 @@ def document() -> bytes:
     refused = {"description": "An error.", "content": {"application/json": {"schema": named[ErrorBody]}}}
     paths: dict[str, Any] = {}
     for path, kind, text in _POSTS:
-        answer = {"type": "object"} if kind in {ChatEnvelope, CompletionEnvelope} else named[Accepted]
+        answer = {"type": "object"} if issubclass(kind, Envelope) else named[Accepted]
         content: dict[str, Any] = {"application/json": {"schema": answer}}
-        if kind in {ChatEnvelope, CompletionEnvelope}:
+        if issubclass(kind, Envelope) and kind is not EmbeddingsEnvelope:
             content["text/event-stream"] = {"schema": {"type": "string"}}
         paths[path] = {
             "post": {

@@ -30,13 +30,13 @@ async def relay(call: Call, response: Response) -> None:
         answer = decode_answer(body)
     except (ValueError, RecursionError):
         raise UpstreamFailed("The engine answered with what is no JSON.", code="upstream_garbage") from None
-    if answer.failed or not answer.choices:
+    if answer.failed or not (answer.choices or (answer.data and call.operation == "embeddings")):
         raise UpstreamFailed("The engine's answer holds no choices.", code="upstream_garbage")
     call.usage = usage_of(answer.usage)
     call.finish = finish_of(answer.choices)
     call.chunks = 1
     rules = call.rules
-    if rules is not None and rules.screens_output and rules.guard is not None:
+    if rules is not None and rules.screens_output and rules.guard is not None and answer.choices:
         guarded = GuardedAnswer(rules.guard)
         body = guarded.whole(body)
         call.findings = merged(call.findings, guarded.findings)

@@ -6,9 +6,16 @@ import msgspec
 
 from penstock.core.errors import ContentFiltered
 from penstock.core.exchange import Finding
-from penstock.gateway.call import Call
+from penstock.gateway.call import Call, Operation
 from penstock.guard.policies import Guard
 from penstock.wire.edit import replaced
+
+_FIELDS: dict[Operation, str] = {  # of the body as it is sent on
+    "chat": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+    "responses": "messages",
+}
 
 
 def screen(call: Call) -> None:
@@ -46,12 +53,12 @@ def merged(old: tuple[Finding, ...], new: tuple[Finding, ...]) -> tuple[Finding,
 
 
 def _field(call: Call) -> str:
-    return "messages" if call.operation == "chat" else "prompt"
+    return _FIELDS[call.operation]
 
 
 def _masked(call: Call, guard: Guard) -> Any:
     value = msgspec.json.decode(call.body)[_field(call)]
-    if call.operation == "completions":
+    if call.operation in {"completions", "embeddings"}:
         if isinstance(value, str):
             return guard.scan_input(value).text
         return [guard.scan_input(one).text if isinstance(one, str) else one for one in value]

@@ -31,6 +31,7 @@ class Answer(msgspec.Struct, frozen=True):
     """A whole answer, or one event of a stream."""
 
     choices: list[Choice] = []
+    data: list[msgspec.Raw] = []  # of embeddings
     usage: WireUsage | None = None
     error: msgspec.Raw = msgspec.Raw()
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -36,7 +36,13 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """What chat and text completions have in common."""
+    """What all requests to models have in common.
+
+    Attributes:
+        deterministic: the same question always has the same answer, whatever its parameters.
+    """
+
+    deterministic: ClassVar[bool] = False
 
     model: Name
     stream: bool | None = None
@@ -99,6 +105,29 @@ class CompletionEnvelope(Envelope, frozen=True, kw_only=True):
                     yield one
 
 
+class EmbeddingsEnvelope(Envelope, frozen=True, kw_only=True):
+    """`POST /v1/embeddings`."""
+
+    deterministic: ClassVar[bool] = True
+
+    input: str | Annotated[list[str | int | list[int]], msgspec.Meta(min_length=1)]
+
+    @property
+    def token_limit(self) -> int:
+        """Nothing is generated."""
+        return 0
+
+    def texts(self) -> Iterator[str]:
+        """The inputs that are text; lists of token ids are none."""
+        asked = self.input
+        if isinstance(asked, str):
+            yield asked
+        else:
+            for one in asked:
+                if isinstance(one, str):
+                    yield one
+
+
 class DuplicateKeyError(ValueError):
     """An object names a member twice: two readers may disagree about which counts."""
 
@@ -134,6 +163,7 @@ def _check_members(body: bytes) -> None:
 
 _decode_chat = msgspec.json.Decoder(ChatEnvelope).decode
 _decode_completion = msgspec.json.Decoder(CompletionEnvelope).decode
+_decode_embeddings = msgspec.json.Decoder(EmbeddingsEnvelope).decode
 
 
 def decode_chat(body: bytes) -> ChatEnvelope:
@@ -168,6 +198,24 @@ def decode_completion(body: bytes) -> CompletionEnvelope:
         raise bad_body(body, error) from None
     if envelope.prompt is None:
         raise BadRequest("The field `prompt` is missing.", param="prompt")
+    return envelope
+
+
+def decode_embeddings(body: bytes) -> EmbeddingsEnvelope:
+    """The envelope of a body that asks for embeddings.
+
+    Raises:
+        BadRequest: as `decode_chat`; also if the inputs are of several kinds.
+    """
+    try:
+        envelope = _decode_embeddings(body)
+        _check_members(body)
+    except (ValueError, RecursionError) as error:
+        raise bad_body(body, error) from None
+    if envelope.stream:
+        raise BadRequest("Embeddings are not streamed.", param="stream")
+    if isinstance(envelope.input, list) and len({type(one) for one in envelope.input}) > 1:
+        raise BadRequest("The inputs must all be texts, or all be lists of tokens.", param="input")
     return envelope
 
 
