@@ -14,6 +14,7 @@ from penstock.control.state import SPECS
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.snapshot import Policy
 from penstock.guard.policies import compile_policy
+from penstock.routing.patterns import Patterns
 from penstock.store.schema import deployments, keys, resources
 from penstock.store.schema_experiments import experiments
 
@@ -84,6 +85,18 @@ def _check_rules(spec: PolicySpec) -> None:
         raise BadRequest(error.message, param=f"spec.{error.param}" if error.param else "spec.rules") from None
 
 
+def _check_patterns(spec: RouteSpec) -> None:
+    """Raises `BadRequest` for patterns that gateways could not compile."""
+    found = [(f"spec.choose.{i}.last_user", (rule.last_user,)) for i, rule in enumerate(spec.choose) if rule.last_user]
+    if spec.cascade is not None:
+        found += [(f"spec.cascade.patterns.{i}", (one,)) for i, one in enumerate(spec.cascade.patterns)]
+    for path, patterns in found:
+        try:
+            Patterns(patterns)
+        except BadRequest as error:
+            raise BadRequest(f"{path}: {error.message}", param=path, code=error.code) from None
+
+
 class ResourceKind:
     """A kind kept as a row of `resources`: Tenant, Pool, Route, Policy, Environment."""
 
@@ -97,6 +110,8 @@ class ResourceKind:
         parsed = parse_spec(self.model, spec)
         if isinstance(parsed, PolicySpec):
             _check_rules(parsed)
+        if isinstance(parsed, RouteSpec):
+            _check_patterns(parsed)
         return parsed
 
     def dump(self, spec: Spec) -> dict[str, Any]:
@@ -161,11 +176,18 @@ async def _check_references(connection: AsyncConnection, kind: str, spec: Spec) 
     if isinstance(spec, TenantSpec | RouteSpec) and spec.policy is not None:
         wanted.append(("Policy", spec.policy, "spec.policy"))
     if isinstance(spec, RouteSpec):
-        for i, target in enumerate(spec.to):
-            if target.pool is not None:
-                wanted.append(("Pool", target.pool, f"spec.to.{i}.pool"))
-            if target.env is not None:
-                wanted.append(("Environment", target.env, f"spec.to.{i}.env"))
+        for path, place in spec.places():
+            if place.pool is not None:
+                wanted.append(("Pool", place.pool, f"spec.{path}.pool"))
+            if place.env is not None:
+                wanted.append(("Environment", place.env, f"spec.{path}.env"))
+        for i, other in enumerate(spec.fallback):
+            pool, _, environment = other.partition("@")
+            wanted.append(
+                ("Environment", environment, f"spec.fallback.{i}")
+                if environment
+                else ("Pool", pool, f"spec.fallback.{i}")
+            )
     for needed, name, path in wanted:
         if name not in await _names(connection, needed):
             raise BadRequest(f"{path}: there is no {needed.lower()} {name!r} for this {kind.lower()}.", param=path)
@@ -220,5 +242,10 @@ def _uses(user: str, raw: dict[str, Any], kind: str, name: str) -> bool:
     if kind == "Environment":
         if isinstance(spec, PoolSpec):
             return spec.build is not None and spec.build.endswith(f"@{name}")
-        return isinstance(spec, RouteSpec) and any(target.env == name for target in spec.to)
-    return isinstance(spec, RouteSpec) and any(target.pool == name for target in spec.to)
+        return isinstance(spec, RouteSpec) and (
+            any(place.env == name for _, place in spec.places())
+            or any(one.endswith(f"@{name}") for one in spec.fallback)
+        )
+    return isinstance(spec, RouteSpec) and (
+        any(place.pool == name for _, place in spec.places()) or name in spec.fallback
+    )

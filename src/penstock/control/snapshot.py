@@ -2,12 +2,24 @@
 
 import msgspec
 
-from penstock.control.specs import LimitsSpec, PolicySpec, PoolSpec, RouteSpec, TenantSpec
+from penstock.control.specs import (
+    CascadeSpec,
+    ChooseSpec,
+    LimitsSpec,
+    PlaceSpec,
+    PolicySpec,
+    PoolSpec,
+    RouteSpec,
+    TenantSpec,
+)
 from penstock.control.state import Deployment, State
 from penstock.core.references import parse_reference
 from penstock.core.snapshot import (
     CachePolicy,
+    Cascade,
+    ChooseRule,
     ExperimentEntry,
+    HealthPolicy,
     Limits,
     Policy,
     Pool,
@@ -18,6 +30,7 @@ from penstock.core.snapshot import (
     Snapshot,
     Target,
     TenantEntry,
+    Trim,
 )
 from penstock.delivery.pools import BuildKey, Want, WantedPool, wanted_pools
 
@@ -166,9 +179,13 @@ def _pool(name: str, spec: PoolSpec, replicas: tuple[Replica, ...], *, model: st
         connect_timeout_s=spec.connect_timeout_s,
         first_byte_timeout_s=spec.first_byte_timeout_s,
         stall_timeout_s=spec.stall_timeout_s,
+        answer_timeout_s=spec.answer_timeout_s,
         max_in_flight=spec.max_in_flight,
         max_waiting=spec.max_waiting,
         max_wait_s=spec.max_wait_s,
+        affinity=spec.affinity,
+        load_factor=spec.load_factor,
+        health=HealthPolicy(**spec.health.model_dump()),
     )
 
 
@@ -176,23 +193,35 @@ def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) 
     targets: dict[str, float] = {}
     for target in spec.to:
         if target.model is not None:
-            environment = target.env or state.environment
-            build = _live(environment, target.model, state)
-            missing = f"{target.model}@{environment}"
+            pool = _named(f"{target.model}@{target.env or state.environment}", state, pools)
         else:
-            missing = target.pool or ""
-            declared = state.pools.get(missing)
-            build = build_of_pool(declared, state) if declared is not None else None
-        pool = missing if build is None else build.pool
-        pools.setdefault(pool, Pool(name=pool))
+            pool = _named(target.pool or "", state, pools)
         targets[pool] = targets.get(pool, 0.0) + target.weight
     return Route(
         name=name,
         to=tuple(Target(pool=pool, weight=weight) for pool, weight in targets.items()),
-        cache=CachePolicy(mode=spec.cache.mode, ttl_s=spec.cache.ttl_s, sampled=spec.cache.sampled),
+        cache=CachePolicy(
+            mode=spec.cache.mode, ttl_s=spec.cache.ttl_s, sampled=spec.cache.sampled, tools=spec.cache.tools
+        ),
         policy=_policy_name(spec.policy, state),
         created=int(state.created.get(("Route", name), 0.0)),
+        attempts=spec.attempts,
+        fallback=tuple(dict.fromkeys(_named(pool, state, pools) for pool in spec.fallback)),
+        hedge_after_s=spec.hedge_after_s,
     )
+
+
+def _named(name: str, state: State, pools: dict[str, Pool]) -> str:
+    """The pool of what `name` names, a declared pool or MODEL@ENVIRONMENT; one without replicas while there is no such build."""
+    model, _, environment = name.partition("@")
+    if environment:
+        build = _live(environment, model, state)
+    else:
+        declared = state.pools.get(name)
+        build = build_of_pool(declared, state) if declared is not None else None
+    pool = name if build is None else build.pool
+    pools.setdefault(pool, Pool(name=pool))
+    return pool
 
 
 def _deployed(deployment: Deployment, state: State, pools: dict[str, Pool]) -> Route | None:

@@ -1,7 +1,7 @@
 """The specs of resources, as `penstock apply` and the API take them: strict, unknown fields refused by their path."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -59,6 +59,37 @@ class PriceSpec(Spec):
     completion: float = Field(default=0.0, ge=0, le=1e6)
 
 
+class HealthSpec(Spec):
+    """When a replica is left out of its pool, how it comes back, and how much trying again may cost."""
+
+    failures: int = Field(default=5, ge=1, le=1000, description="Failures in a row that leave a replica out.")
+    failing_share: float = Field(
+        default=0.5, gt=0, le=1, description="Share of failures that does, if its peers do better."
+    )
+    slow_factor: float = Field(
+        default=5.0,
+        ge=0,
+        le=1000,
+        description="Times its peers' typical time to the first byte; 0: never for being slow.",
+    )
+    pause_s: float = Field(
+        default=0.5, gt=0, le=3600, description="Seconds left out the first time; doubled each time."
+    )
+    longest_pause_s: float = Field(default=30.0, gt=0, le=86400)
+    slow_start_s: float = Field(default=10.0, ge=0, le=3600, description="Seconds until it has its full share again.")
+    probe_s: float = Field(
+        default=5.0, ge=0, le=3600, description="Seconds between probes of what is left out or idle; 0: none."
+    )
+    probe_path: str = Field(
+        default="",
+        max_length=256,
+        pattern=r"^(/[!-~]*)?$",
+        description="Left out: /readyz, or /health of adopted servers.",
+    )
+    retry_share: float = Field(default=0.2, ge=0, le=1, description="Retries for each request, beside ten a second.")
+    hedge_share: float = Field(default=0.05, ge=0, le=1, description="Second copies for each request.")
+
+
 class PoolSpec(Spec):
     """Servers that run already (`adopt`), or replicas of a version that Penstock keeps running (`build`)."""
 
@@ -75,9 +106,13 @@ class PoolSpec(Spec):
     connect_timeout_s: float = Field(default=2.0, gt=0, le=60)
     first_byte_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     stall_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    answer_timeout_s: float = Field(default=900.0, gt=0, le=86400)
     max_in_flight: int = Field(default=256, ge=1, le=100000)
     max_waiting: int = Field(default=1024, ge=0, le=1000000)
     max_wait_s: float = Field(default=10.0, ge=0, le=3600)
+    affinity: Literal["prefix", "session", "off"] = "prefix"
+    load_factor: float = Field(default=1.25, ge=1, le=100)
+    health: HealthSpec = HealthSpec()
 
     @field_validator("adopt")
     @classmethod
@@ -106,21 +141,80 @@ class PoolSpec(Spec):
         return self
 
 
-class TargetSpec(Spec):
-    """Where a share of a route's traffic goes: a pool, or what an environment runs of a model."""
+class PlaceSpec(Spec):
+    """Where a request may go: a pool, or what an environment runs of a model."""
 
     pool: Name | None = None
     model: Name | None = None
     env: Name | None = Field(default=None, description="With `model`; left out: the environment that gateways serve.")
-    weight: float = Field(default=1.0, ge=0, le=1e6)
 
     @model_validator(mode="after")
-    def _one_kind(self) -> "TargetSpec":
+    def _one_kind(self) -> Self:
         if (self.pool is None) == (self.model is None):
             raise ValueError("give either 'pool' or 'model'")
         if self.env is not None and self.model is None:
             raise ValueError("'env' goes with 'model'")
         return self
+
+
+class TargetSpec(PlaceSpec):
+    """A place, and which share of a route's traffic goes there."""
+
+    weight: float = Field(default=1.0, ge=0, le=1e6)
+
+
+Tokens = Annotated[int, Field(ge=0, le=10**7)]
+Pattern = Annotated[str, Field(min_length=1, max_length=1024)]
+Exact = dict[Annotated[str, Field(min_length=1, max_length=256)], Annotated[str, Field(max_length=1024)]]
+
+
+class ChooseSpec(PlaceSpec):
+    """A place, and what a request must be like to go there: all that is given must hold."""
+
+    min_prompt_tokens: Tokens | None = Field(default=None, description="Estimated: a token for 4 bytes of its texts.")
+    max_prompt_tokens: Tokens | None = None
+    min_answer_tokens: Tokens | None = Field(default=None, description="Of the client's max_tokens; none is the most.")
+    max_answer_tokens: Tokens | None = None
+    min_messages: Tokens | None = None
+    max_messages: Tokens | None = None
+    tools: bool | None = Field(default=None, description="Whether it offers tools.")
+    stream: bool | None = None
+    tenants: list[Name] | None = Field(default=None, min_length=1, max_length=1000)
+    headers: Exact = Field(default={}, max_length=16, description="Header fields and their whole values.")
+    metadata: Exact = Field(
+        default={}, max_length=16, description="Members of the body's `metadata`, and their values."
+    )
+    last_user: Pattern | None = Field(default=None, description="RE2, found in the last user message.")
+
+
+class CascadeSpec(Spec):
+    """A small model that is asked first, and a larger one for what it does not answer with confidence."""
+
+    first: PlaceSpec
+    then: PlaceSpec
+    min_mean_logprob: float | None = Field(default=None, ge=-100, le=0)
+    min_token_logprob: float | None = Field(default=None, ge=-100, le=0)
+    patterns: list[Pattern] = Field(default=[], max_length=100)
+    finish: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(default=["length"], max_length=8)
+    hold_tokens: int = Field(default=64, ge=1, le=4096)
+    control_share: float = Field(default=0.0, ge=0, lt=1)
+    tools: bool = False
+
+    @model_validator(mode="after")
+    def _judges(self) -> Self:
+        if self.min_mean_logprob is None and self.min_token_logprob is None and not self.patterns and not self.finish:
+            raise ValueError(
+                "say what does not convince: 'min_mean_logprob', 'min_token_logprob', 'patterns' or 'finish'"
+            )
+        return self
+
+
+class TrimSpec(Spec):
+    """How much of a long chat is sent on: whole turns, the newest."""
+
+    budget_tokens: int = Field(ge=1, le=10**7)
+    keep_system: bool = True
+    keep_last: int = Field(default=1, ge=1, le=1000)
 
 
 class CacheSpec(Spec):
@@ -129,6 +223,7 @@ class CacheSpec(Spec):
     mode: Literal["off", "exact"] = "off"
     ttl_s: float = Field(default=300.0, gt=0, le=30 * 86400)
     sampled: bool = False
+    tools: bool = False
 
 
 class RouteSpec(Spec):
@@ -137,6 +232,15 @@ class RouteSpec(Spec):
     to: list[TargetSpec] = Field(min_length=1, max_length=64)
     cache: CacheSpec = CacheSpec()
     policy: Name | None = Field(default=None, description="Left out: the policy named 'default', if there is one.")
+    attempts: int = Field(default=3, ge=1, le=10, description="Replicas of one pool that are tried.")
+    fallback: list[Annotated[str, Field(pattern=f"^{NAME.pattern}(@{NAME.pattern})?$", max_length=193)]] = Field(
+        default=[],
+        max_length=8,
+        description="A pool, or MODEL@ENVIRONMENT: asked in turn where the chosen one cannot answer.",
+    )
+    hedge_after_s: float | None = Field(
+        default=None, gt=0, le=3600, description="Then a second replica is asked too; the first to answer wins."
+    )
 
     @model_validator(mode="after")
     def _some_weight(self) -> "RouteSpec":

@@ -11,12 +11,14 @@ Unit = Literal["user", "session", "key", "request"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key or a tenant may use; None is no limit."""
+    """What a key, a tenant or a model may use; None is no limit. A month is 30 days."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None
+    usd_per_minute: float | None = None
     usd_per_day: float | None = None
+    usd_per_month: float | None = None
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,6 +31,7 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     roles: tuple[str, ...] = ()
     models: tuple[str, ...] | None = None  # routes it may call; None: all of its tenant's
     limits: Limits = Limits()
+    model_limits: dict[str, Limits] = {}  # of what it uses of one route, by the route's name
     expires_at: float | None = None  # Unix seconds
 
 
@@ -39,6 +42,7 @@ class TenantEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     priority: Literal["batch", "standard", "premium"] = "standard"
     weight: float = 1.0
     limits: Limits = Limits()
+    model_limits: dict[str, Limits] = {}  # of what it uses of one route, by the route's name
     models: tuple[str, ...] | None = None
     policy: str | None = None
 
@@ -55,6 +59,25 @@ class Price(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     prompt: float = 0.0
     completion: float = 0.0
+
+
+class HealthPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a replica is left out of its pool, how it comes back, and how much trying again may cost.
+
+    Suspicion (failures, slowness) leaves out at most half of a pool; a replica that takes no connection or fails its
+    probe is out whatever the others do.
+    """
+
+    failures: int = 5  # in a row: errors of the engine, answers that break off, time limits
+    failing_share: float = 0.5  # of the last 20 requests or more, while its peers do at least twice as well
+    slow_factor: float = 5.0  # times its peers' typical time to the first byte; 0: never for being slow
+    pause_s: float = 0.5  # of the first time; doubled each time
+    longest_pause_s: float = 30.0
+    slow_start_s: float = 10.0  # until a replica that comes back has its full share
+    probe_s: float = 5.0  # between two probes of a replica that is left out or idle; 0: no probes
+    probe_path: str = ""  # "": /readyz of engines that Penstock runs, /health of adopted servers
+    retry_share: float = 0.2  # retries for each request; ten a second are always allowed
+    hedge_share: float = 0.05  # second copies for each request, never more
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,9 +97,13 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     connect_timeout_s: float = 2.0
     first_byte_timeout_s: float = 60.0
     stall_timeout_s: float = 30.0
+    answer_timeout_s: float = 900.0  # from sending a request to the last byte of its answer
     max_in_flight: int = 256  # per replica; beyond it requests wait in the pool's queue
     max_waiting: int = 1024
     max_wait_s: float = 10.0
+    affinity: Literal["prefix", "session", "off"] = "prefix"
+    load_factor: float = 1.25  # of the mean in flight, above which affinity gives way
+    health: HealthPolicy = HealthPolicy()
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -181,8 +208,12 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     to: tuple[Target, ...]
     experiment: ExperimentEntry | None = None
     cache: CachePolicy = CachePolicy()
+    limits: Limits = Limits()  # of all callers together
     policy: str | None = None
     created: int = 0  # Unix seconds, as /v1/models tells
+    attempts: int = 3  # in one pool, the first included
+    fallback: tuple[str, ...] = ()  # pools to ask in this order where the one that was chosen cannot answer
+    hedge_after_s: float | None = None  # then a second replica is asked too, and the first to answer wins
     choose: tuple[ChooseRule, ...] = ()  # the first that fits decides; where none does, experiment, cascade or `to`
     cascade: Cascade | None = None
     trim: Trim | None = None
@@ -207,6 +238,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     capture: Literal["none", "masked", "full"] = "none"
     audit: Literal["buffered", "strict"] = "buffered"
+    ledger_down: Literal["open", "closed"] | None = None  # limits while the ledger is away; None: as the process is set
     rules: tuple[Rule, ...] = ()
 
 
