@@ -192,10 +192,7 @@ def _pool(name: str, spec: PoolSpec, replicas: tuple[Replica, ...], *, model: st
 def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) -> Route:
     targets: dict[str, float] = {}
     for target in spec.to:
-        if target.model is not None:
-            pool = _named(f"{target.model}@{target.env or state.environment}", state, pools)
-        else:
-            pool = _named(target.pool or "", state, pools)
+        pool = _place(target, state, pools)
         targets[pool] = targets.get(pool, 0.0) + target.weight
     return Route(
         name=name,
@@ -208,6 +205,37 @@ def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) 
         attempts=spec.attempts,
         fallback=tuple(dict.fromkeys(_named(pool, state, pools) for pool in spec.fallback)),
         hedge_after_s=spec.hedge_after_s,
+        choose=tuple(_choose(rule, _place(rule, state, pools)) for rule in spec.choose),
+        cascade=None if spec.cascade is None else _cascade(spec.cascade, state, pools),
+        trim=None if spec.trim is None else Trim(**spec.trim.model_dump()),
+        max_tokens=spec.max_tokens,
+        coalesce=spec.coalesce,
+    )
+
+
+def _place(place: PlaceSpec, state: State, pools: dict[str, Pool]) -> str:
+    if place.model is not None:
+        return _named(f"{place.model}@{place.env or state.environment}", state, pools)
+    return _named(place.pool or "", state, pools)
+
+
+def _choose(spec: ChooseSpec, pool: str) -> ChooseRule:
+    told = spec.model_dump(exclude={"pool", "model", "env", "tenants", "last_user"})
+    tenants = None if spec.tenants is None else tuple(spec.tenants)
+    return ChooseRule(pool=pool, tenants=tenants, last_user=spec.last_user or "", **told)
+
+
+def _cascade(spec: CascadeSpec, state: State, pools: dict[str, Pool]) -> Cascade:
+    return Cascade(
+        first=_place(spec.first, state, pools),
+        then=_place(spec.then, state, pools),
+        min_mean_logprob=spec.min_mean_logprob,
+        min_token_logprob=spec.min_token_logprob,
+        patterns=tuple(spec.patterns),
+        finish=tuple(spec.finish),
+        hold_tokens=spec.hold_tokens,
+        control_share=spec.control_share,
+        tools=spec.tools,
     )
 
 

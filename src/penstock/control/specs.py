@@ -242,6 +242,20 @@ class RouteSpec(Spec):
         default=None, gt=0, le=3600, description="Then a second replica is asked too; the first to answer wins."
     )
 
+    choose: list[ChooseSpec] = Field(default=[], max_length=100)
+    cascade: CascadeSpec | None = None
+    trim: TrimSpec | None = None
+    max_tokens: int | None = Field(default=None, ge=1, le=10**7)
+    coalesce: bool = False
+
+    def places(self) -> list[tuple[str, PlaceSpec]]:
+        """Every place that it leads to, each with its path within the spec."""
+        found: list[tuple[str, PlaceSpec]] = [(f"to.{i}", target) for i, target in enumerate(self.to)]
+        found += [(f"choose.{i}", rule) for i, rule in enumerate(self.choose)]
+        if self.cascade is not None:
+            found += [("cascade.first", self.cascade.first), ("cascade.then", self.cascade.then)]
+        return found
+
     @model_validator(mode="after")
     def _some_weight(self) -> "RouteSpec":
         if not any(target.weight > 0 for target in self.to):

@@ -69,6 +69,24 @@ TABLE: tuple[Metric, ...] = (
     Metric(name="penstock_queue_waiting", kind="gauge", help="Requests that wait for a replica.", labels=("pool",)),
     Metric(name="penstock_cache_total", kind="counter", help="Response cache look-ups by result.", labels=("result",)),
     Metric(
+        name="penstock_cascade_total",
+        kind="counter",
+        help="Answers of cascades: of the first model, of the second after it (escalated), of the second at once (control).",
+        labels=("route", "result"),
+    ),
+    Metric(
+        name="penstock_coalesced_total",
+        kind="counter",
+        help="Requests answered by an equal one that was in flight.",
+        labels=("route",),
+    ),
+    Metric(
+        name="penstock_trimmed_tokens_total",
+        kind="counter",
+        help="Tokens of old turns that were left out, as estimated.",
+        labels=("route",),
+    ),
+    Metric(
         name="penstock_guard_findings_total",
         kind="counter",
         help="Findings of content rules.",

@@ -8,6 +8,7 @@ from penstock.core.digests import sha256_digest
 from penstock.core.snapshot import (
     Arm,
     CachePolicy,
+    Cascade,
     KeyEntry,
     Limits,
     Policy,
@@ -19,6 +20,8 @@ from penstock.core.snapshot import (
 from penstock.experiments.assignment import Assigner, compile_experiment
 from penstock.guard.policies import compile_policy
 from penstock.net.client import Origin, Timeouts, parse_origin
+from penstock.routing.cascade import Judge
+from penstock.routing.choose import Chooser
 
 _ILLEGAL = str.maketrans({"\r": None, "\n": None})
 
@@ -93,13 +96,39 @@ class Leg:
         ).encode()
 
 
+class CascadeEntry:
+    """A cascade with its two legs. `mark` tells it from any other that begins with the same weights."""
+
+    __slots__ = ("first", "judge", "mark", "policy", "then")
+
+    def __init__(self, policy: Cascade, first: Leg, then: Leg) -> None:
+        self.policy = policy
+        self.first = first
+        self.then = then
+        self.judge = Judge(policy)
+        pool = then.entry.pool
+        self.mark = sha256_digest(msgspec.json.encode((policy, pool.build or pool.digest)))
+
+
 class RouteEntry:
     """A route with its legs."""
 
-    __slots__ = ("arms", "assigner", "cache", "legs", "pools", "route")
+    __slots__ = ("arms", "assigner", "cache", "cascade", "chooser", "chosen", "legs", "pools", "route", "shaped")
 
-    def __init__(self, route: Route, legs: tuple[Leg, ...], arms: dict[str, Leg], assigner: Assigner | None) -> None:
+    def __init__(
+        self,
+        route: Route,
+        legs: tuple[Leg, ...],
+        arms: dict[str, Leg],
+        assigner: Assigner | None,
+        chosen: dict[str, Leg],
+        cascade: CascadeEntry | None,
+    ) -> None:
         self.route = route
+        self.chooser = Chooser(route.choose) if route.choose else None
+        self.chosen = chosen  # by the pool that a rule names
+        self.cascade = cascade
+        self.shaped = route.trim is not None or route.max_tokens is not None
         self.legs = legs  # without experiment
         self.pools = {leg.entry.pool.name: leg for leg in legs}
         self.arms = arms  # by name
@@ -160,9 +189,16 @@ class Index:
 
     def _route(self, route: Route) -> RouteEntry:
         named = self.rules_for(route.policy) if route.policy is not None else None
-        legs = tuple(Leg(route, self._pool(target.pool, route.name), target.weight, None, named) for target in route.to)
+
+        def leg(pool: str, weight: float = 1.0) -> Leg:
+            return Leg(route, self._pool(pool, route.name), weight, None, named)
+
+        legs = tuple(leg(target.pool, target.weight) for target in route.to)
+        chosen = {rule.pool: leg(rule.pool) for rule in route.choose}
+        plan = route.cascade
+        cascade = CascadeEntry(plan, leg(plan.first), leg(plan.then)) if plan is not None else None
         if route.experiment is None:
-            return RouteEntry(route, legs, {}, None)
+            return RouteEntry(route, legs, {}, None, chosen, cascade)
         arms = {
             arm.name: Leg(
                 route,
@@ -173,7 +209,7 @@ class Index:
             )
             for arm in route.experiment.arms
         }
-        return RouteEntry(route, legs, arms, compile_experiment(route.experiment))
+        return RouteEntry(route, legs, arms, compile_experiment(route.experiment), chosen, cascade)
 
     def ready(self) -> bool:
         """Whether some route has a replica, or there is no route at all."""

@@ -19,6 +19,8 @@ def reply_lines(call: Call) -> bytes:
         call.cache.encode(),
         leg.lines if leg is not None else _UNKNOWN,
     )
+    if call.notes:
+        lines += call.notes
     standing = call.standing
     return lines if standing is None else lines + standing_lines(standing)
 
@@ -68,6 +70,9 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         findings=call.findings,
         trace=call.trace,
         generation=call.index.generation,
+        escalated=call.escalated,
+        tried=call.tried or _NOTHING,
+        trimmed=call.trimmed,
     )
 
 

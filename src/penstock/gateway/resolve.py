@@ -3,6 +3,7 @@
 from penstock.core.errors import Forbidden, NotFound
 from penstock.experiments.assignment import unit_of
 from penstock.gateway.call import Call
+from penstock.gateway.choose import cascade_leg, chosen_leg
 from penstock.gateway.index import Caller, Index, RouteEntry
 from penstock.journal.subjects import hash_subject
 from penstock.routing.targets import choose_target
@@ -47,7 +48,10 @@ def resolve(call: Call) -> None:
         call.user = hash_subject(gateway.subject_key, user)
     if session:
         call.session = hash_subject(gateway.subject_key, session)
-    if entry.assigner is not None:
+    leg = chosen_leg(call, entry) if entry.chooser is not None else None
+    if leg is not None:
+        pass  # the rule says so; the request takes no part in an experiment
+    elif entry.assigner is not None:
         experiment = entry.assigner.entry
         unit = unit_of(experiment.unit, user=user, session=session, key=caller.key.id, request=call.id)
         assignment = entry.assigner.assign(unit, call.at)
@@ -56,10 +60,11 @@ def resolve(call: Call) -> None:
         call.propensity = assignment.propensity
         call.epoch = assignment.epoch
         call.unit = hash_subject(gateway.subject_key, unit)
-    elif len(entry.legs) == 1:
-        leg = entry.legs[0]
-    else:
-        leg = entry.pools[choose_target(entry.route, gateway.draw()).pool]
+    elif entry.cascade is not None:
+        leg = cascade_leg(call, entry.cascade)
+    if leg is None:
+        single = len(entry.legs) == 1
+        leg = entry.legs[0] if single else entry.pools[choose_target(entry.route, gateway.draw()).pool]
     call.leg = leg
     call.pool = gateway.pools.get(leg.entry.pool.name)  # with the index, from one Snapshot
     call.digest = leg.entry.pool.digest

@@ -1,0 +1,56 @@
+"""In step 4: where a route's rules, or its cascade, send a request."""
+
+from penstock.access.limits import BYTES_PER_TOKEN
+from penstock.gateway.call import Call
+from penstock.gateway.index import CascadeEntry, Leg, RouteEntry
+from penstock.routing.choose import Asked
+from penstock.wire.envelope import ChatEnvelope
+from penstock.wire.tools import offers_tools
+
+
+def chosen_leg(call: Call, entry: RouteEntry) -> Leg | None:
+    """The leg that the first rule that fits names; None if none does, or the route has no rules."""
+    if entry.chooser is None:
+        return None
+    pool = entry.chooser.choose(_asked(call))
+    return None if pool is None else entry.chosen[pool]
+
+
+def cascade_leg(call: Call, cascade: CascadeEntry) -> Leg | None:
+    """The leg that is asked first, or at once for the control share; None if this request is none for a cascade."""
+    if call.operation not in {"chat", "completions"} or (not cascade.policy.tools and offers_tools(call.body)):
+        return None
+    share = cascade.policy.control_share
+    if share and call.gateway.draw() < share:
+        call.propensity = share
+        return cascade.then
+    call.propensity = 1.0 - share
+    call.cascade = cascade
+    return cascade.first
+
+
+def _asked(call: Call) -> Asked:
+    envelope = call.envelope
+    messages = envelope.messages if isinstance(envelope, ChatEnvelope) else []
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in envelope.texts())
+    return Asked(
+        prompt_tokens=-(-size // BYTES_PER_TOKEN),
+        answer_tokens=envelope.token_limit,
+        messages=len(messages),
+        tools=offers_tools(call.body),
+        stream=call.stream,
+        tenant=call.caller.tenant.name if call.caller is not None else "",
+        headers=call.request.headers,
+        metadata=envelope.metadata or {},
+        last_user=_last_user(envelope) if isinstance(envelope, ChatEnvelope) else "\n".join(envelope.texts()),
+    )
+
+
+def _last_user(envelope: ChatEnvelope) -> str:
+    for message in reversed(envelope.messages):
+        if message.role == "user":
+            content = message.content
+            if isinstance(content, str):
+                return content
+            return "\n".join(part.text for part in content or () if part.text is not None)
+    return ""
