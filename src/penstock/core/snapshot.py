@@ -80,6 +80,19 @@ class HealthPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     hedge_share: float = 0.05  # second copies for each request, never more
 
 
+class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How those that wait for a pool are served; `max_waiting` and `max_wait_s` of the pool say how many may, and how long.
+
+    Among tenants of a class fair by cost: tokens read and written, each at its price.
+    """
+
+    input_cost: float = 1.0  # of one token
+    output_cost: float = 2.0
+    headroom: float = 1.0  # a tenant may have so many times as many waiting as there are places left
+    bypass: int = 16  # of so many places given out while a lower class waits, one is its own
+    deadline_s: dict[Literal["batch", "standard", "premium"], float] = {}  # by class, instead of max_wait_s
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All replicas of one build.
 
@@ -101,6 +114,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_in_flight: int = 256  # per replica; beyond it requests wait in the pool's queue
     max_waiting: int = 1024
     max_wait_s: float = 10.0
+    queue: QueuePolicy = QueuePolicy()
+    dialect: Literal["openai", "penstock", "vllm"] = "openai"  # what the engine understands beyond OpenAI's API
+    prefix_cache: Literal["separate", "shared"] = "separate"  # whether tenants share what engines remember of prompts
     affinity: Literal["prefix", "session", "off"] = "prefix"
     load_factor: float = 1.25  # of the mean in flight, above which affinity gives way
     health: HealthPolicy = HealthPolicy()
@@ -219,6 +235,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     trim: Trim | None = None
     max_tokens: int | None = None  # of an answer: the client's own is lowered to it, and it is set where there is none
     coalesce: bool = False  # equal requests of one tenant that run at the same time share one answer
+    resume: bool = False  # a stream that breaks off is gone on with by another replica of its pool
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
