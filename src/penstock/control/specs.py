@@ -90,6 +90,25 @@ class HealthSpec(Spec):
     hedge_share: float = Field(default=0.05, ge=0, le=1, description="Second copies for each request.")
 
 
+class QueueSpec(Spec):
+    """How those that wait for a pool are served: classes first, then tenants by the tokens that they were served."""
+
+    input_cost: float = Field(default=1.0, ge=0, le=1000, description="What a token that is read counts.")
+    output_cost: float = Field(default=2.0, gt=0, le=1000, description="What a token that is written counts.")
+    headroom: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="A tenant may have so many times as many waiting as there are places left in the queue.",
+    )
+    bypass: int = Field(
+        default=16, ge=2, le=1000, description="Of so many places given out while a lower class waits, one is its own."
+    )
+    deadline_s: dict[Literal["batch", "standard", "premium"], Annotated[float, Field(ge=0, le=3600)]] = Field(
+        default={}, description="Seconds that a request of this class may wait; left out: max_wait_s."
+    )
+
+
 class PoolSpec(Spec):
     """Servers that run already (`adopt`), or replicas of a version that Penstock keeps running (`build`)."""
 
@@ -110,6 +129,7 @@ class PoolSpec(Spec):
     max_in_flight: int = Field(default=256, ge=1, le=100000)
     max_waiting: int = Field(default=1024, ge=0, le=1000000)
     max_wait_s: float = Field(default=10.0, ge=0, le=3600)
+    queue: QueueSpec = QueueSpec()
     affinity: Literal["prefix", "session", "off"] = "prefix"
     load_factor: float = Field(default=1.25, ge=1, le=100)
     health: HealthSpec = HealthSpec()

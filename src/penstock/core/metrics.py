@@ -66,7 +66,25 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric(name="penstock_requests_in_flight", kind="gauge", help="Requests being answered now.", labels=()),
     Metric(name="penstock_connections", kind="gauge", help="Open client connections.", labels=()),
-    Metric(name="penstock_queue_waiting", kind="gauge", help="Requests that wait for a replica.", labels=("pool",)),
+    Metric(
+        name="penstock_queue_waiting",
+        kind="gauge",
+        help="Requests that wait for a replica, by their tenant's class.",
+        labels=("pool", "priority"),
+    ),
+    Metric(
+        name="penstock_queue_wait_seconds",
+        kind="histogram",
+        help="How long those waited that had to and got a place; who found one free is not counted.",
+        labels=("pool", "priority"),
+        buckets=_SECONDS,
+    ),
+    Metric(
+        name="penstock_queue_refusals_total",
+        kind="counter",
+        help="Requests that got no place: share (of the queue is used up), full, hopeless (time would not suffice), timeout.",
+        labels=("pool", "reason"),
+    ),
     Metric(name="penstock_cache_total", kind="counter", help="Response cache look-ups by result.", labels=("result",)),
     Metric(
         name="penstock_cascade_total",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from penstock.gateway.cache import Entry
     from penstock.gateway.gateway import Gateway
     from penstock.gateway.index import Caller, CascadeEntry, Index, Leg, RouteEntry, Rules
-    from penstock.gateway.pools import PoolState
+    from penstock.gateway.pools import Place, PoolState
     from penstock.gateway.ports import Standing
     from penstock.net.client import Response
     from penstock.net.reply import Reply
@@ -75,7 +75,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     # reserve
     reservation: Reservation | None = None
     # admit, dispatch
-    admitted: bool = False  # a place in the pool is taken
+    place: Place | None = None  # that is taken in the pool
     admitted_ns: int = 0
     holding: bool = False  # a replica counts this request as in flight
     dispatched_ns: int = 0

@@ -3,7 +3,9 @@
 import time
 
 from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed
+from penstock.core.exchange import Usage
 from penstock.gateway.call import Call
+from penstock.gateway.settle import prompt_tokens
 from penstock.net.client import Response, parse_origin
 
 MAX_ATTEMPTS = 3
@@ -74,14 +76,15 @@ def _let_go(call: Call, *, ok: bool | None) -> None:
         call.pool.balancer.ended(call.replica, ok, time.monotonic())
 
 
-def release(call: Call, *, ok: bool | None) -> None:
+def release(call: Call, usage: Usage, *, ok: bool | None) -> None:
     """Ends what `dispatch` and `admit` began; `ok` as for `Balancer.ended`. An answer that is not complete is given up."""
     if call.response is not None:
         call.response.abort()
     _let_go(call, ok=ok)
-    if call.admitted and call.pool is not None:
-        call.admitted = False
-        call.pool.leave()
+    place = call.place
+    if place is not None and call.pool is not None:
+        call.place = None
+        call.pool.leave(place, prompt_tokens(call), usage)
 
 
 def _lines(call: Call) -> bytes:

@@ -46,8 +46,8 @@ class Gateway:
         self.client = client
         self.subject_key = subject_key
         self.cache = Cache(cache_bytes)
-        self.pools = Pools()
         self.meters = Meters(worker)
+        self.pools = Pools(self.meters)
         self.refused = ""
         self.no_envelope = Envelope(model="")
         self.draw = random.random
@@ -94,7 +94,8 @@ class Gateway:
 
     def _waiting(self) -> Iterator[tuple[tuple[str, ...], float]]:
         for state in self.pools.all():
-            yield (state.pool.name,), float(state.waiting)
+            for priority, waiting in state.waiting_by_priority():
+                yield (state.pool.name, priority), float(waiting)
 
     def _up(self) -> Iterator[tuple[tuple[str, ...], float]]:
         now = time.monotonic()

@@ -22,7 +22,7 @@ async def reserve(call: Call) -> None:
     tokens = estimate_tokens(size, envelope.token_limit, envelope.n or 1)
     nanousd = 0
     if caller.spends:
-        prompt = _prompt_tokens(call)
+        prompt = prompt_tokens(call)
         nanousd = cost_nanousd(leg.entry.pool.price, Usage(prompt, tokens - prompt))
     call.reservation = await call.gateway.limiter.reserve(caller.key, caller.tenant, tokens, time.monotonic(), nanousd)
 
@@ -33,10 +33,11 @@ def used(call: Call) -> Usage:
         return call.usage
     if not call.dispatched_ns or (not call.chunks and call.outcome != "cancelled"):
         return Usage()
-    return Usage(_prompt_tokens(call), call.chunks)
+    return Usage(prompt_tokens(call), call.chunks)
 
 
-def _prompt_tokens(call: Call) -> int:
+def prompt_tokens(call: Call) -> int:
+    """The input of the request, estimated from its size."""
     return -(-len(call.request.body) // BYTES_PER_TOKEN)
 
 

@@ -18,7 +18,7 @@ from penstock.gateway.relay import relay
 from penstock.gateway.replay import replay
 from penstock.gateway.resolve import resolve
 from penstock.gateway.screen import screen
-from penstock.gateway.settle import cost, reserve, settle, used
+from penstock.gateway.settle import cost, prompt_tokens, reserve, settle, used
 from penstock.gateway.stream import closing_event, relay_stream
 from penstock.net.reply import header_lines
 from penstock.wire.openai import error_body, error_event, error_headers
@@ -54,9 +54,8 @@ async def walk(call: Call) -> None:
                 await reserve(call)
             state = call.pool
             if state is not None:
-                if not state.try_enter():
-                    await state.enter()
-                call.admitted = True
+                tokens = prompt_tokens(call)
+                call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
             call.admitted_ns = time.monotonic_ns() - call.started_ns
             response = await dispatch(call)
             if call.stream:
@@ -73,8 +72,8 @@ async def walk(call: Call) -> None:
         raise
     finally:
         gateway.meters.in_flight -= 1
-        release(call, ok=ok)
         usage = used(call)
+        release(call, usage, ok=ok)
         nanousd = cost(call, usage)
         settle(call, usage, nanousd)
         record(call, usage, nanousd)
