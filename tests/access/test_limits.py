@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.access.limits import REQUESTS, RESOURCES, SEATS, SPEND, TOKENS, Window, estimate_tokens, limit_of
+from penstock.access.limits import REQUESTS, RESOURCES, SEATS, SPENDS, TOKENS, Window, estimate_tokens, limit_of
 from penstock.access.register import Entry, Lease, Refusal, Register, Return, Want
 from penstock.core.snapshot import Limits
 
@@ -14,9 +14,17 @@ def test_estimates() -> None:
 
 
 def test_limits_by_resource() -> None:
-    limits = Limits(requests_per_minute=1, tokens_per_minute=2, concurrency=3, usd_per_day=0.1)
-    assert [limit_of(limits, r) for r in (REQUESTS, TOKENS, SPEND, SEATS)] == [1, 2, 100_000_000, 3]
-    assert [limit_of(Limits(), r) for r in (REQUESTS, TOKENS, SPEND, SEATS)] == [None] * 4
+    limits = Limits(
+        requests_per_minute=1,
+        tokens_per_minute=2,
+        concurrency=3,
+        usd_per_minute=0.01,
+        usd_per_day=0.1,
+        usd_per_month=1.0,
+    )
+    every = (REQUESTS, TOKENS, SEATS, *SPENDS)
+    assert [limit_of(limits, r) for r in every] == [1, 2, 3, 10_000_000, 100_000_000, 1_000_000_000]
+    assert [limit_of(Limits(), r) for r in every] == [None] * 6
 
 
 @given(st.integers(1, 20), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 20)), max_size=60))
@@ -132,11 +140,11 @@ def test_entries_restore_the_same_books(steps: list[tuple[str, str, int, float]]
             register = again
 
 
-@pytest.mark.parametrize("resource", [REQUESTS, TOKENS, SPEND])
+@pytest.mark.parametrize("resource", [REQUESTS, TOKENS, *SPENDS])
 def test_everything_is_free_again_after_the_window(resource: int) -> None:
     books = Books()
     lease = books.ask("w", resource, 1000, 900, 5.0)
     assert isinstance(lease, Lease)
-    assert books.register.used("s", resource, lease.reset - 0.01) > 0
-    assert books.register.used("s", resource, lease.reset) == 0
-    assert books.register.dump(lease.reset) == []
+    assert books.register.used("s", resource, 5.0 + lease.reset_s - 0.01) > 0
+    assert books.register.used("s", resource, 5.0 + lease.reset_s) == 0
+    assert books.register.dump(5.0 + lease.reset_s) == []

@@ -15,6 +15,7 @@ from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
 from penstock.store.ledger_log import LedgerLog
 from penstock.store.ledger_socket import LedgerServer, SocketLedger
 from penstock.store.limiter import Limiter
+from tests.store.asking import reserve
 
 TOKEN_LIMIT = 300
 SEAT_LIMIT = 5
@@ -90,7 +91,7 @@ class World:
 
     async def request(self, worker: Worker, amount: int) -> None:
         try:
-            reservation = await worker.limiter.reserve(KEY, TENANT, amount, self.now)
+            reservation = await reserve(worker.limiter, KEY, TENANT, amount, self.now)
         except (RateLimited, Unavailable):
             return
         assert reservation is not None

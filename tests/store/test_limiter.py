@@ -8,10 +8,12 @@ import uvloop
 from penstock.access.limits import REQUESTS, SEATS, SPEND, TOKENS
 from penstock.core.errors import RateLimited, Unavailable
 from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
+from penstock.gateway.ratelimit import limit_lines
 from penstock.store.ledger import LocalLedger
 from penstock.store.ledger_log import LedgerLog
 from penstock.store.ledger_socket import LedgerServer, SocketLedger
 from penstock.store.limiter import Limiter
+from tests.store.asking import count, reserve
 
 FREE = TenantEntry(name="acme")
 
@@ -24,31 +26,31 @@ async def test_requests_per_minute_are_exact_and_say_when_to_come_back() -> None
     limiter = Limiter(LocalLedger())
     caller = key(requests_per_minute=100)
     for _ in range(100):
-        await limiter.count(caller, FREE, 1000.0)
+        await count(limiter, caller, FREE, 1000.0)
     with pytest.raises(RateLimited, match="key k: 100 requests per minute, 0 left") as refused:
-        await limiter.count(caller, FREE, 1000.5)
+        await count(limiter, caller, FREE, 1000.5)
     wait = refused.value.retry_after
     assert wait is not None
     assert 59 < wait <= 62
     with pytest.raises(RateLimited):
-        await limiter.count(caller, FREE, 1000.5 + wait - 0.01)
-    await limiter.count(caller, FREE, 1000.5 + wait + 0.01)
+        await count(limiter, caller, FREE, 1000.5 + wait - 0.01)
+    await count(limiter, caller, FREE, 1000.5 + wait + 0.01)
 
 
 async def test_tokens_are_reserved_and_settled_by_true_use() -> None:
     ledger = LocalLedger()
     limiter = Limiter(ledger)
     caller = key(tokens_per_minute=1000)
-    first = await limiter.reserve(caller, FREE, 900, 5.0)
+    first = await reserve(limiter, caller, FREE, 900, 5.0)
     assert first is not None
     with pytest.raises(RateLimited):
-        await limiter.reserve(caller, FREE, 200, 5.1)
+        await reserve(limiter, caller, FREE, 200, 5.1)
     limiter.settle(first, 100, 6.5)
     limiter.settle(first, 0, 6.5)
-    second = await limiter.reserve(caller, FREE, 900, 6.6)
+    second = await reserve(limiter, caller, FREE, 900, 6.6)
     assert second is not None
     with pytest.raises(RateLimited):
-        await limiter.reserve(caller, FREE, 1, 6.6)
+        await reserve(limiter, caller, FREE, 1, 6.6)
     limiter.settle(second, 950, 6.7)
     limiter.close(6.8)
     assert ledger.used("key:k", TOKENS, 6.9) == 1050, "more than was reserved is charged in full"
@@ -57,7 +59,7 @@ async def test_tokens_are_reserved_and_settled_by_true_use() -> None:
 async def test_a_request_that_can_never_fit_says_so() -> None:
     limiter = Limiter(LocalLedger())
     with pytest.raises(RateLimited, match="can never be served") as refused:
-        await limiter.reserve(key(tokens_per_minute=100), FREE, 101, 5.0)
+        await reserve(limiter, key(tokens_per_minute=100), FREE, 101, 5.0)
     assert refused.value.retry_after is None
 
 
@@ -66,11 +68,11 @@ async def test_all_or_nothing_over_key_and_tenant() -> None:
     limiter = Limiter(ledger)
     tenant = TenantEntry(name="acme", limits=Limits(tokens_per_minute=100, concurrency=1))
     caller = key(tokens_per_minute=1000, concurrency=5, usd_per_day=1.0)
-    held = await limiter.reserve(caller, tenant, 60, 5.0, nanousd=1000)
+    held = await reserve(limiter, caller, tenant, 60, 5.0, nanousd=1000)
     assert held is not None
     for _ in range(5):
         with pytest.raises(RateLimited):
-            await limiter.reserve(caller, tenant, 60, 5.0, nanousd=1000)
+            await reserve(limiter, caller, tenant, 60, 5.0, nanousd=1000)
     limiter.settle(held, 60, 5.0, nanousd=500)
     limiter.close(5.0)
     assert [ledger.used("key:k", r, 5.0) for r in (TOKENS, SPEND, SEATS)] == [60, 500, 0]
@@ -81,31 +83,33 @@ async def test_a_budget_for_a_day_outlives_a_restart(tmp_path: Path) -> None:
     caller = key(usd_per_day=0.001)
     ledger = LocalLedger(LedgerLog(tmp_path / "ledger.log"))
     limiter = Limiter(ledger)
-    held = await limiter.reserve(caller, FREE, 0, 1_000_000.0, nanousd=900_000)
+    held = await reserve(limiter, caller, FREE, 0, 1_000_000.0, nanousd=900_000)
     assert held is not None
     limiter.settle(held, 0, 1_000_000.0, nanousd=900_000)
     again = Limiter(LocalLedger(LedgerLog(tmp_path / "ledger.log")))  # the first was killed: it closed nothing
     with pytest.raises(RateLimited) as refused:
-        await again.reserve(caller, FREE, 0, 1_000_100.0, nanousd=200_000)
+        await reserve(again, caller, FREE, 0, 1_000_100.0, nanousd=200_000)
     assert refused.value.code == "insufficient_quota"
-    await again.reserve(caller, FREE, 0, 1_000_100.0, nanousd=80_000)
-    await again.reserve(caller, FREE, 0, 1_087_000.0, nanousd=900_000)
+    await reserve(again, caller, FREE, 0, 1_000_100.0, nanousd=80_000)
+    await reserve(again, caller, FREE, 0, 1_087_000.0, nanousd=900_000)
 
 
 async def test_standing_is_the_tightest() -> None:
     limiter = Limiter(LocalLedger(), epoch=1000.0)
     tenant = TenantEntry(name="acme", limits=Limits(requests_per_minute=10, tokens_per_minute=1000))
     caller = key(requests_per_minute=600)
-    standing = await limiter.count(caller, tenant, 5.0)
-    await limiter.reserve(caller, tenant, 400, 5.0)
-    assert standing is not None
-    requests = standing.requests()
-    assert requests is not None
-    assert requests[:2] == (10, 9)
-    assert 60 <= requests[2] <= 62
-    assert (standing.tokens() or ())[:2] == (1000, 600)
-    assert await limiter.count(key(), FREE, 5.0) is None
-    assert await limiter.reserve(key(), FREE, 100, 5.0) is None
+    holder = await count(limiter, caller, tenant, 5.0)
+    await reserve(limiter, caller, tenant, 400, 5.0)
+    assert limit_lines(holder, 5.0).decode().splitlines() == [
+        "x-ratelimit-limit-requests: 10",
+        "x-ratelimit-remaining-requests: 9",
+        "x-ratelimit-reset-requests: 1m2s",
+        "x-ratelimit-limit-tokens: 1000",
+        "x-ratelimit-remaining-tokens: 600",
+        "x-ratelimit-reset-tokens: 1m2s",
+    ]
+    assert not limiter.holder(key(), FREE).reserves
+    assert limit_lines(limiter.holder(key(), FREE), 5.0) == b""
 
 
 class Clock:
@@ -143,7 +147,7 @@ async def test_workers_together_never_exceed_and_waste_at_most_two_percent(tmp_p
         got = 0
         while True:
             try:
-                await limiter.count(caller, FREE, clock.now)
+                await count(limiter, caller, FREE, clock.now)
             except RateLimited:
                 return got
             got += 1
@@ -163,9 +167,9 @@ async def test_a_dead_worker_frees_its_seats_but_not_what_it_leased(tmp_path: Pa
     one, first = await joined(tmp_path / "s", "w1")
     two, second = await joined(tmp_path / "s", "w2")
     caller = key(concurrency=1, tokens_per_minute=10_000)
-    await first.reserve(caller, FREE, 100, clock.now)
+    await reserve(first, caller, FREE, 100, clock.now)
     with pytest.raises(RateLimited, match="at once"):
-        await second.reserve(caller, FREE, 100, clock.now)
+        await reserve(second, caller, FREE, 100, clock.now)
     used = server.used("key:k", TOKENS)
     assert used == 300, "the need and 2 % leased"
     assert one._link is not None
@@ -175,7 +179,7 @@ async def test_a_dead_worker_frees_its_seats_but_not_what_it_leased(tmp_path: Pa
     await until(lambda: server.sessions == ["w2"])
     assert server.used("key:k", TOKENS) == used
     clock.now += 0.1
-    await second.reserve(caller, FREE, 100, clock.now)
+    await reserve(second, caller, FREE, 100, clock.now)
     await two.close()
     await server.close()
 
@@ -186,12 +190,12 @@ async def test_a_restarted_ledger_knows_what_was_used_and_who_holds_seats(tmp_pa
     await server.start()
     client, limiter = await joined(tmp_path / "s", "w1", down="closed")
     caller = key(concurrency=2, tokens_per_minute=100)
-    held = await limiter.reserve(caller, FREE, 90, clock.now)
+    held = await reserve(limiter, caller, FREE, 90, clock.now)
     assert held is not None
     await server.close()
     await until(lambda: not client.up)
     with pytest.raises(Unavailable):
-        await limiter.reserve(caller, FREE, 5, clock.now)
+        await reserve(limiter, caller, FREE, 5, clock.now)
     limiter.settle(held, 50, clock.now)
     server = LedgerServer(tmp_path / "s", clock=clock, log=LedgerLog(tmp_path / "log"))
     await server.start()
@@ -206,9 +210,9 @@ async def test_open_while_the_ledger_is_away_means_the_workers_share_and_no_more
     client, limiter = await joined(tmp_path / "s", "w1", down="open", workers=4)
     caller = key(requests_per_minute=100)
     for _ in range(25):
-        await limiter.count(caller, FREE, clock.now)
+        await count(limiter, caller, FREE, clock.now)
     with pytest.raises(RateLimited):
-        await limiter.count(caller, FREE, clock.now)
+        await count(limiter, caller, FREE, clock.now)
     server = LedgerServer(tmp_path / "s", clock=clock)
     await server.start()
     await until(lambda: client.up)
@@ -225,7 +229,7 @@ async def test_a_cancelled_request_leaves_nothing_taken(tmp_path: Path) -> None:
     client, limiter = await joined(tmp_path / "s", "w1")
     caller = key(concurrency=4, tokens_per_minute=40)
     for spins in range(6):
-        task = asyncio.create_task(limiter.reserve(caller, FREE, 10, clock.now))
+        task = asyncio.create_task(reserve(limiter, caller, FREE, 10, clock.now))
         for _ in range(spins):
             await asyncio.sleep(0)
         task.cancel()
@@ -251,7 +255,7 @@ async def test_spending_within_a_lease_needs_no_ledger() -> None:
     limiter = Limiter(Counting())
     caller = key(requests_per_minute=100_000)
     for _ in range(10_000):
-        await limiter.count(caller, FREE, 7.0)
+        await count(limiter, caller, FREE, 7.0)
     assert asked == math.ceil(10_000 / 2001)
 
 
@@ -261,7 +265,7 @@ def test_server_and_client_run_on_uvloop_too(tmp_path: Path) -> None:
         server = LedgerServer(tmp_path / "s", clock=clock)
         await server.start()
         client, limiter = await joined(tmp_path / "s", "w1")
-        reservation = await limiter.reserve(key(tokens_per_minute=100), FREE, 40, clock.now)
+        reservation = await reserve(limiter, key(tokens_per_minute=100), FREE, 40, clock.now)
         assert reservation is not None
         limiter.settle(reservation, 30, clock.now)
         await until(lambda: server.used("key:k", TOKENS) <= 32)

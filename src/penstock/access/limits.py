@@ -33,23 +33,40 @@ REQUESTS = 0
 TOKENS = 1
 SPEND = 2
 SEATS = 3
+SPEND_MINUTE = 4
+SPEND_MONTH = 5
+SPENDS = (SPEND_MINUTE, SPEND, SPEND_MONTH)
+DAY_S = 86400
 RESOURCES = (
     Resource(name="requests", per="per minute", window_s=60),
     Resource(name="tokens", per="per minute", window_s=60),
-    Resource(name="nano-dollars", per="per day", window_s=86400, slot_s=300, lease_s=60.0, code="insufficient_quota"),
+    Resource(name="nano-dollars", per="per day", window_s=DAY_S, slot_s=300, lease_s=60.0, code="insufficient_quota"),
     Resource(name="requests", per="at once", code="concurrency_limit_exceeded"),
+    Resource(name="nano-dollars", per="per minute", window_s=60),
+    Resource(
+        name="nano-dollars",
+        per="per 30 days",
+        window_s=30 * DAY_S,
+        slot_s=4 * 3600,
+        lease_s=60.0,
+        code="insufficient_quota",
+    ),
 )
 
 
 def limit_of(limits: Limits, resource: int) -> int | None:
-    """The limit of one resource (`REQUESTS`, `TOKENS`, `SPEND` in nano-dollars, `SEATS`); None: there is none."""
+    """The limit of one resource, of money in nano-dollars; None: there is none."""
     if resource == REQUESTS:
         return limits.requests_per_minute
     if resource == TOKENS:
         return limits.tokens_per_minute
-    if resource == SPEND:
-        return None if limits.usd_per_day is None else round(limits.usd_per_day * 1e9)
-    return limits.concurrency
+    if resource == SEATS:
+        return limits.concurrency
+    if resource == SPEND_MINUTE:
+        usd = limits.usd_per_minute
+    else:
+        usd = limits.usd_per_day if resource == SPEND else limits.usd_per_month
+    return None if usd is None else round(usd * 1e9)
 
 
 def estimate_tokens(prompt_bytes: int, max_tokens: int | None, choices: int = 1) -> int:
@@ -104,6 +121,17 @@ class Window:
         self.slots[slot] = before + amount
         self.used += amount
         return amount
+
+    def take_oldest(self, amount: int) -> list[tuple[int, int]]:
+        """Take back `amount`, at most what is there, from the oldest slots. The changes by slot."""
+        changes: list[tuple[int, int]] = []
+        for slot in sorted(self.slots):
+            taken = self.book(slot, -amount)
+            changes.append((slot, taken))
+            amount += taken
+            if amount == 0:
+                break
+        return changes
 
     def wait(self, need: int, now: float) -> float:
         """Seconds until `need` fits if nothing else is booked meanwhile; 0: it fits now; infinite: it is above the limit."""

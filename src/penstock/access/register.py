@@ -12,6 +12,7 @@ import msgspec
 from penstock.access.limits import RESOURCES, SEATS, Window
 
 LEASED_SHARE = 50  # 1/50 of a limit
+OLDEST = -1  # in place of a slot
 
 
 class Want(msgspec.Struct, frozen=True, array_like=True):
@@ -24,7 +25,10 @@ class Want(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Return(msgspec.Struct, frozen=True, array_like=True):
-    """`amount` of what was booked in `slot` was not used. Negative: so much more was used, which is booked whatever the limit."""
+    """`amount` of what was booked in `slot` was not used. Negative: so much more was used, which is booked whatever the limit.
+
+    Who does not know the slot names `OLDEST`: it is taken from what is free again first, so that nothing is ever free too early.
+    """
 
     scope: str
     resource: int
@@ -33,25 +37,27 @@ class Return(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True):
-    """The answer to one Want: the need is granted, and `extra` units beside it, to be spent before `expires` (Unix seconds).
+    """The answer to one Want: the need is granted, and `extra` units beside it, to be spent within the resource's `lease_s` of the asking.
 
-    All are booked in `slot`. `remaining` is left of the limit, all of which is free again at `reset`.
+    All are booked in `slot`. `remaining` is left of the limit, all of which is free again in `reset_s` seconds.
     """
 
     extra: int
     slot: int
-    expires: float
     remaining: int
-    reset: float
+    reset_s: float
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """No: the want number `index` does not fit for another `wait` seconds (infinite: never), `remaining` being left."""
+    """No: the want number `index` does not fit for another `wait` seconds (infinite: never), `remaining` being left.
+
+    The whole limit is free again in `reset_s` seconds.
+    """
 
     index: int
     wait: float
     remaining: int
-    reset: float
+    reset_s: float
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -103,12 +109,11 @@ class Register:
         del self._sweeping[:count]
 
     def grant(self, worker: str, wants: Iterable[Want], now: float) -> list[Lease] | Refusal:
-        """All wants, each with a lease, or none of them."""
+        """All wants, each with a lease, or none of them: then the one that must wait longest is told."""
         asked = list(wants)
-        for index, want in enumerate(asked):
-            refusal = self._refusal(index, want, now)
-            if refusal is not None:
-                return refusal
+        refusals = [refusal for i, want in enumerate(asked) if (refusal := self._refusal(i, want, now)) is not None]
+        if refusals:
+            return max(refusals, key=lambda refusal: refusal.wait)
         return [self._lease(worker, want, now) for want in asked]
 
     def take_back(self, worker: str, returned: Return, now: float) -> None:
@@ -121,10 +126,12 @@ class Register:
         if window is None:
             window = self._windows[returned.scope, returned.resource] = Window(RESOURCES[returned.resource], 0)
         window.advance(now)
-        slot = returned.slot if returned.amount > 0 else window.slot_at(now)
-        booked = window.book(slot, -returned.amount)
-        if booked:
-            self.entries.append(Entry(returned.scope, returned.resource, slot, booked))
+        if returned.amount > 0 and returned.slot == OLDEST:
+            changes = window.take_oldest(returned.amount)
+        else:
+            slot = returned.slot if returned.amount > 0 else window.slot_at(now)
+            changes = [(slot, window.book(slot, -returned.amount))]
+        self.entries += [Entry(returned.scope, returned.resource, slot, booked) for slot, booked in changes if booked]
 
     def holds(self, worker: str, seats: dict[str, int]) -> None:
         """What `worker` says that it holds in seats, on joining again; it is believed."""
@@ -190,7 +197,7 @@ class Register:
             if total + want.need <= want.limit:
                 return None
             wait = 1.0 if want.need <= want.limit else float("inf")
-            return Refusal(index, wait, max(0, want.limit - total), now + 1.0)
+            return Refusal(index, wait, max(0, want.limit - total), 1.0)
         window = self._windows.get((want.scope, want.resource))
         if window is None:
             window = self._windows[want.scope, want.resource] = Window(RESOURCES[want.resource], want.limit)
@@ -198,7 +205,7 @@ class Register:
         wait = window.wait(want.need, now)
         if wait == 0.0:
             return None
-        return Refusal(index, wait, window.remaining, window.free_at(max(window.slots, default=0)))
+        return Refusal(index, wait, window.remaining, max(0.0, window.free_at(max(window.slots, default=0)) - now))
 
     def _lease(self, worker: str, want: Want, now: float) -> Lease:
         expires = now + RESOURCES[want.resource].lease_s
@@ -207,14 +214,14 @@ class Register:
             left = want.limit - book.total - want.need
             extra = self._extra(worker, want, left, now, expires)
             self._hold(want.scope, worker, book.held.get(worker, 0) + want.need + extra)
-            return Lease(extra, 0, expires, left - extra, now + 1.0)
+            return Lease(extra, 0, left - extra, 1.0)
         window = self._windows[want.scope, want.resource]
         slot = window.slot_at(now)
         extra = self._extra(worker, want, window.remaining - want.need, now, expires)
         booked = window.book(slot, want.need + extra)
         if booked:
             self.entries.append(Entry(want.scope, want.resource, slot, booked))
-        return Lease(extra, slot, expires, window.remaining, window.free_at(slot))
+        return Lease(extra, slot, window.remaining, window.free_at(slot) - now)
 
     def _extra(self, worker: str, want: Want, left: int, now: float, expires: float) -> int:
         most = want.limit // LEASED_SHARE

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 Unit = Literal["user", "session", "key", "request"]
+LedgerDown = Literal["open", "closed"]  # what limits do while the ledger is away: each worker's share, or 503
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -255,7 +256,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     capture: Literal["none", "masked", "full"] = "none"
     audit: Literal["buffered", "strict"] = "buffered"
-    ledger_down: Literal["open", "closed"] | None = None  # limits while the ledger is away; None: as the process is set
+    ledger_down: LedgerDown | None = None  # None: as the process is set
     rules: tuple[Rule, ...] = ()
 
 

@@ -15,7 +15,8 @@ from penstock.gateway.index import Caller
 from penstock.gateway.models import list_models, show_model
 from penstock.gateway.observe import Answered, Kind, accepted, decode_observation, observation
 from penstock.gateway.openapi import document
-from penstock.gateway.ratelimit import standing_lines
+from penstock.gateway.ratelimit import limit_lines
+from penstock.gateway.settle import hold
 from penstock.gateway.walk import walk
 from penstock.net.server import Reply, Request
 from penstock.wire.openai import error_body, error_headers
@@ -43,6 +44,7 @@ class App:
             "/v1/chat/completions": self.chat,
             "/v1/completions": self.completions,
             "/v1/embeddings": self.embeddings,
+            "/v1/responses": self.responses,
             "/v1/feedback": self._observe("feedback"),
             "/v1/events": self._observe("event"),
             "/v1/reports": self._observe("report"),
@@ -75,6 +77,10 @@ class App:
     def embeddings(self, request: Request, reply: Reply) -> Awaitable[None]:
         """`POST /v1/embeddings`."""
         return self._walk(request, reply, "embeddings", b"/v1/embeddings")
+
+    def responses(self, request: Request, reply: Reply) -> Awaitable[None]:
+        """`POST /v1/responses`."""
+        return self._walk(request, reply, "responses", b"/v1/chat/completions")
 
     def _walk(self, request: Request, reply: Reply, operation: Operation, path: bytes) -> Awaitable[None]:
         gateway = self.gateway
@@ -161,9 +167,10 @@ class App:
         caller = authenticate(gateway.index, request.header(b"authorization"), now)
         lines = b"x-penstock-request-id: %b\r\n" % gateway.new_id(now).encode()
         if caller.limited:
-            standing = await gateway.limiter.count(caller.key, caller.tenant, time.monotonic())
-            if standing is not None:
-                lines += standing_lines(standing)
+            holder = caller.holder or hold(gateway.limiter, caller)
+            if not gateway.limiter.try_count(holder, now := time.monotonic()):
+                await gateway.limiter.count(holder, now, caller.down)
+            lines += limit_lines(holder, now)
         return caller, lines
 
     def _observe(self, kind: Kind) -> Endpoint:

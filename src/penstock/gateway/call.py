@@ -11,12 +11,12 @@ from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
 
 if TYPE_CHECKING:
-    from penstock.access.leases import Reservation
+    from penstock.access.leases import Holder, Reservation
     from penstock.gateway.cache import Entry
     from penstock.gateway.gateway import Gateway
     from penstock.gateway.index import Caller, CascadeEntry, Index, Leg, RouteEntry, Rules
     from penstock.gateway.pools import Place, PoolState
-    from penstock.gateway.ports import Standing
+    from penstock.gateway.responses import ResponsesReply
     from penstock.net.client import Response
     from penstock.net.reply import Reply
 
@@ -34,7 +34,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     gateway: Gateway
     index: Index  # the one Snapshot that decides all of this request
     request: Request
-    reply: Reply
+    reply: Reply | ResponsesReply
     id: str
     at: float
     operation: Operation
@@ -48,7 +48,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     trace: str = ""
     # authenticate, count
     caller: Caller | None = None
-    standing: Standing | None = None
+    holder: Holder | None = None  # the limits that it draws on
     # resolve
     route: RouteEntry | None = None
     leg: Leg | None = None
@@ -82,6 +82,9 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     response: Response | None = None
     replica: str = ""
     attempts: int = 0
+    avoid: tuple[str, ...] = ()  # replicas that it is not sent to
+    resume: bytes = b""  # the header field that asks the engine to make its stream fit to be resumed
+    resumed: int = 0  # how often another replica went on with the stream
     escalated: bool = False  # the cascade's first answer did not convince
     tried: Usage | None = None  # what that one used
     spent: int = 0  # and cost, nano-dollars

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
+from penstock.access.leases import Holder
 from penstock.core.digests import sha256_digest
 from penstock.core.snapshot import (
     Arm,
     CachePolicy,
     Cascade,
     KeyEntry,
+    LedgerDown,
     Limits,
     Policy,
     Pool,
@@ -29,14 +31,16 @@ _ILLEGAL = str.maketrans({"\r": None, "\n": None})
 class Caller:
     """A key and its tenant, as one request needs them."""
 
-    __slots__ = ("expires_at", "key", "limited", "models", "spends", "tenant")
+    __slots__ = ("by_model", "down", "expires_at", "holder", "key", "limited", "models", "tenant")
 
     def __init__(self, key: KeyEntry, tenant: TenantEntry) -> None:
         self.key = key
         self.tenant = tenant
         self.expires_at = key.expires_at if key.expires_at is not None else float("inf")
-        self.limited = key.limits != Limits() or tenant.limits != Limits()
-        self.spends = key.limits.usd_per_day is not None or tenant.limits.usd_per_day is not None
+        self.by_model = bool(key.model_limits or tenant.model_limits)
+        self.limited = self.by_model or key.limits != Limits() or tenant.limits != Limits()
+        self.holder: Holder | None = None  # its accounts, from its first request on
+        self.down: LedgerDown | None = None  # what its policy says of an absent ledger
         allowed: frozenset[str] | None = None
         for models in (key.models, tenant.models):
             if models is not None:
@@ -113,7 +117,20 @@ class CascadeEntry:
 class RouteEntry:
     """A route with its legs."""
 
-    __slots__ = ("arms", "assigner", "cache", "cascade", "chooser", "chosen", "legs", "pools", "route", "shaped")
+    __slots__ = (
+        "arms",
+        "assigner",
+        "cache",
+        "cascade",
+        "chooser",
+        "chosen",
+        "holders",
+        "legs",
+        "limited",
+        "pools",
+        "route",
+        "shaped",
+    )
 
     def __init__(
         self,
@@ -125,6 +142,8 @@ class RouteEntry:
         cascade: CascadeEntry | None,
     ) -> None:
         self.route = route
+        self.limited = route.limits != Limits()
+        self.holders: dict[Caller, Holder] = {}  # of callers that are limited on this route
         self.chooser = Chooser(route.choose) if route.choose else None
         self.chosen = chosen  # by the pool that a rule names
         self.cascade = cascade
@@ -151,6 +170,11 @@ class Index:
         self.snapshot = snapshot
         self.generation = snapshot.generation
         tenants = {tenant.name: tenant for tenant in snapshot.tenants}
+        compiled = previous.rules if previous is not None else {}
+        self.rules: dict[str, Rules] = {}
+        for policy in snapshot.policies:
+            rules = compiled.get(policy.name)
+            self.rules[policy.name] = rules if rules is not None and rules.policy == policy else Rules(policy)
         known = previous.callers if previous is not None else {}
         self.callers: dict[str, Caller] = {}
         for key in snapshot.keys:
@@ -160,12 +184,9 @@ class Index:
             caller = known.get(key.hash)
             if caller is None or caller.key is not key or caller.tenant is not tenant:
                 caller = Caller(key, tenant)
+            own = self.rules.get(tenant.policy or "default")
+            caller.down = own.policy.ledger_down if own is not None else None
             self.callers[key.hash] = caller
-        compiled = previous.rules if previous is not None else {}
-        self.rules: dict[str, Rules] = {}
-        for policy in snapshot.policies:
-            rules = compiled.get(policy.name)
-            self.rules[policy.name] = rules if rules is not None and rules.policy == policy else Rules(policy)
         self.pools = {pool.name: PoolEntry(pool) for pool in snapshot.pools}
         self.routes = {route.name: self._route(route) for route in snapshot.routes}
 

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from penstock.access.leases import Reservation
+from penstock.access.leases import Holder, Reservation
 from penstock.core.exchange import Record
-from penstock.core.snapshot import KeyEntry, TenantEntry
+from penstock.core.snapshot import KeyEntry, LedgerDown, Limits, TenantEntry
 
 
 class JournalCounts(Protocol):
@@ -40,26 +40,28 @@ class Journal(Protocol):
         """Raises `Unavailable` while the journal cannot be written."""
 
 
-class Standing(Protocol):
-    """Where a caller stands with its limits; None: not limited."""
-
-    def requests(self) -> tuple[int, int, float] | None:
-        """Requests per minute, how many are left, and seconds until the whole limit is free again."""
-
-    def tokens(self) -> tuple[int, int, float] | None:
-        """Tokens per minute, how many are left, and seconds until the whole limit is free again."""
-
-
 class Limiter(Protocol):
-    """The limits of keys and tenants, over all workers. `now` is `time.monotonic()`."""
+    """The limits of keys, tenants and models, over all workers. `now` is `time.monotonic()`."""
 
-    async def count(self, key: KeyEntry, tenant: TenantEntry, now: float) -> Standing | None:
-        """Counts one request; raises `RateLimited` if it is one too many. None: nothing is limited."""
+    def holder(self, key: KeyEntry, tenant: TenantEntry) -> Holder:
+        """What the requests of `key` draw on, whatever the model; to be kept as long as these entries are."""
+
+    def holder_on(self, key: KeyEntry, tenant: TenantEntry, model: str, limits: Limits) -> Holder:
+        """The same with the limits on one model: the caller's, and the model's own (`limits`)."""
+
+    def try_count(self, holder: Holder, now: float) -> bool:
+        """Counts one request, if that can be done at once; False: nothing was done, and `count` must be awaited."""
+
+    async def count(self, holder: Holder, now: float, down: LedgerDown | None = None) -> None:
+        """Counts one request; raises `RateLimited` if it is one too many."""
+
+    def try_reserve(self, holder: Holder, tokens: int, now: float, nanousd: int = 0) -> Reservation | None:
+        """Holds `tokens`, `nanousd`, a request of the model and a seat, if that can be done at once; None: `reserve` must be awaited."""
 
     async def reserve(
-        self, key: KeyEntry, tenant: TenantEntry, tokens: int, now: float, nanousd: int = 0
-    ) -> Reservation | None:
-        """Holds `tokens`, `nanousd` and a seat; raises `RateLimited` if they are not there. None: none is limited."""
+        self, holder: Holder, tokens: int, now: float, nanousd: int = 0, down: LedgerDown | None = None
+    ) -> Reservation:
+        """Holds `tokens`, `nanousd`, a request of the model and a seat; raises `RateLimited` if they are not there."""
 
     def settle(self, reservation: Reservation, tokens: int, now: float, nanousd: int = 0) -> None:
         """The reserved request is over, and used this much in truth."""

@@ -5,7 +5,7 @@ import time
 from penstock.core.exchange import Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
-from penstock.gateway.ratelimit import standing_lines
+from penstock.gateway.ratelimit import limit_lines
 
 _NOTHING = Usage()
 _UNKNOWN = b"x-penstock-version: \r\nx-penstock-digest: \r\nx-penstock-arm: \r\n"
@@ -21,8 +21,8 @@ def reply_lines(call: Call) -> bytes:
     )
     if call.notes:
         lines += call.notes
-    standing = call.standing
-    return lines if standing is None else lines + standing_lines(standing)
+    holder = call.holder
+    return lines if holder is None else lines + limit_lines(holder, time.monotonic())
 
 
 def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
@@ -67,6 +67,7 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         cost_nanousd=cost,
         cache=call.cache,
         attempts=call.attempts,
+        resumed=call.resumed,
         findings=call.findings,
         trace=call.trace,
         generation=call.index.generation,

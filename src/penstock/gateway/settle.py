@@ -2,29 +2,67 @@
 
 import time
 
+from penstock.access.leases import Holder
 from penstock.access.limits import BYTES_PER_TOKEN, estimate_tokens
 from penstock.core.exchange import Usage
 from penstock.gateway.call import Call
+from penstock.gateway.index import Caller, RouteEntry
+from penstock.gateway.ports import Limiter
 from penstock.routing.prices import cost_nanousd
 
 
+def hold(limiter: Limiter, caller: Caller) -> Holder:
+    """The accounts of a caller's limits, kept for its next requests."""
+    holder = caller.holder = limiter.holder(caller.key, caller.tenant)
+    return holder
+
+
+def _hold_on(call: Call, caller: Caller, route: RouteEntry) -> Holder:
+    """The same with the limits on the route, where there are any."""
+    holder = route.holders.get(caller)
+    if holder is None:
+        entry = route.route
+        holder = call.gateway.limiter.holder_on(caller.key, caller.tenant, entry.name, entry.limits)
+        route.holders[caller] = holder
+    call.holder = holder
+    return holder
+
+
+def try_reserve(call: Call) -> bool:
+    """Holds tokens, money and a seat, if the leases at hand cover them; False: nothing was done, and `reserve` must be awaited."""
+    holder, caller, route = call.holder, call.caller, call.route
+    if caller is not None and route is not None and (caller.by_model or route.limited):
+        holder = _hold_on(call, caller, route)
+    if holder is None or not holder.reserves:
+        return True
+    envelope = call.envelope
+    tokens = estimate_tokens(len(call.request.body), envelope.token_limit, envelope.n or 1)
+    nanousd = _nanousd(call, tokens) if holder.spends else 0
+    call.reservation = call.gateway.limiter.try_reserve(holder, tokens, time.monotonic(), nanousd)
+    return call.reservation is not None
+
+
 async def reserve(call: Call) -> None:
-    """Holds tokens, money and a seat.
+    """Holds tokens, money and a seat, asking the ledger.
 
     Raises:
         RateLimited: if one of them is not there.
+        Unavailable: if the ledger is away and the policy says `closed`.
     """
-    caller, leg = call.caller, call.leg
-    if caller is None or leg is None:
+    holder, caller, envelope = call.holder, call.caller, call.envelope
+    if holder is None or caller is None:
         return
-    envelope = call.envelope
-    size = len(call.request.body)
-    tokens = estimate_tokens(size, envelope.token_limit, envelope.n or 1)
-    nanousd = 0
-    if caller.spends:
-        prompt = prompt_tokens(call)
-        nanousd = cost_nanousd(leg.entry.pool.price, Usage(prompt, tokens - prompt))
-    call.reservation = await call.gateway.limiter.reserve(caller.key, caller.tenant, tokens, time.monotonic(), nanousd)
+    tokens = estimate_tokens(len(call.request.body), envelope.token_limit, envelope.n or 1)
+    nanousd = _nanousd(call, tokens) if holder.spends else 0
+    down = call.rules.policy.ledger_down if call.rules is not None else caller.down
+    call.reservation = await call.gateway.limiter.reserve(holder, tokens, time.monotonic(), nanousd, down)
+
+
+def _nanousd(call: Call, tokens: int) -> int:
+    if call.leg is None:
+        return 0
+    prompt = prompt_tokens(call)
+    return cost_nanousd(call.leg.entry.pool.price, Usage(prompt, tokens - prompt))
 
 
 def used(call: Call) -> Usage:

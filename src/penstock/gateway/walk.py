@@ -17,8 +17,9 @@ from penstock.gateway.record import record, reply_lines
 from penstock.gateway.relay import relay
 from penstock.gateway.replay import replay
 from penstock.gateway.resolve import resolve
+from penstock.gateway.resume import resume_stream
 from penstock.gateway.screen import screen
-from penstock.gateway.settle import cost, prompt_tokens, reserve, settle, used
+from penstock.gateway.settle import cost, hold, prompt_tokens, reserve, settle, try_reserve, used
 from penstock.gateway.stream import closing_event, relay_stream
 from penstock.net.reply import header_lines
 from penstock.wire.openai import error_body, error_event, error_headers
@@ -40,7 +41,9 @@ async def walk(call: Call) -> None:
         decode(call)
         caller = call.caller = authenticate(call.index, headers.get(b"authorization"), call.at)
         if caller.limited:
-            call.standing = await gateway.limiter.count(caller.key, caller.tenant, time.monotonic())
+            holder = call.holder = caller.holder or hold(gateway.limiter, caller)
+            if not gateway.limiter.try_count(holder, now := time.monotonic()):
+                await gateway.limiter.count(holder, now, caller.down)
         resolve(call)
         if call.rules is not None:
             if call.rules.strict:
@@ -50,18 +53,19 @@ async def walk(call: Call) -> None:
         if recall(call):
             await replay(call)
         else:
-            if caller.limited:
+            if not try_reserve(call):
                 await reserve(call)
             state = call.pool
             if state is not None:
                 tokens = prompt_tokens(call)
                 call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
             call.admitted_ns = time.monotonic_ns() - call.started_ns
-            response = await dispatch(call)
-            if call.stream:
-                await relay_stream(call, response)
+            if call.stream and call.route is not None and call.route.route.resume:
+                await resume_stream(call)
+            elif call.stream:
+                await relay_stream(call, await dispatch(call))
             else:
-                await relay(call, response)
+                await relay(call, await dispatch(call))
     except PenstockError as error:
         failure = error
         ok = not isinstance(error, UpstreamFailed | UpstreamTimeout)
