@@ -72,6 +72,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     cost_nanousd: int = 0
     cache: Literal["off", "miss", "hit", "coalesced"] = "off"
     attempts: int = 1
+    resumed: int = 0  # how often another replica went on with the stream
     findings: tuple[Finding, ...] = ()
     trace: str = ""  # W3C traceparent
     generation: int = 0  # of the Snapshot that decided

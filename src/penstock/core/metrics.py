@@ -113,6 +113,12 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_cost_usd_total", kind="counter", help="Cost of answered requests.", labels=("tenant", "route")
     ),
+    Metric(
+        name="penstock_resumes_total",
+        kind="counter",
+        help="Streams that broke off and were gone on with by another replica (resumed), or could not be (failed).",
+        labels=("route", "result"),
+    ),
     Metric(name="penstock_stream_chunks_total", kind="counter", help="Server-sent events relayed.", labels=()),
     Metric(name="penstock_journal_bytes_total", kind="counter", help="Bytes written to the journal.", labels=()),
     Metric(name="penstock_journal_failures_total", kind="counter", help="Journal writes that failed.", labels=()),

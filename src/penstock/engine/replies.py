@@ -12,7 +12,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer's head: what all its events have in common. `begun`: the client has the stream's beginning from elsewhere."""
+    """One answer's head: what all its events have in common.
+
+    Attributes:
+        begun: the client has the stream's beginning from elsewhere.
+        ended: and its end too, but for the usage.
+    """
 
     chat: bool
     id: str
@@ -21,6 +26,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: bool
     include_usage: bool
     begun: bool = False
+    ended: bool = False
 
     def head(self, kind: str) -> bytes:
         """The document's beginning, up to its choices."""
@@ -79,7 +85,7 @@ class EventWriter:
             logprobs = _encode(_logprobs(self._form, chosen)) if self._form.logprobs else b"null"
             close = b'},"logprobs":' if self._form.chat else b',"logprobs":'
             event = self._before[index] + _encode(text) + close + logprobs + self._after
-        if sequence.finish:
+        if sequence.finish and not self._form.ended:
             delta = b'"delta":{}' if self._form.chat else b'"text":""'
             event += b'%b{"index":%d,%b,"logprobs":null,"finish_reason":"%b"}%b' % (
                 self._head, index, delta, sequence.finish.encode(), self._end,

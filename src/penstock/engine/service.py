@@ -115,9 +115,11 @@ class Service:
             logprobs=ask.logprobs,
             include_usage=ask.include_usage,
             begun=continued is not None,
+            ended=continued is not None and continued.ended,
         )
         if ask.stream:
-            await self._stream(sequences, _Writer(reply, form), reply, len(prompts))
+            headers = [*_STREAM, (HEADER, resume)] if ask.tell else _STREAM
+            await self._stream(sequences, _Writer(reply, form, headers), reply, len(prompts))
             return
         answer = Answer(sequences)
         try:
@@ -240,15 +242,16 @@ class Service:
 class _Writer:
     """Writes a stream's events as they come."""
 
-    __slots__ = ("_reply", "events")
+    __slots__ = ("_headers", "_reply", "events")
 
-    def __init__(self, reply: Reply, form: Form) -> None:
+    def __init__(self, reply: Reply, form: Form, headers: list[tuple[bytes, bytes]]) -> None:
         self._reply = reply
+        self._headers = headers
         self.events = EventWriter(form)
 
     def __call__(self, sequence: Sequence) -> None:
         if not self._reply.started:
-            self._reply.start(200, _STREAM)
+            self._reply.start(200, self._headers)
         self._reply.write(self.events.text(sequence))
 
 

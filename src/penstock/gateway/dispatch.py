@@ -25,7 +25,7 @@ async def dispatch(call: Call) -> Response:
         raise Unavailable("The request leads to no pool.")
     entry = leg.entry
     balancer = state.balancer
-    failed: list[str] = []
+    failed: list[str] = list(call.avoid)
     refusal: Response | None = None  # kept until another replica has done better
     last: PenstockError | None = None
     while call.attempts < MAX_ATTEMPTS:
@@ -45,12 +45,12 @@ async def dispatch(call: Call) -> Response:
                 origin, b"POST", call.path, (), call.body, entry.timeouts, _lines(call)
             )
         except UpstreamFailed as error:
-            _let_go(call, ok=False)
+            let_go(call, ok=False)
             failed.append(replica.id)
             last = error
             continue
         except PenstockError:
-            _let_go(call, ok=False)
+            let_go(call, ok=False)
             raise
         if refusal is not None:
             refusal.abort()
@@ -58,7 +58,7 @@ async def dispatch(call: Call) -> Response:
         call.response = response
         if response.status not in _ELSEWHERE:
             return response
-        _let_go(call, ok=None if response.status == 429 else False)
+        let_go(call, ok=None if response.status == 429 else False)
         failed.append(replica.id)
         refusal = response
     if refusal is not None:
@@ -70,7 +70,8 @@ async def dispatch(call: Call) -> Response:
     )
 
 
-def _let_go(call: Call, *, ok: bool | None) -> None:
+def let_go(call: Call, *, ok: bool | None) -> None:
+    """The replica that was asked has done its part, or not: `ok` as for `Balancer.ended`."""
     if call.holding and call.pool is not None:
         call.holding = False
         call.pool.balancer.ended(call.replica, ok, time.monotonic())
@@ -80,7 +81,7 @@ def release(call: Call, usage: Usage, *, ok: bool | None) -> None:
     """Ends what `dispatch` and `admit` began; `ok` as for `Balancer.ended`. An answer that is not complete is given up."""
     if call.response is not None:
         call.response.abort()
-    _let_go(call, ok=ok)
+    let_go(call, ok=ok)
     place = call.place
     if place is not None and call.pool is not None:
         call.place = None
@@ -91,4 +92,4 @@ def _lines(call: Call) -> bytes:
     lines = b"content-type: application/json\r\nx-penstock-request-id: %b\r\n" % call.id.encode()
     if call.trace:
         lines += b"traceparent: %b\r\n" % call.trace.encode()
-    return lines
+    return lines + call.resume if call.resume else lines

@@ -1,5 +1,7 @@
 """Step 10, of streams: events through as they come; the end is told only when it was reached."""
 
+from __future__ import annotations
+
 import time
 
 from penstock.core.errors import PenstockError, UpstreamFailed
@@ -21,8 +23,8 @@ class BrokenStream(UpstreamFailed):
     """The engine told an error within its stream; the client has seen it."""
 
 
-async def relay_stream(call: Call, response: Response) -> None:
-    """Relays events until `[DONE]`, which itself is left in `call.tail`.
+async def relay_stream(call: Call, response: Response, reader: Reader | None = None) -> None:
+    """Relays events until `[DONE]`, which itself is left in `call.tail`. `reader` is for those who look at more than events.
 
     Raises:
         BadRequest: if the engine found fault with the request.
@@ -30,11 +32,8 @@ async def relay_stream(call: Call, response: Response) -> None:
         UpstreamTimeout: if it stalls.
     """
     await _check_head(response)
-    rules = call.rules
-    guarded = None
-    if rules is not None and rules.screens_output and rules.guard is not None:
-        guarded = GuardedAnswer(rules.guard)
-    reader = _Reader(call, guarded)
+    if reader is None:
+        reader = Reader(call)
     reply = call.reply
     try:
         while True:
@@ -79,8 +78,10 @@ def begin(call: Call) -> None:
         call.gateway.journal.append(Opened(exchange=exchange_of(call)))
 
 
-class _Reader:
+class Reader:
     """Looks at events as they pass, into as few of them as it can."""
+
+    tells_errors = True  # what an engine says of its failure is passed on
 
     __slots__ = (
         "_before",
@@ -95,9 +96,11 @@ class _Reader:
         "stopped",
     )
 
-    def __init__(self, call: Call, guarded: GuardedAnswer | None) -> None:
+    def __init__(self, call: Call) -> None:
+        rules = call.rules
+        guard = rules.guard if rules is not None and rules.screens_output else None
         self._call = call
-        self._guarded = guarded
+        self._guarded = GuardedAnswer(guard) if guard is not None else None
         self._wants_usage = call.envelope.wants_usage
         self._splitter = EventSplitter()
         self._before = b""
@@ -161,7 +164,8 @@ class _Reader:
                 answer = decode_answer(payload)
                 if answer.failed:
                     self.failed = True
-                    out.append(event)
+                    if self.tells_errors:
+                        out.append(event)
                     break
                 usage = usage_of(answer.usage)
                 if usage is not None:
@@ -187,10 +191,15 @@ class _Reader:
         return b"".join(out)
 
     def close(self) -> None:
-        """Reads the finish reason out of the last events."""
+        """Notes what is known at the end: findings, and the finish reason out of the last events."""
         call = self._call
         if self._guarded is not None:
             call.findings = merged(call.findings, self._guarded.findings)
+        self.look_for_finish()
+
+    def look_for_finish(self) -> None:
+        """Notes the finish reason, if the last events tell one."""
+        call = self._call
         if call.finish:
             return
         for event in reversed(split_events(self._before + self._last)):

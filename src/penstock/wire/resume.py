@@ -3,7 +3,8 @@
 A request with the header field `x-penstock-resume: tell` gets, before the data of an event that brings text, one more line in the same
 event: `:ids SENT TOKEN TOKEN ...`, the tokens that came since the last such line and how many characters of text the stream has brought
 with this event. To everybody else that line is a comment. A request with `x-penstock-resume: continue` names in its member
-`penstock_continue` what has come so far, and is answered with what comes after it, told in the same way.
+`penstock_continue` what has come so far, and is answered with what comes after it, told in the same way. An engine that does either
+says so with the same field in its answer's head.
 """
 
 from typing import Annotated
@@ -28,12 +29,14 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         id, created: the stream's own, which its events go on to bear.
         tokens: all that are known, in order.
         sent: characters of text that the client has; those after it that `tokens` make are still to come.
+        ended: the client knows why the answer ended; what is missing is the usage.
     """
 
     id: str
     created: Count
     tokens: list[int] = []
     sent: Count = 0
+    ended: bool = False
 
 
 def ids_line(sent: int, tokens: list[int]) -> bytes:

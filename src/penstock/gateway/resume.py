@@ -1,0 +1,106 @@
+"""Step 10, of streams on routes that say `resume`: where a replica breaks off, another one of its pool goes on.
+
+The client sees one stream: every byte once, under the id of the first. `docs/decisions/0010-resume.md` tells how the replicas
+come to agree on where it was cut.
+"""
+
+from __future__ import annotations
+
+from penstock.core.errors import PenstockError, UpstreamFailed, UpstreamTimeout
+from penstock.gateway.call import Call
+from penstock.gateway.dispatch import dispatch, let_go
+from penstock.gateway.stream import BrokenStream, Reader, begin, relay_stream
+from penstock.gateway.trail import TokenTrail, Trail
+from penstock.gateway.trail_text import TextTrail
+from penstock.net.client import Response
+from penstock.wire.resume import HEADER, TELL
+from penstock.wire.sse import DONE
+
+MAX_RESUMES = 2
+_TRAILS: dict[str, type[Trail]] = {"penstock": TokenTrail, "vllm": TextTrail}
+_ASK = b"%b: %b\r\n" % (HEADER, TELL)
+
+
+async def resume_stream(call: Call) -> None:
+    """Dispatches a stream and relays it as `relay_stream` does, by way of another replica where one breaks off, `MAX_RESUMES` times at most.
+
+    Of several choices, and of engines that cannot go on with an answer, streams end where they break.
+
+    Raises:
+        PenstockError: why the stream broke, if nobody could go on with it.
+    """
+    single = call.operation in {"chat", "completions"} and (call.envelope.n or 1) == 1
+    if single:
+        call.resume = _ASK
+    response = await dispatch(call)
+    kind = _TRAILS.get(call.leg.entry.pool.dialect) if single and call.leg is not None else None
+    trail = kind(call) if kind is not None else None
+    if trail is None or not trail.fits(response):
+        await relay_stream(call, response)
+        return
+    failure: PenstockError | None = None
+    for left in range(MAX_RESUMES, -1, -1):
+        try:
+            if not trail.fits(response):
+                raise UpstreamFailed("The engine does not go on with another one's answer.")
+            await relay_stream(call, response, trail)
+        except PenstockError as error:
+            failure = _cause(error, failure)
+            lost = error.code == "upstream_garbage" or not isinstance(error, UpstreamFailed | UpstreamTimeout)
+        else:
+            return
+        if trail.ended and call.usage is not None:  # the last line alone was missing
+            _end(call, trail)
+            return
+        again = await _elsewhere(call, trail) if left and not lost else None
+        if again is None:
+            break
+        response = again
+    if trail.begun:
+        _count(call, "failed")
+        Reader.close(trail)
+    raise failure or UpstreamFailed("The engine broke off its answer.")
+
+
+def _cause(error: PenstockError, earlier: PenstockError | None) -> PenstockError:
+    """What the client is told: why the stream broke, rather than why it could not be gone on with."""
+    if earlier is not None:
+        return earlier
+    if isinstance(error, BrokenStream):  # which says that the client has been told
+        return UpstreamFailed(error.message, code=error.code)
+    return error
+
+
+async def _elsewhere(call: Call, trail: Trail) -> Response | None:
+    """The head of another replica's answer that goes on with the stream; None if there is none."""
+    if call.response is not None:
+        call.response.abort()
+    let_go(call, ok=False)
+    if not trail.go_on():
+        return None
+    begun, attempts, dispatched_ns = trail.begun, call.attempts, call.dispatched_ns
+    call.avoid = (*call.avoid, call.replica)
+    call.attempts = 0
+    try:
+        response = await dispatch(call)
+    except PenstockError:
+        return None
+    finally:
+        call.attempts += attempts
+        call.dispatched_ns = dispatched_ns
+    if begun:
+        call.resumed += 1
+        _count(call, "resumed")
+    return response
+
+
+def _count(call: Call, result: str) -> None:
+    route = call.route.route.name if call.route is not None else ""
+    call.gateway.meters.cell("penstock_resumes_total", route, result).value += 1
+
+
+def _end(call: Call, trail: Trail) -> None:
+    Reader.close(trail)
+    if not call.status:
+        begin(call)
+    call.tail = DONE
