@@ -25,8 +25,9 @@ def check_head(headers: dict[bytes, bytes], version: str, size: int, limits: Ser
         raise VersionUnknown(f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
     length = headers.get(b"content-length")
     if length is not None:
-        if not length.strip().isdigit():
-            raise BadRequest("The header field content-length is no number.", code="bad_http")
+        length = length.strip(b" \t")
+        if not length.isdigit() or (length[:1] == b"0" and length != b"0"):
+            raise BadRequest("The header field content-length is no plain number.", code="bad_http")
         if int(length) > limits.max_body_bytes:
             raise body_too_large(limits)
     if b"transfer-encoding" in headers:
@@ -36,22 +37,43 @@ def check_head(headers: dict[bytes, bytes], version: str, size: int, limits: Ser
             raise BadRequest("Content-length and transfer-encoding exclude each other.", code="bad_http")
 
 
-def origin_form(target: bytes) -> bytes:
-    """The path and query of a target that is a whole URL.
+def origin_form(method: bytes, target: bytes) -> bytes:
+    """The path and query that a request's target means (RFC 9112, section 3.2); `*` for the whole server.
 
     Raises:
-        BadRequest: if it is none.
+        BadRequest: if the target is none that `method` may have, or asks for a tunnel.
     """
+    if method == b"CONNECT":
+        raise BadRequest("CONNECT is not done: this is no proxy.", code="bad_http")
+    if b"#" in target:
+        raise BadRequest("The request's target holds a fragment, which is not for servers.", code="bad_http")
+    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
+        return target
     scheme, colon, rest = target.partition(b"://")
     if not colon or scheme.lower() not in {b"http", b"https"}:
         raise BadRequest("The request's target is neither a path nor a URL.", code="bad_http")
-    _, slash, path = rest.partition(b"/")
-    return slash + path if slash else b"/"
+    authority = rest.partition(b"/")[0].partition(b"?")[0]
+    if not authority or b"@" in authority:
+        raise BadRequest("The request's target is a URL without a plain host.", code="bad_http")
+    path = rest[len(authority) :]
+    return path if path[:1] == b"/" else b"/" + path
+
+
+def check_trailer(name: bytes) -> None:
+    """Refuses a field behind a chunked body that would frame one (RFC 9110, section 6.5.1). `name` is in lower case.
+
+    Raises:
+        BadRequest: if it would.
+    """
+    if name in {b"content-length", b"transfer-encoding"}:
+        raise BadRequest(f"The field {name.decode()} stands in the trailer.", code="bad_http")
 
 
 def header_too_large(limits: ServerLimits) -> PenstockError:
     """The refusal of a head beyond the limit."""
-    return HeaderTooLarge(f"The request's head is longer than {limits.max_header_bytes} bytes.")
+    return HeaderTooLarge(
+        f"The request's head is longer than {limits.max_header_bytes} bytes, or has more than {limits.max_headers} fields."
+    )
 
 
 def body_too_large(limits: ServerLimits) -> PenstockError:

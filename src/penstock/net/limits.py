@@ -7,6 +7,7 @@ class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one `Server`. Sizes in bytes, times in seconds."""
 
     max_header_bytes: int = 32768  # request line and header fields together
+    max_headers: int = 128  # header fields
     max_body_bytes: int = 4194304
     header_timeout_s: float = 10.0  # from a request's first byte to the end of its head
     body_timeout_s: float = 30.0  # from the end of the head to the end of the body
