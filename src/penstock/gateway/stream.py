@@ -43,6 +43,7 @@ async def relay_stream(call: Call, response: Response, reader: Reader | None = N
                 await call.gateway.journal.committed()
                 reply.write(reader.first)
                 reader.first = b""
+                reader.begun = True
             if ended or reader.done or reader.failed:
                 break
             await reply.drain()
@@ -90,6 +91,7 @@ class Reader:
         "_last",
         "_splitter",
         "_wants_usage",
+        "begun",
         "done",
         "failed",
         "first",
@@ -105,17 +107,36 @@ class Reader:
         self._splitter = EventSplitter()
         self._before = b""
         self._last = b""
+        self.begun = False  # the client has been sent what the answer begins with
         self.first = b""  # what the answer begins with, until the journal has told of it
         self.done = False
         self.failed = False  # the engine told an error
         self.stopped = False  # a rule ended it
 
-    def take(self, piece: bytes) -> bool:
+    def take(self, piece: bytes, framed: bytes = b"") -> bool:
         """Passes on the events that `piece` completes; False if there is to be no more now.
+
+        Whole events that nobody has to look into go on as they were `framed`.
 
         Raises:
             ValueError: if it holds what is no event.
         """
+        if (
+            framed
+            and self.begun
+            and self._guarded is None
+            and piece.endswith(b"\n\n")
+            and b'"usage"' not in piece
+            and b"[DONE]" not in piece
+            and b'"error"' not in piece
+            and not self._splitter.rest
+        ):
+            call = self._call
+            self._before, self._last = self._last, piece
+            call.chunks += piece.count(b"\n\n")
+            if call.kept is not None:
+                call.kept.append(piece)
+            return call.reply.pass_on(piece, framed)
         data = self._splitter.whole(piece)
         if not data:
             return True

@@ -9,6 +9,7 @@ from collections import deque
 
 from penstock.core.errors import Unavailable, UpstreamFailed, UpstreamTimeout
 from penstock.net.origin import Origin, Timeouts, parse_origin
+from penstock.net.plain import Reader
 from penstock.net.reply import Headers, header_lines
 from penstock.net.response import Response, UpstreamConnection
 
@@ -22,6 +23,7 @@ class Pool:
     """The connections to one origin."""
 
     def __init__(self, origin: Origin, *, limit: int, idle_s: float) -> None:
+        self.reader = Reader()
         self.loop = asyncio.get_running_loop()
         self.origin = origin
         self.busy: set[UpstreamConnection] = set()

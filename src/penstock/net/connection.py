@@ -20,7 +20,7 @@ from penstock.core.errors import (
     RequestTimeout,
     Unavailable,
 )
-from penstock.net.head import body_too_large, check_head, header_too_large, origin_form
+from penstock.net.head import body_too_large, check_head, check_trailer, header_too_large, origin_form
 from penstock.net.reply import STATUS_LINES, Reply, header_lines
 from penstock.net.request import Request
 from penstock.wire.openai import error_body, error_headers
@@ -37,8 +37,8 @@ class Connection(asyncio.Protocol):
     """Parses with llhttp, in its strict mode. One handler task at a time: replies keep the order of the requests."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_deaf", "_expects", "_field_bytes", "_head_bytes", "_headers", "_job", "_lingers", "_loop", "_parser", "_peer",
-        "_phase", "_queue", "_raw_bytes", "_reading_paused", "_received", "_refusal", "_reply", "_request", "_resumed",
+        "_body", "_body_bytes", "_deaf", "_expects", "_field_bytes", "_fields", "_head_bytes", "_headers", "_job", "_lingers", "_loop", "_missing", "_parser",
+        "_peer", "_phase", "_queue", "_raw_bytes", "_reading_paused", "_received", "_refusal", "_reply", "_request", "_resumed",
         "_server", "_since", "_target", "_task", "_transport", "_unsent", "_waiter", "_wake", "closing", "keep_alive_line",
         "write_paused",
     )  # fmt: skip
@@ -55,6 +55,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0  # read since the head began, whole or not
         self._field_bytes = 0  # of the fields that are whole
+        self._fields = 0
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._request: Request | None = None  # whose body is being read
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self._peer = ""
         self._raw_bytes = 0
+        self._missing = 0  # of the body of a request whose head was plain
         self._unsent = 0
         self.closing = False
         self.write_paused = False
@@ -126,12 +128,17 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser; whatever is no HTTP/1.1 is answered with 400 and a closed connection."""
+        """Reads a plain request, or feeds the parser; whatever is no HTTP/1.1 is answered with 400 and a closed connection."""
         if self._deaf:
+            return
+        if self._missing:
+            self._fill(data)
             return
         if not self._received:
             self._received = time.monotonic_ns()
             if self._phase == IDLE:
+                if self._plain(data):
+                    return
                 self._phase = HEAD
                 self._head_bytes = 0
         if self._phase == HEAD:
@@ -156,6 +163,48 @@ class Connection(asyncio.Protocol):
             if self._phase == HEAD and self._head_bytes > self._server.limits.max_header_bytes:
                 self._refuse(header_too_large(self._server.limits))
 
+    def _plain(self, data: bytes) -> bool:
+        """Takes `data` as one request, or as its head and some of its body, if it is no more and no less."""
+        limits = self._server.limits
+        found = self._server.reader.request(data, limits.max_header_bytes, self._received, self._peer)
+        if found is None:
+            return False
+        request, size, length = found
+        here = len(data) - size
+        if here > length or length > limits.max_body_bytes:
+            return False
+        self._request = request
+        if here == length:
+            if length:
+                request.body = data[size:]
+            self._whole(request)
+            return True
+        if here:
+            self._body.append(data[size:])
+            self._body_bytes = here
+        self._missing = length - here
+        self._phase = BODY
+        self._since = time.monotonic_ns()
+        return True
+
+    def _fill(self, data: bytes) -> None:
+        """Adds to the body of a plain request."""
+        missing = self._missing
+        if len(data) < missing:
+            self._missing = missing - len(data)
+            self._body.append(data)
+            return
+        self._missing = 0
+        self._body.append(data[:missing] if len(data) > missing else data)
+        request, body = self._request, self._body
+        self._body = []
+        self._body_bytes = 0
+        if request is not None:
+            request.body = b"".join(body)
+            self._whole(request)
+        if len(data) > missing:
+            self.data_received(data[missing:])
+
     def _stay(self, rest: bytes) -> None:
         """Goes on in HTTP/1.1 after a request that offered another protocol, whose body llhttp leaves unread."""
         self._parser = httptools.HttpRequestParser(self)
@@ -174,6 +223,7 @@ class Connection(asyncio.Protocol):
         """The target, or the next part of it, has been read."""
         self._target = self._target + url if self._target else url
         self._field_bytes = len(self._target)
+        self._fields = 0
         if not self._received:  # the request began in the middle of a read
             self._received = time.monotonic_ns()
             self._phase = HEAD
@@ -181,10 +231,15 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header field has been read."""
+        name = name.lower()
         if self._phase == BODY:  # a trailer: nothing here needs one, and it must not pass for a header
+            check_trailer(name)
             return
         self._field_bytes += len(name) + len(value) + 4
-        name = name.lower()
+        self._fields += 1
+        limits = self._server.limits
+        if self._fields > limits.max_headers or self._field_bytes > limits.max_header_bytes:
+            raise header_too_large(limits)  # before they are all joined
         headers = self._headers
         if name in headers:
             if name in {b"host", b"authorization", b"content-type"}:
@@ -208,8 +263,7 @@ class Connection(asyncio.Protocol):
         version = parser.get_http_version()
         check_head(headers, version, self._field_bytes, self._server.limits)
         target, self._target = self._target, b""
-        if target[:1] != b"/" and target != b"*":
-            target = origin_form(target)
+        target = origin_form(parser.get_method(), target)
         path, _, query = target.partition(b"?")
         try:
             text = path.decode("ascii")
@@ -249,19 +303,28 @@ class Connection(asyncio.Protocol):
             request.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
             self._body_bytes = 0
-        self._request = None
-        self._received = 0
-        self._phase = IDLE
-        self._since = time.monotonic_ns()
-        if self._deaf:
-            return
         headers = request.headers
         if (
             b"upgrade" in headers
             and not body
             and (b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0")
+            and not self._deaf
         ):
+            self._request = None
+            self._received = 0
+            self._phase = IDLE
+            self._since = time.monotonic_ns()
             self._resumed = request
+            return
+        self._whole(request)
+
+    def _whole(self, request: Request) -> None:
+        """The request has been read to its end."""
+        self._request = None
+        self._received = 0
+        self._phase = IDLE
+        self._since = time.monotonic_ns()
+        if self._deaf:
             return
         self._expects = False
         if not request.keep_alive:

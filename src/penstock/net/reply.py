@@ -129,6 +129,14 @@ class Reply:
         if data:
             self._connection.transport_write(data)
 
+    def pass_on(self, data: bytes, framed: bytes) -> bool:
+        """A piece of the body that is at hand in whole chunks (`framed`) too; whether the client keeps up."""
+        if self._head or self._bodiless or self.gone or self.finished or not self._chunked:
+            self.write(data)
+        else:
+            self._connection.transport_write(framed)
+        return not self._connection.write_paused
+
     async def drain(self) -> None:
         """Waits until the client has taken enough of what was written; returns at once if it has, or has left."""
         if self.gone:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from penstock.core.errors import PenstockError, UpstreamFailed
+from penstock.net.plain import whole_chunks
 
 if TYPE_CHECKING:
     from penstock.net.client import Pool
 
-Sink = Callable[[bytes], bool]
+Sink = Callable[[bytes, bytes], bool]
 HIGH_WATER_BYTES = 65536  # unread bytes beyond which the other server has to wait
 MAX_HEAD_BYTES = 65536
+_HEAD, _LENGTH, _CHUNKS, _PARSED = range(4)  # what comes next, and who reads it
+_CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class Response:
@@ -68,6 +71,8 @@ class Response:
     async def flow(self, sink: Sink) -> bool:
         """Hands the body to `sink` as it comes, without a task switch between, until `sink` answers False or the body ends.
 
+        Beside each piece `sink` is given the same piece as it was framed on the wire, if it came in whole chunks; else b"".
+
         Returns:
             Whether the body has ended.
 
@@ -77,7 +82,7 @@ class Response:
             Exception: what `sink` raised.
         """
         while True:
-            if self._pieces and not sink(self._take()):
+            if self._pieces and not sink(self._take(), b""):
                 return False
             if self.complete:
                 return True
@@ -135,6 +140,26 @@ class Response:
         if not self.head.done():
             self.head.set_result(None)
 
+    def deliver(self, data: bytes, framed: bytes) -> None:
+        """A piece for the sink, if one waits, and as it was framed; else it is kept."""
+        sink = self._sink
+        if sink is None or self._pieces:
+            if self.add(data) > HIGH_WATER_BYTES:
+                self._connection.pause()
+            if sink is not None or self._waiter is not None:
+                self.wake()
+            return
+        try:
+            if sink(data, framed):
+                return
+        except (ValueError, RecursionError, PenstockError) as error:
+            self._break(error)
+            return
+        self._sink = None
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(False)
+
     def wake(self) -> None:
         """Something has changed: the sink gets what has come, or whoever waits looks again."""
         sink, waiter = self._sink, self._waiter
@@ -142,11 +167,9 @@ class Response:
         if sink is not None:
             if self._pieces:
                 try:
-                    more = sink(self._take())
+                    more = sink(self._take(), b"")
                 except (ValueError, RecursionError, PenstockError) as error:
-                    self._sink = self._waiter = None
-                    if waiter is not None and not waiter.done():
-                        waiter.set_exception(error)
+                    self._break(error)
                     return
             if more and not self.complete and self._failure is None:
                 return
@@ -164,6 +187,11 @@ class Response:
             self.head.exception()  # whoever gave up waiting is not told again
         self.wake()
 
+    def _break(self, error: Exception) -> None:
+        waiter, self._sink, self._waiter = self._waiter, None, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
     def _take(self) -> bytes:
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -178,8 +206,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to an origin: idle in its pool, or busy with one response."""
 
     __slots__ = (
-        "_delimited", "_finished", "_head_bytes", "_headers", "_keep", "_parser", "_paused", "_pool", "_response", "_stall_ns",
-        "_transport", "deadline", "idle_since", "loop", "received", "used",
+        "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_keep", "_missing", "_mode", "_parser", "_paused", "_pool", "_reader",
+        "_response", "_stall_ns", "_transport", "deadline", "idle_since", "loop", "received", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -189,6 +217,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._response: Response | None = None
         self._headers: dict[bytes, bytes] = {}
+        self._reader = pool.reader
+        self._mode = _HEAD
+        self._missing = 0  # of a body whose length is known
+        self._handed = False  # the parser is to be given a head of our own
         self._head_bytes = 0
         self._stall_ns = 0
         self._paused = False
@@ -209,6 +241,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Sends one request, head and body; its response fills up from now on."""
         response = self._response = Response(self)
         self.received = False
+        self._mode = _HEAD
         self._finished = False
         self._delimited = False
         self._head_bytes = 0
@@ -227,6 +260,12 @@ class UpstreamConnection(asyncio.Protocol):
             self.deadline = time.monotonic_ns() + self._stall_ns
             if self._transport is not None:
                 self._transport.resume_reading()
+
+    def pause(self) -> None:
+        """The reader is behind."""
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
 
     def expect_end(self) -> None:
         """The response is not read any more; it has a second to end."""
@@ -277,13 +316,87 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser and wakes the reader once, however many pieces there were."""
+        """Reads what is plain, and leaves all else to the parser."""
         response = self._response
         if response is None:  # nobody asked
             self._pool.drop(self)
             self.abort()
             return
         self.received = True
+        mode = self._mode
+        if mode == _CHUNKS:
+            self._take_chunks(response, data)
+        elif mode == _PARSED:
+            self._parse(response, data)
+        elif mode == _HEAD:
+            self._take_head(response, data)
+        else:
+            self._take_length(response, data)
+
+    def _take_head(self, response: Response, data: bytes) -> None:
+        found = self._reader.answer(data, MAX_HEAD_BYTES)
+        if found is None:
+            self._mode = _PARSED
+            self._parse(response, data)
+            return
+        status, headers, size, length = found
+        response.begin(status, headers)
+        if length >= 0:
+            self._missing = length
+            self._mode = _LENGTH
+            self._take_length(response, data[size:])
+            return
+        self._mode = _CHUNKS
+        if len(data) > size:
+            self._take_chunks(response, data[size:])
+        else:
+            self.deadline = time.monotonic_ns() + self._stall_ns
+
+    def _take_length(self, response: Response, data: bytes) -> None:
+        missing = self._missing
+        size = len(data)
+        if size >= missing:
+            if missing:
+                response.add(data if size == missing else data[:missing])
+            self._end(response, keep=size == missing)
+            return
+        self._missing = missing - size
+        self.deadline = time.monotonic_ns() + self._stall_ns
+        if size:
+            response.deliver(data, b"")
+
+    def _take_chunks(self, response: Response, data: bytes) -> None:
+        found = whole_chunks(data)
+        if found is None:
+            # From here on the parser reads the chunks; that it needs a head to begin with is all that this one is for.
+            self._mode = _PARSED
+            self._delimited = False
+            self._handed = True
+            self._parse(response, _CHUNKED + data)
+            return
+        pieces, size, ended = found
+        self.deadline = time.monotonic_ns() + self._stall_ns
+        if pieces:
+            payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            response.deliver(payload, data if not ended else data[:size])
+        if ended and self._response is response:
+            self._end(response, keep=True)
+
+    def _end(self, response: Response, *, keep: bool) -> None:
+        """The whole answer has been read."""
+        self._response = None
+        response.complete = True
+        self.resume()
+        if keep:
+            self.used = True
+            self._pool.release(self)
+        else:
+            self._pool.drop(self)
+            self.abort()
+        response.wake()
+
+    def _parse(self, response: Response, data: bytes) -> None:
+        """Feeds the parser and wakes the reader once, however many pieces there were."""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -294,16 +407,9 @@ class UpstreamConnection(asyncio.Protocol):
                 return
         if self._finished:
             self._finished = False
-            self._response = None
-            response.complete = True
-            self.resume()
-            if self._keep:
-                self.used = True
-                self._pool.release(self)
-            else:
-                self._pool.drop(self)
-                self.abort()
-        response.wake()
+            self._end(response, keep=self._keep)
+        else:
+            response.wake()
 
     # -- parser ------------------------------------------------------------------------------------------------------
 
@@ -319,6 +425,10 @@ class UpstreamConnection(asyncio.Protocol):
         headers, self._headers = self._headers, {}
         status = self._parser.get_status_code()
         response = self._response
+        if self._handed:
+            self._handed = False
+            self._keep = True
+            return
         if status < 200:
             return
         if response is None or self._finished:
@@ -335,9 +445,8 @@ class UpstreamConnection(asyncio.Protocol):
         if response is None:
             return
         self.deadline = time.monotonic_ns() + self._stall_ns
-        if response.add(data) > HIGH_WATER_BYTES and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()  # type: ignore[union-attr]
+        if response.add(data) > HIGH_WATER_BYTES:
+            self.pause()
 
     def on_message_complete(self) -> None:
         """The body has been read."""

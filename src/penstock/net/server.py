@@ -12,6 +12,7 @@ from pathlib import Path
 from penstock.core.errors import PenstockError
 from penstock.net.connection import Connection, Handler
 from penstock.net.limits import ServerLimits
+from penstock.net.plain import Reader
 from penstock.net.reply import Reply
 from penstock.net.request import Request
 from penstock.wire.openai import error_body, error_headers
@@ -58,6 +59,7 @@ class Server:
         self.refusals: dict[int, int] = {}
         self.draining = False
         self.date_line = b""
+        self.reader = Reader()
         self._handler = handler
         self._connections: set[Connection] = set()
         self._refused: set[Connection] = set()  # over the limit: being told so

@@ -1,0 +1,231 @@
+"""What a request costs in our own code, without the kernel: the real server, walk and client between two transports that are not sockets.
+
+`python -m bench.steps` prints CPU microseconds a request, for JSON and for each event of a stream, of the whole and with single
+features off, from which the cost of each follows by difference. The kernel's share is what `make bench` reads above it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from bench.load import HERE
+from bench.targets import bench_snapshot
+from penstock.core.snapshot import Limits, Snapshot
+from penstock.gateway.app import App
+from penstock.gateway.gateway import Gateway
+from penstock.journal.writer import JournalWriter
+from penstock.net.client import Client, Pool
+from penstock.net.connection import Connection
+from penstock.net.response import UpstreamConnection
+from penstock.net.server import Server
+from penstock.store.ledger import LocalLedger
+from penstock.store.limiter import Limiter
+
+SECRET = "pk-bench"
+_ANSWER = json.dumps(
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "mock",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "word " * 80}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 250, "completion_tokens": 80, "total_tokens": 330},
+    }
+).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_ANSWER), _ANSWER)
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+EVENTS = 100
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _event(value: object) -> bytes:
+    return _chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
+
+
+_HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "mock"}
+EVENT = _event({**_HEAD, "choices": [{"index": 0, "delta": {"content": " word"}, "finish_reason": None}]})
+END = (
+    _event({**_HEAD, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    + _event({**_HEAD, "choices": [], "usage": {"prompt_tokens": 250, "completion_tokens": 100, "total_tokens": 350}})
+    + _chunk(b"data: [DONE]\n\n")
+    + b"0\r\n\r\n"
+)
+
+
+class Transport(asyncio.Transport):
+    """Gives what is written to a callback, in the next turn of the loop."""
+
+    def __init__(self, written: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._written = written
+        self._closing = False
+
+    def write(self, data: Any) -> None:
+        self._written(data)
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        self._closing = True
+
+    abort = close
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1) if name == "peername" else default
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Bench:
+    """One gateway, `connections` clients that ask again as soon as they are answered, and an engine that answers at once."""
+
+    def __init__(self, snapshot: Snapshot, folder: Path, *, body: bytes, stream: bool, connections: int = 32) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.stream = stream
+        self.left = 0
+        self.done: asyncio.Future[None] = self.loop.create_future()
+        journal = JournalWriter.open(folder, "bench", loop=self.loop, clock=time.time)
+        self.client = Client(max_connections=4096)
+        self.gateway = Gateway(
+            worker="bench",
+            snapshot=snapshot,
+            journal=journal,
+            limiter=Limiter(LocalLedger(), epoch=time.time() - time.monotonic()),
+            client=self.client,
+            subject_key=bytes(32),
+            cache_bytes=1 << 24,
+        )
+        self.server = Server(App(self.gateway))
+        self.server._loop = self.loop
+        self.server._sweep()
+        self.request = (
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nAuthorization: Bearer %b\r\n\r\n%b" % (len(body), SECRET.encode(), body)
+        )
+        self._upstreams()
+        self.connections = [self._connect() for _ in range(connections)]
+
+    def _upstreams(self) -> None:
+        """Has the client's pool make connections whose other end is `_answer`."""
+        bench = self
+
+        async def connect(pool: Pool, _timeout_s: float) -> UpstreamConnection:
+            connection = UpstreamConnection(pool)
+            connection.connection_made(Transport(lambda _: bench._answer(connection)))
+            pool.busy.add(connection)
+            return connection
+
+        Pool._connect = connect  # type: ignore[method-assign]
+
+    def _answer(self, connection: UpstreamConnection) -> None:
+        if not self.stream:
+            self.loop.call_soon(connection.data_received, ANSWER)
+            return
+        self.loop.call_soon(connection.data_received, STREAM_HEAD + EVENT)
+        for _ in range(EVENTS - 2):
+            self.loop.call_soon(connection.data_received, EVENT)
+        self.loop.call_soon(connection.data_received, END)
+
+    def _connect(self) -> Connection:
+        connection = Connection(self.server)
+        connection.connection_made(Transport(lambda data: self._replied(connection, data)))
+        return connection
+
+    def _replied(self, connection: Connection, data: bytes) -> None:
+        if self.stream and not data.endswith(b"0\r\n\r\n"):
+            return
+        if b"HTTP/1.1 200" not in data and not self.stream:
+            raise RuntimeError(data.decode())
+        self.left -= 1
+        if self.left >= len(self.connections):
+            self.loop.call_soon(connection.data_received, self.request)
+        elif self.left == 0:
+            self.done.set_result(None)
+
+    async def run(self, requests: int) -> float:
+        """CPU microseconds of each of `requests`."""
+        self.left = requests
+        self.done = self.loop.create_future()
+        before = time.process_time()
+        for connection in self.connections:
+            self.loop.call_soon(connection.data_received, self.request)
+        await self.done
+        return (time.process_time() - before) / requests * 1e6
+
+
+def snapshot(*, limits: bool = True, cache: bool = True) -> Snapshot:
+    """The bench's Snapshot, with features off."""
+    made = bench_snapshot(9, SECRET, cache="exact" if cache else "off")
+    if limits:
+        return made
+    replace = msgspec.structs.replace
+    return replace(
+        made,
+        keys=tuple(replace(key, limits=Limits()) for key in made.keys),
+        tenants=tuple(replace(tenant, limits=Limits()) for tenant in made.tenants),
+    )
+
+
+async def measure(made: Snapshot, *, stream: bool = False, requests: int = 4000, rounds: int = 12) -> float:
+    """The least of several rounds, in CPU microseconds a request: neighbours can only add to it."""
+    body = (HERE / ("body1k_stream.json" if stream else "body1k.json")).read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(made, Path(folder), body=body, stream=stream)
+        await bench.run(requests // 4)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        return min([await bench.run(requests) for _ in range(rounds)])
+
+
+async def table(requests: int) -> list[tuple[str, float]]:
+    """What is printed."""
+    whole = await measure(snapshot(), requests=requests)
+    bare = await measure(snapshot(limits=False, cache=False), requests=requests)
+    return [
+        ("request, all", whole),
+        ("request, without limits and cache", bare),
+        ("limits", whole - await measure(snapshot(limits=False), requests=requests)),
+        ("cache look-up", whole - await measure(snapshot(cache=False), requests=requests)),
+        ("event of a stream", await measure(snapshot(), stream=True, requests=max(64, requests // 40)) / EVENTS),
+    ]
+
+
+def main() -> int:
+    """Prints the table, or JSON with `--json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = uvloop.run(table(options.requests))
+    if options.json:
+        print(json.dumps(dict(rows)))
+        return 0
+    for name, value in rows:
+        print(f"{name:36} {value:8.2f} us")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
