@@ -8,6 +8,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import yaml
 from sqlalchemy import select
 
 from penstock.control.context import SYSTEM, Change, Control
@@ -26,6 +27,7 @@ from penstock.store.schema import deployments, keys, resources, versions
 
 _LOG = logging.getLogger("penstock.control")
 DEMO = "demo"
+PRICES = "prices.yaml"  # in the starter's folder: a price for each NAME:LABEL
 _DESCRIPTIONS = {
     "dev": "For trying out.",
     "staging": "The last look before production.",
@@ -119,16 +121,19 @@ async def _demo(control: Control, change: Change) -> bool:
 
 
 async def register_starter(control: Control, folder: Path) -> None:
-    """Register every version in `folder`, and promote the newest of each model that nothing is deployed of.
+    """Register every version in `folder`, with its price, and promote the newest of each model that nothing is deployed of.
 
     Raises:
         PenstockError: if a folder holds what is no version.
     """
     found: dict[str, list[str]] = {}
+    prices = await asyncio.to_thread(_prices, folder / PRICES)
     for path in sorted(await asyncio.to_thread(_versions_in, folder)):
         reference = parse_reference(path.name)
         assert reference.label is not None
-        await _register(control, path, reference.name, reference.label)
+        price = prices.get(f"{reference.name}:{reference.label}")
+        metadata = {} if price is None else {"price": price}
+        await _register(control, path, reference.name, reference.label, metadata)
         found.setdefault(reference.name, []).append(reference.label)
     environment = control.settings.control.environment
     for model, labels in found.items():
@@ -164,13 +169,23 @@ def _versions_in(folder: Path) -> list[Path]:
     return found
 
 
-async def _register(control: Control, path: Path, model: str, label: str) -> None:
+def _prices(file: Path) -> dict[str, object]:
+    try:
+        found = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise Damaged(f"{file} cannot be read: {error}.") from None
+    if not isinstance(found, dict):
+        raise Damaged(f"{file} must hold a price for each NAME:LABEL.")
+    return found
+
+
+async def _register(control: Control, path: Path, model: str, label: str, metadata: dict[str, object]) -> None:
     statement = select(versions.c.digest).where(versions.c.model == model, versions.c.label == label)
     async with control.database.read() as connection:
         if (await connection.execute(statement)).one_or_none() is not None:
             return
     files = await asyncio.to_thread(_digests, path)
-    new = new_version(model, label, files, {}, f"starter {model}:{label} {_mark(files)}")
+    new = new_version(model, label, files, metadata, f"starter {model}:{label} {_mark(files)}")
     upload = await begin_upload(control, new, SYSTEM)
     missing = set(await missing_blobs(control, new.manifest))
     for name, (digest, size) in files.items():

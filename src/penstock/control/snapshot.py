@@ -9,6 +9,7 @@ from penstock.control.specs import (
     PlaceSpec,
     PolicySpec,
     PoolSpec,
+    PriceSpec,
     RouteSpec,
     TenantSpec,
 )
@@ -159,6 +160,7 @@ def _pools(state: State) -> list[Pool]:
                     declared.get(wanted.name, _PLAIN),
                     tuple(replicas.get(wanted.name, ())),
                     model=wanted.build.model,
+                    price=info.price,
                 ),
                 version=f"{wanted.build.model}:{wanted.build.label}",
                 digest=info.version_digest,
@@ -171,12 +173,15 @@ def _pools(state: State) -> list[Pool]:
 _PLAIN = PoolSpec(build="none:v0.0.0")
 
 
-def _pool(name: str, spec: PoolSpec, replicas: tuple[Replica, ...], *, model: str | None) -> Pool:
+def _pool(
+    name: str, spec: PoolSpec, replicas: tuple[Replica, ...], *, model: str | None, price: PriceSpec | None = None
+) -> Pool:
+    price = spec.price or price
     return Pool(
         name=name,
         replicas=replicas,
         model=model,
-        price=Price(prompt=spec.price.prompt, completion=spec.price.completion),
+        price=Price() if price is None else Price(prompt=price.prompt, completion=price.completion),
         connect_timeout_s=spec.connect_timeout_s,
         first_byte_timeout_s=spec.first_byte_timeout_s,
         stall_timeout_s=spec.stall_timeout_s,
@@ -202,6 +207,7 @@ def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) 
         cache=CachePolicy(
             mode=spec.cache.mode, ttl_s=spec.cache.ttl_s, sampled=spec.cache.sampled, tools=spec.cache.tools
         ),
+        limits=_limits(spec.limits),
         policy=_policy_name(spec.policy, state),
         created=int(state.created.get(("Route", name), 0.0)),
         attempts=spec.attempts,
@@ -281,7 +287,9 @@ def _limits(spec: LimitsSpec) -> Limits:
         requests_per_minute=spec.requests_per_minute,
         tokens_per_minute=spec.tokens_per_minute,
         concurrency=spec.concurrency,
+        usd_per_minute=spec.usd_per_minute,
         usd_per_day=spec.usd_per_day,
+        usd_per_month=spec.usd_per_month,
     )
 
 
@@ -291,6 +299,7 @@ def _tenant(name: str, spec: TenantSpec) -> TenantEntry:
         priority=spec.priority,
         weight=spec.weight,
         limits=_limits(spec.limits),
+        model_limits={model: _limits(limits) for model, limits in spec.model_limits.items()},
         models=None if spec.models is None else tuple(spec.models),
         policy=spec.policy,
     )
@@ -301,6 +310,7 @@ def _policy(name: str, spec: PolicySpec) -> Policy:
         name=name,
         capture=spec.capture,
         audit=spec.audit,
+        ledger_down=spec.ledger_down,
         rules=tuple(
             Rule(
                 name=rule.name,

@@ -34,12 +34,21 @@ class Spec(BaseModel):
 
 
 class LimitsSpec(Spec):
-    """What a key or tenant may use; what is left out is not limited."""
+    """What a key, a tenant or a model may use; what is left out is not limited. Windows slide: a month is any 30 days."""
 
     requests_per_minute: int | None = Field(default=None, ge=0, le=10**12)
     tokens_per_minute: int | None = Field(default=None, ge=0, le=10**12)
     concurrency: int | None = Field(default=None, ge=0, le=10**9)
-    usd_per_day: float | None = Field(default=None, ge=0, le=1e9)
+    usd_per_minute: float | None = Field(default=None, ge=0, le=4e6)
+    usd_per_day: float | None = Field(default=None, ge=0, le=4e6)
+    usd_per_month: float | None = Field(default=None, ge=0, le=4e6)
+
+
+ModelName = Annotated[str, Field(pattern=f"^{NAME.pattern}(@{NAME.pattern})?$", max_length=193)]
+ModelLimits = Annotated[
+    dict[ModelName, LimitsSpec],
+    Field(max_length=1000, description="Limits on what it uses of one model, by the route's name, beside `limits`."),
+]
 
 
 class TenantSpec(Spec):
@@ -48,6 +57,7 @@ class TenantSpec(Spec):
     priority: Literal["batch", "standard", "premium"] = "standard"
     weight: float = Field(default=1.0, gt=0, le=1000)
     limits: LimitsSpec = LimitsSpec()
+    model_limits: ModelLimits = {}
     models: list[str] | None = Field(default=None, description="Routes it may call; left out: all.")
     policy: Name | None = None
 
@@ -121,7 +131,7 @@ class PoolSpec(Spec):
     model: str | None = Field(
         default=None, description="What adopted servers call the model; left out: as the client wrote it."
     )
-    price: PriceSpec = PriceSpec()
+    price: PriceSpec | None = Field(default=None, description="Left out: what the version's metadata says.")
     connect_timeout_s: float = Field(default=2.0, gt=0, le=60)
     first_byte_timeout_s: float = Field(default=60.0, gt=0, le=3600)
     stall_timeout_s: float = Field(default=30.0, gt=0, le=3600)
@@ -251,6 +261,7 @@ class RouteSpec(Spec):
 
     to: list[TargetSpec] = Field(min_length=1, max_length=64)
     cache: CacheSpec = CacheSpec()
+    limits: LimitsSpec = Field(default=LimitsSpec(), description="Of all its callers together.")
     policy: Name | None = Field(default=None, description="Left out: the policy named 'default', if there is one.")
     attempts: int = Field(default=3, ge=1, le=10, description="Replicas of one pool that are tried.")
     fallback: list[Annotated[str, Field(pattern=f"^{NAME.pattern}(@{NAME.pattern})?$", max_length=193)]] = Field(
@@ -307,6 +318,10 @@ class PolicySpec(Spec):
 
     capture: Literal["none", "masked", "full"] = "none"
     audit: Literal["buffered", "strict"] = "buffered"
+    ledger_down: Literal["open", "closed"] | None = Field(
+        default=None,
+        description="Limits while their ledger is away: each worker's share of them, or 503; left out: gateway.ledger_down.",
+    )
     rules: list[RuleSpec] = Field(default=[], max_length=1000)
 
 
@@ -328,6 +343,7 @@ class KeySpec(Spec):
     roles: list[Literal["admin", "operator", "developer", "analyst", "auditor"]] = []
     models: list[str] | None = Field(default=None, description="Routes it may call; left out: all of its tenant's.")
     limits: LimitsSpec = LimitsSpec()
+    model_limits: ModelLimits = {}
     expires_at: float | None = Field(default=None, ge=0, le=1e11, description="Unix seconds.")
 
 

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.control.specs import EnvironmentSpec, PolicySpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs import EnvironmentSpec, PolicySpec, PoolSpec, PriceSpec, RouteSpec, Spec, TenantSpec
 from penstock.core.snapshot import ExperimentEntry, KeyEntry, Limits
 from penstock.delivery.pools import BuildKey
 from penstock.store import schema
@@ -66,6 +67,7 @@ class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     version_digest: str
     folder: str
+    price: PriceSpec | None = None  # as the version's metadata tell it
 
 
 class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +151,7 @@ async def _keys(connection: AsyncConnection) -> tuple[KeyEntry, ...]:
             roles=tuple(row.roles if row.principal is None else row.principal_roles),
             models=None if row.models is None else tuple(row.models),
             limits=msgspec.convert(row.limits, Limits),
+            model_limits=msgspec.convert(row.model_limits, dict[str, Limits]),
             expires_at=row.expires_at,
         )
         for row in await connection.execute(statement)
@@ -194,7 +197,8 @@ def revision_of(row: Any) -> Revision:
 
 
 async def _builds(connection: AsyncConnection) -> dict[BuildKey, BuildInfo]:
-    statement = select(schema.builds, schema.versions.c.digest.label("version_digest")).join_from(
+    told = schema.versions.c.metadata.label("version_metadata")
+    statement = select(schema.builds, schema.versions.c.digest.label("version_digest"), told).join_from(
         schema.builds,
         schema.versions,
         (schema.builds.c.model == schema.versions.c.model) & (schema.builds.c.label == schema.versions.c.label),
@@ -202,5 +206,21 @@ async def _builds(connection: AsyncConnection) -> dict[BuildKey, BuildInfo]:
     found: dict[BuildKey, BuildInfo] = {}
     for row in await connection.execute(statement):
         key = BuildKey(model=row.model, label=row.label, precision=row.precision)
-        found[key] = BuildInfo(key=key, digest=row.digest, version_digest=row.version_digest, folder=row.folder)
+        found[key] = BuildInfo(
+            key=key,
+            digest=row.digest,
+            version_digest=row.version_digest,
+            folder=row.folder,
+            price=price_of(row.version_metadata),
+        )
     return found
+
+
+def price_of(metadata: dict[str, Any]) -> PriceSpec | None:
+    """The price that a version's metadata tell; None if they tell none that can be read."""
+    if "price" not in metadata:
+        return None
+    try:
+        return PriceSpec.model_validate(metadata["price"])
+    except ValidationError:
+        return None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from pydantic import ValidationError
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
@@ -11,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
 from penstock.control.context import Change, Control
+from penstock.control.errors import validation_error
+from penstock.control.specs import PriceSpec
 from penstock.core.digests import short
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.references import Reference, check_name, parse_reference
@@ -42,7 +45,8 @@ def new_version(
     """What a push announces, checked.
 
     Raises:
-        BadRequest: naming the field: a name, label, path, digest or size that is not allowed, a pickle, metadata over 1 MiB.
+        BadRequest: naming the field: a name, label, path, digest or size that is not allowed, a pickle, metadata over 1 MiB
+            or with a price that is none.
     """
     check_name(model, "model")
     try:
@@ -57,7 +61,16 @@ def new_version(
         refuse_pickle_name(path)
     if len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
         raise BadRequest("The metadata has more than 1 MiB.", param="metadata")
+    if "price" in metadata:
+        _check_price(metadata["price"])
     return NewVersion(model=model, label=label, manifest=manifest, metadata=metadata, idempotency_key=idempotency_key)
+
+
+def _check_price(price: object) -> None:
+    try:
+        PriceSpec.model_validate(price)
+    except ValidationError as error:
+        raise validation_error(error, "metadata.price") from None
 
 
 async def begin_upload(control: Control, new: NewVersion, caller: Principal) -> Any:
