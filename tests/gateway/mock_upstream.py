@@ -56,6 +56,24 @@ def whole(text: str, usage: Any = USAGE) -> bytes:
     )
 
 
+def calls_of(text: str) -> list[dict[str, Any]]:
+    """`!tool NAME ARGUMENTS` as the deltas of one call."""
+    _, name, arguments = text.split(" ", 2)
+    half = len(arguments) // 2
+    head = {"index": 0, "id": "call_7", "type": "function", "function": {"name": name, "arguments": ""}}
+    return [head, *({"index": 0, "function": {"arguments": part}} for part in (arguments[:half], arguments[half:]))]
+
+
+def called(text: str) -> bytes:
+    """`!tool NAME ARGUMENTS` as a whole answer."""
+    _, name, arguments = text.split(" ", 2)
+    call = {"id": "call_7", "type": "function", "function": {"name": name, "arguments": arguments}}
+    answer = msgspec.json.decode(whole("I look. "))
+    answer["choices"][0]["message"]["tool_calls"] = [call]
+    answer["choices"][0]["finish_reason"] = "tool_calls"
+    return msgspec.json.encode(answer)
+
+
 def embedded(given: Any) -> bytes:
     """As many vectors as there are inputs, each telling which one it is of."""
     count = len(given) if isinstance(given, list) and not isinstance(given[0], int) else 1
@@ -163,6 +181,8 @@ class MockUpstream:
             reply.send(200, JSON, b'{"object":"chat.completion"}')
         elif fault == "lies":
             reply.send(200, JSON, whole(text, {"prompt_tokens": -5, "completion_tokens": 10**15}))
+        elif fault == "tool":
+            reply.send(200, JSON, called(text))
         elif fault == "nousage":
             reply.send(200, JSON, whole(text, None))
         else:
@@ -177,6 +197,9 @@ class MockUpstream:
         reply.start(200, SSE)
         if fault == "flood":
             await self._flood(reply)
+            return
+        if fault == "tool":
+            self._call(text, body, reply)
             return
         events = [chunk("")]
         events += [chunk(word if index == 0 else " " + word) for index, word in enumerate(text.split(" "))]
@@ -193,6 +216,16 @@ class MockUpstream:
         if (body.get("stream_options") or {}).get("include_usage"):
             reply.write(usage_chunk(USAGE))
         await reply.drain()
+        reply.end(b"data: [DONE]\n\n")
+
+    def _call(self, text: str, body: dict[str, Any], reply: Reply) -> None:
+        first, *pieces = calls_of(text)
+        reply.write(chunk("I look. "))
+        for piece in (first, *pieces):
+            reply.write(chunk(None).replace(b'"delta":{}', b'"delta":' + msgspec.json.encode({"tool_calls": [piece]})))
+        reply.write(chunk(None, "tool_calls"))
+        if (body.get("stream_options") or {}).get("include_usage"):
+            reply.write(usage_chunk(USAGE))
         reply.end(b"data: [DONE]\n\n")
 
     async def _middle(self, fault: str, event: bytes, reply: Reply) -> bool:

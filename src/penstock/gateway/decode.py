@@ -4,6 +4,7 @@ import time
 
 from penstock.core.errors import BadRequest
 from penstock.gateway.call import Call, Operation
+from penstock.gateway.responses import translate
 from penstock.wire.envelope import Envelope, decode_chat, decode_completion, decode_embeddings
 
 
@@ -41,7 +42,12 @@ def decode(call: Call) -> None:
     """
     headers = call.request.headers
     check_content_type(headers.get(b"content-type"))
-    envelope = decode_chat(call.body) if call.operation == "chat" else envelope_of(call.operation, call.body)
+    if call.operation == "chat":
+        envelope: Envelope = decode_chat(call.body)
+    elif call.operation == "responses":
+        envelope = translate(call)
+    else:
+        envelope = envelope_of(call.operation, call.body)
     call.envelope = envelope
     call.stream = bool(envelope.stream)
     call.decoded_ns = time.monotonic_ns() - call.started_ns

@@ -10,11 +10,13 @@ from penstock.gateway.models import Model, ModelList
 from penstock.gateway.observe import Accepted, Event, Feedback, Preference, Report
 from penstock.wire.envelope import ChatEnvelope, CompletionEnvelope, EmbeddingsEnvelope, Envelope
 from penstock.wire.openai import ErrorBody
+from penstock.wire.responses import ResponsesEnvelope
 
 _POSTS: tuple[tuple[str, type[msgspec.Struct], str], ...] = (
     ("/v1/chat/completions", ChatEnvelope, "Answers a conversation, whole or as a stream of server-sent events."),
     ("/v1/completions", CompletionEnvelope, "Continues a text, whole or as a stream of server-sent events."),
     ("/v1/embeddings", EmbeddingsEnvelope, "Turns texts into vectors."),
+    ("/v1/responses", ResponsesEnvelope, "Answers as the Responses API does, whole or as a stream of typed events."),
     ("/v1/feedback", Feedback, "Tells how good an answer was."),
     ("/v1/events", Event, "Tells what happened after an answer, or to a user."),
     ("/v1/reports", Report, "Tells what was wrong with an answer."),
@@ -42,9 +44,10 @@ def document() -> bytes:
     refused = {"description": "An error.", "content": {"application/json": {"schema": named[ErrorBody]}}}
     paths: dict[str, Any] = {}
     for path, kind, text in _POSTS:
-        answer = {"type": "object"} if issubclass(kind, Envelope) else named[Accepted]
+        asks = issubclass(kind, Envelope | ResponsesEnvelope)
+        answer = {"type": "object"} if asks else named[Accepted]
         content: dict[str, Any] = {"application/json": {"schema": answer}}
-        if issubclass(kind, Envelope) and kind is not EmbeddingsEnvelope:
+        if asks and kind is not EmbeddingsEnvelope:
             content["text/event-stream"] = {"schema": {"type": "string"}}
         paths[path] = {
             "post": {

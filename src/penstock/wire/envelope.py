@@ -155,7 +155,7 @@ _decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refu
 _scan_once = _decoder.scan_once  # the scanner alone, in C
 
 
-def _check_members(body: bytes) -> None:
+def check_members(body: bytes) -> None:
     """Raises `ValueError` if an object in `body`, which has been decoded and so is JSON, names a member twice."""
     text = body.decode()
     _scan_once(text, text.index("{"))
@@ -175,7 +175,7 @@ def decode_chat(body: bytes) -> ChatEnvelope:
     """
     try:
         envelope = _decode_chat(body)
-        _check_members(body)
+        check_members(body)
     except (ValueError, RecursionError) as error:
         raise bad_body(body, error) from None
     for index, message in enumerate(envelope.messages):
@@ -193,7 +193,7 @@ def decode_completion(body: bytes) -> CompletionEnvelope:
     """
     try:
         envelope = _decode_completion(body)
-        _check_members(body)
+        check_members(body)
     except (ValueError, RecursionError) as error:
         raise bad_body(body, error) from None
     if envelope.prompt is None:
@@ -209,7 +209,7 @@ def decode_embeddings(body: bytes) -> EmbeddingsEnvelope:
     """
     try:
         envelope = _decode_embeddings(body)
-        _check_members(body)
+        check_members(body)
     except (ValueError, RecursionError) as error:
         raise bad_body(body, error) from None
     if envelope.stream:
