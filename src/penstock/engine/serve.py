@@ -1,4 +1,4 @@
-"""The engine's process: server, tokenizer and worker, from start to drain."""
+"""The engine's process: server, tokenizer and what computes, from start to drain."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,10 @@ from pathlib import Path
 
 from penstock.core.errors import Unavailable
 from penstock.core.settings import EngineSettings
+from penstock.engine.embedder import Embedder, is_embedder
+from penstock.engine.embeddings import EmbeddingService
 from penstock.engine.engine import Engine
+from penstock.engine.face import Face
 from penstock.engine.folder import read_folder
 from penstock.engine.service import Service
 from penstock.engine.text import Tokenizer
@@ -50,17 +53,15 @@ async def serve_engine(
             loop.add_signal_handler(number, stop.set)
     folder = read_folder(directory)
     tokenizer = await asyncio.to_thread(Tokenizer, directory)
+    name, strict = model or directory.name, model is not None
+    if is_embedder(directory):
+        embedder = Embedder(directory, threads=settings.threads or 1, max_waiting=settings.max_waiting)
+        face = EmbeddingService(embedder, folder, tokenizer, name=name, strict=strict).face
+        await _serve_embedder(embedder, face, settings, started, stop)
+        return
     engine = Engine(folder, folder.stop_ids or (tokenizer.eos_id,), settings)
-    service = Service(engine, folder, tokenizer, name=model or directory.name, strict=model is not None)
-    server = Server(service.handle)
-    try:
-        await server.start(settings.host, settings.port)
-    except OSError as error:
-        raise Unavailable(
-            f"Port {settings.port} on {settings.host} cannot be had: {os.strerror(error.errno or 0)}.",
-            code="port_in_use",
-            hint="Name another with --port.",
-        ) from error
+    face = Service(engine, folder, tokenizer, name=name, strict=strict).face
+    server = await _listening(face, settings)
     try:
         engine.start()
         await engine.until(engine.came_ready, stop)
@@ -69,6 +70,39 @@ async def serve_engine(
         await engine.until(stop)
         _log.info("draining")
     finally:
-        service.draining = True
+        face.draining = True
         await server.drain(settings.drain_s)
         await engine.stop()
+
+
+async def _serve_embedder(
+    embedder: Embedder,
+    face: Face,
+    settings: EngineSettings,
+    started: Callable[[str], None] | None,
+    stop: asyncio.Event,
+) -> None:
+    server = await _listening(face, settings)
+    try:
+        await embedder.start()
+        if started is not None and not stop.is_set():
+            started(f"http://{settings.host}:{server.port}")
+        await embedder.until(stop)
+        _log.info("draining")
+    finally:
+        face.draining = True
+        await server.drain(settings.drain_s)
+        await embedder.stop()
+
+
+async def _listening(face: Face, settings: EngineSettings) -> Server:
+    server = Server(face.handle)
+    try:
+        await server.start(settings.host, settings.port)
+    except OSError as error:
+        raise Unavailable(
+            f"Port {settings.port} on {settings.host} cannot be had: {os.strerror(error.errno or 0)}.",
+            code="port_in_use",
+            hint="Name another with --port.",
+        ) from error
+    return server

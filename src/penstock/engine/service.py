@@ -4,15 +4,13 @@ import asyncio
 import os
 import random
 import time
-from urllib.parse import unquote
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from penstock.core.errors import BadRequest, MethodNotAllowed, NotFound, PenstockError
+from penstock.core.errors import BadRequest, PenstockError
 from penstock.engine.asks import Ask, read_chat, read_completion
 from penstock.engine.engine import Answer, Engine
+from penstock.engine.face import JSON, Face
 from penstock.engine.folder import ModelFolder
 from penstock.engine.messages import Sampling
 from penstock.engine.replies import EventWriter, Form, document
@@ -25,7 +23,6 @@ from penstock.net.request import Request
 from penstock.wire.openai import error_event
 from penstock.wire.resume import HEADER, MEMBER, Continuation
 
-_JSON = [(b"content-type", b"application/json")]
 _STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 _LONG = 16384  # characters; longer texts are tokenised beside the event loop
 _GREEDY = 1e-5  # temperatures below would overflow
@@ -34,76 +31,44 @@ _MOST_MIN_P = 1 - 2**-24  # the pipeline takes no 1; this leaves the likeliest t
 
 
 class Service:
-    """Answers HTTP requests for one model.
+    """Answers HTTP requests for one model that writes.
 
     Args:
         name: what the model is called.
         strict: refuse requests for a model of another name.
+
+    Attributes:
+        face: the routes, these answers among them.
     """
 
     def __init__(self, engine: Engine, folder: ModelFolder, tokenizer: Tokenizer, *, name: str, strict: bool) -> None:
-        self.draining = False
         self._engine = engine
         self._folder = folder
         self._tokenizer = tokenizer
         self._name = name
-        self._strict = strict
         source = folder.template or tokenizer.template
         self._template = ChatTemplate(source, folder.special) if source else None
-        self._registry = CollectorRegistry()
-        self._registry.register(
-            EngineCollector(engine.stats, name, lambda: (engine.running, engine.waiting, engine.cache_usage))
+        self.face = Face(
+            folder,
+            name=name,
+            strict=strict,
+            ready=lambda: engine.ready,
+            collector=EngineCollector(engine.stats, name, lambda: (engine.running, engine.waiting, engine.cache_usage)),
+            posts={"/v1/chat/completions": self._chat, "/v1/completions": self._completion},
+            refused={"/v1/embeddings": "writes texts and makes no embeddings; ask one that does"},
         )
         self._random = random.SystemRandom()
 
-    async def handle(self, request: Request, reply: Reply) -> None:
-        """Answers one request.
+    async def _chat(self, request: Request, reply: Reply) -> None:
+        await self._answer(request, reply, chat=True)
 
-        Raises:
-            PenstockError: when it is refused or fails before the reply's first byte.
-        """
-        path = request.path
-        if path in {"/v1/chat/completions", "/v1/completions"}:
-            _allow(request, "POST")
-            await self._answer(request, reply, chat=path == "/v1/chat/completions")
-            return
-        _allow(request, "GET", "HEAD")
-        if path == "/v1/models":
-            reply.send(200, _JSON, msgspec.json.encode({"object": "list", "data": [self._model()]}))
-        elif path.startswith("/v1/models/"):
-            self._check_model(unquote(path.removeprefix("/v1/models/")))
-            reply.send(200, _JSON, msgspec.json.encode(self._model()))
-        elif path == "/healthz":
-            reply.send(200, _JSON, b'{"status":"ok"}')
-        elif path == "/readyz":
-            ready = self._engine.ready and not self.draining
-            reply.send(200 if ready else 503, _JSON, b'{"ready":true}' if ready else b'{"ready":false}')
-        elif path == "/metrics":
-            reply.send(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], generate_latest(self._registry))
-        else:
-            raise NotFound(f"There is no {path} here.")
-
-    def _model(self) -> dict[str, object]:
-        return {
-            "id": self._name,
-            "object": "model",
-            "created": self._folder.created,
-            "owned_by": "penstock",
-            "max_model_len": self._folder.context,
-        }
-
-    def _check_model(self, name: str) -> None:
-        if self._strict and name != self._name:
-            raise NotFound(
-                f"The model {name!r} does not exist here; this engine serves {self._name!r}.",
-                code="model_not_found",
-                param="model",
-            )
+    async def _completion(self, request: Request, reply: Reply) -> None:
+        await self._answer(request, reply, chat=False)
 
     async def _answer(self, request: Request, reply: Reply, *, chat: bool) -> None:
         resume = request.headers.get(HEADER, b"")
         ask = read_chat(request.body, resume) if chat else read_completion(request.body, resume)
-        self._check_model(ask.model)
+        self.face.check_model(ask.model)
         prompts = await self._prompts(ask)
         sequences = self._sequences(ask, prompts, request.received_ns)
         continued = ask.continued
@@ -127,7 +92,7 @@ class Service:
             await answer.done
         finally:
             self._engine.cancel(answer)
-        reply.send(200, _JSON, document(form, sequences, len(prompts)))
+        reply.send(200, JSON, document(form, sequences, len(prompts)))
 
     async def _stream(self, sequences: list[Sequence], writer: "_Writer", reply: Reply, prompts: int) -> None:
         if sequences[0].finish:  # all of it was there when it broke off
@@ -253,11 +218,6 @@ class _Writer:
         if not self._reply.started:
             self._reply.start(200, self._headers)
         self._reply.write(self.events.text(sequence))
-
-
-def _allow(request: Request, *methods: str) -> None:
-    if request.method not in methods:
-        raise MethodNotAllowed(f"{request.path} takes {methods[0]}, not {request.method}.")
 
 
 def _sampling(ask: Ask, folder: ModelFolder, *, room: int, seed: int) -> Sampling:
