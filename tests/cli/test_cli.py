@@ -111,6 +111,15 @@ def test_tenants_are_made_changed_and_removed(control: Control) -> None:
     found = {one["name"]: one["spec"] for one in control.json("tenants", "list")["tenants"]}["acme"]
     assert found["priority"] == "premium"
     assert (found["limits"]["requests_per_minute"], found["limits"]["tokens_per_minute"]) == (10, 500)
+    control.json(
+        "tenants", "update", "acme", "--model-limit", "support-bot:tokens_per_minute=50", "--usd-per-month", "9"
+    )
+    control.json("tenants", "update", "acme", "--model-limit", "support-bot:usd_per_day=0.5")
+    found = {one["name"]: one["spec"] for one in control.json("tenants", "list")["tenants"]}["acme"]
+    by_model = {name: value for name, value in found["model_limits"]["support-bot"].items() if value is not None}
+    assert (by_model, found["limits"]["usd_per_month"]) == ({"tokens_per_minute": 50, "usd_per_day": 0.5}, 9)
+    wrong = control.run("tenants", "update", "acme", "--model-limit", "support-bot:rpm=50")
+    assert (wrong.returncode, "write MODEL:LIMIT=VALUE" in wrong.stderr) == (2, True)
     again = control.run("tenants", "create", "acme")
     assert again.returncode == 1
     assert "acme" in again.stderr
@@ -121,7 +130,10 @@ def test_a_key_is_told_once_and_revoked_by_its_name(control: Control) -> None:
     control.json("tenants", "create", "keyed")
     told = control.json("keys", "create", "--tenant", "keyed", "--name", "laptop", "--model", "support-bot")
     assert told["key"].startswith("pk-")
-    changed = control.json("keys", "update", "laptop", "--concurrency", "4", "--model", "other")
+    changed = control.json(
+        "keys", "update", "laptop", "--concurrency", "4", "--model", "other", "--model-limit", "other:concurrency=2"
+    )
+    assert changed["model_limits"] == {"other": {"concurrency": 2}}
     assert (changed["limits"], changed["models"], changed["tenant"]) == ({"concurrency": 4}, ["other"], "keyed")
     listed = control.run("keys", "list", "--tenant", "keyed").stdout
     assert told["id"] in listed

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from penstock.cli.client import at
-from penstock.cli.resource import given_limits, limit_flags
+from penstock.cli.resource import given_limits, given_model_limits, limit_flags, model_limit_flag
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import pairs, table, when
 from penstock.core.errors import BadRequest, NotFound
@@ -56,6 +56,7 @@ def _expiry(days: float | None) -> float | None:
 @click.option("--model", "models", multiple=True, help="Route it may call; again for more [default: all].")
 @click.option("--expires-in-days", type=click.FloatRange(0, min_open=True), help="Days until it ends [default: never].")
 @limit_flags
+@model_limit_flag
 @with_session
 def create_key(
     session: Session,
@@ -75,6 +76,7 @@ def create_key(
         "roles": list(roles),
         "models": list(models) or None,
         "limits": given_limits(flags),
+        "model_limits": given_model_limits(flags),
         "expires_at": _expiry(expires_in_days),
     }
     told = session.api.send("POST", "/keys", body)
@@ -105,6 +107,7 @@ def _find_key(session: Session, text: str) -> dict[str, Any]:
 @click.option("--model", "models", multiple=True, help="Routes it may call from now on; again for more.")
 @click.option("--expires-in-days", type=click.FloatRange(0, min_open=True), help="Days from now until it ends.")
 @limit_flags
+@model_limit_flag
 @with_session
 def update_key(
     session: Session,
@@ -116,8 +119,10 @@ def update_key(
 ) -> None:
     """Change what is given of a key; the rest stays, its text too."""
     key = _find_key(session, key_id)
-    spec = {name: key[name] for name in ("tenant", "principal", "roles", "models", "limits", "expires_at")}
+    kept = ("tenant", "principal", "roles", "models", "limits", "model_limits", "expires_at")
+    spec = {name: key[name] for name in kept}
     spec["limits"] = {**spec["limits"], **given_limits(flags)}
+    spec["model_limits"] = given_model_limits(flags, spec["model_limits"])
     if roles:
         spec["roles"] = list(roles)
     if models:

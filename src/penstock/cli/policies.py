@@ -24,6 +24,9 @@ def _policy_flags(command: Command) -> Command:
             click.option(
                 "--audit", type=click.Choice(["buffered", "strict"]), help="Whether replies wait for the disk."
             ),
+            click.option(
+                "--ledger-down", type=click.Choice(["open", "closed"]), help="Limits while their ledger is away."
+            ),
             file_flag,
         )
     ):
@@ -33,7 +36,7 @@ def _policy_flags(command: Command) -> Command:
 
 def _policy_spec(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     new = {**spec, **(read_spec(flags["path"], "Policy") if flags.get("path") else {})}
-    return new | {name: flags[name] for name in ("capture", "audit") if flags.get(name) is not None}
+    return new | {name: flags[name] for name in ("capture", "audit", "ledger_down") if flags.get(name) is not None}
 
 
 @policies.command("list")

@@ -7,9 +7,12 @@ import click
 from penstock.cli.client import at
 from penstock.cli.documents import file_argument
 from penstock.cli.session import Session
+from penstock.core.errors import BadRequest
 
 Command = Any
-_LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrency", "usd_per_day")
+_COUNTS = ("requests_per_minute", "tokens_per_minute", "concurrency")
+_MONEY = ("usd_per_minute", "usd_per_day", "usd_per_month")
+_LIMITS = (*_COUNTS, *_MONEY)
 file_flag = click.option("-f", "--file", "path", type=file_argument, help="YAML file with the whole spec; - is stdin.")
 
 
@@ -20,7 +23,9 @@ def limit_flags(command: Command) -> Command:
             click.option("--requests-per-minute", type=click.IntRange(0), help="Most requests a minute."),
             click.option("--tokens-per-minute", type=click.IntRange(0), help="Most tokens a minute."),
             click.option("--concurrency", type=click.IntRange(0), help="Most requests at a time."),
-            click.option("--usd-per-day", type=click.FloatRange(0), help="Most US dollars a day."),
+            click.option("--usd-per-minute", type=click.FloatRange(0), help="Most US dollars a minute."),
+            click.option("--usd-per-day", type=click.FloatRange(0), help="Most US dollars in 24 hours."),
+            click.option("--usd-per-month", type=click.FloatRange(0), help="Most US dollars in 30 days."),
         )
     ):
         command = option(command)
@@ -30,6 +35,40 @@ def limit_flags(command: Command) -> Command:
 def given_limits(flags: dict[str, Any]) -> dict[str, Any]:
     """The limits among `flags`."""
     return {name: flags[name] for name in _LIMITS if flags.get(name) is not None}
+
+
+def model_limit_flag(command: Command) -> Command:
+    """Adds the flag of limits on one model to a command."""
+    return click.option(
+        "--model-limit",
+        "model_limits",
+        multiple=True,
+        metavar="MODEL:LIMIT=VALUE",
+        help="Limit on one model, such as support-bot:tokens_per_minute=5000; again for more.",
+    )(command)
+
+
+def given_model_limits(flags: dict[str, Any], old: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The limits by model among `flags`, added to the `old` ones.
+
+    Raises:
+        BadRequest: if one is not written MODEL:LIMIT=VALUE.
+    """
+    limits = {model: {k: v for k, v in own.items() if v is not None} for model, own in (old or {}).items()}
+    for text in flags.get("model_limits") or ():
+        where, _, value = text.partition("=")
+        model, _, name = where.rpartition(":")
+        try:
+            amount = int(value) if name in _COUNTS else float(value)
+        except ValueError:
+            amount = -1
+        if not model or name not in _LIMITS or amount < 0:
+            raise BadRequest(
+                f"--model-limit {text}: write MODEL:LIMIT=VALUE, LIMIT being one of {', '.join(_LIMITS)}.",
+                param="--model-limit",
+            )
+        limits.setdefault(model, {})[name] = amount
+    return limits
 
 
 def put(session: Session, kind: str, plural: str, name: str, spec: dict[str, Any], *, update: bool) -> None:

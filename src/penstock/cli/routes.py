@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from penstock.cli.documents import read_spec
-from penstock.cli.resource import Command, file_flag, old_spec, put, remove
+from penstock.cli.resource import Command, file_flag, given_limits, limit_flags, old_spec, put, remove
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import table
 from penstock.core.errors import BadRequest
@@ -41,7 +41,7 @@ def _route_flags(command: Command) -> Command:
         )
     ):
         command = option(command)
-    return command
+    return limit_flags(command)
 
 
 def _route_spec(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +53,8 @@ def _route_spec(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
         new["cache"] = {**(new.get("cache") or {}), **cache}
     if flags.get("policy") is not None:
         new["policy"] = flags["policy"]
+    if limits := given_limits(flags):
+        new["limits"] = {**(new.get("limits") or {}), **limits}
     return new
 
 

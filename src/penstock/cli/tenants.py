@@ -4,7 +4,16 @@ from typing import Any
 
 import click
 
-from penstock.cli.resource import Command, given_limits, limit_flags, old_spec, put, remove
+from penstock.cli.resource import (
+    Command,
+    given_limits,
+    given_model_limits,
+    limit_flags,
+    model_limit_flag,
+    old_spec,
+    put,
+    remove,
+)
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import table
 
@@ -24,7 +33,7 @@ def _tenant_flags(command: Command) -> Command:
         )
     ):
         command = option(command)
-    return limit_flags(command)
+    return limit_flags(model_limit_flag(command))
 
 
 def _tenant_spec(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +45,8 @@ def _tenant_spec(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
         new["models"] = list(flags["models"])
     if limits := given_limits(flags):
         new["limits"] = {**(spec.get("limits") or {}), **limits}
+    if flags.get("model_limits"):
+        new["model_limits"] = given_model_limits(flags, spec.get("model_limits"))
     return new
 
 

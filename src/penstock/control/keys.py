@@ -37,10 +37,15 @@ def key_row(row: Any) -> dict[str, Any]:
         "roles": row.roles,
         "models": row.models,
         "limits": row.limits,
+        "model_limits": row.model_limits,
         "created_at": row.created_at,
         "expires_at": row.expires_at,
         "revoked_at": row.revoked_at,
     }
+
+
+def _model_limits(spec: KeySpec) -> dict[str, Any]:
+    return {model: limits.model_dump(mode="json", exclude_none=True) for model, limits in spec.model_limits.items()}
 
 
 async def create_key(change: Change, name: str, spec: KeySpec, *, text: str, origin: Origin = "api") -> dict[str, Any]:
@@ -75,6 +80,7 @@ async def create_key(change: Change, name: str, spec: KeySpec, *, text: str, ori
             roles=list(spec.roles),
             models=spec.models,
             limits=spec.limits.model_dump(mode="json", exclude_none=True),
+            model_limits=_model_limits(spec),
             origin=origin,
             created_at=change.now,
             expires_at=spec.expires_at,
@@ -132,6 +138,7 @@ async def _replace(change: Change, row: Any, spec: KeySpec, origin: Origin) -> N
             roles=list(spec.roles),
             models=spec.models,
             limits=spec.limits.model_dump(mode="json", exclude_none=True),
+            model_limits=_model_limits(spec),
             expires_at=spec.expires_at,
             origin=origin,
         )

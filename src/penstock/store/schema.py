@@ -73,6 +73,7 @@ keys = Table(
     Column("roles", JSON, nullable=False),
     Column("models", JSON),  # routes it may call; none: all of its tenant's
     Column("limits", JSON, nullable=False),
+    Column("model_limits", JSON, nullable=False, server_default="{}"),  # by route
     Column("origin", String(16), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double),
