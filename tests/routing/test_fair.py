@@ -83,10 +83,12 @@ class Bench:
 
 
 TENANTS = [
-    TenantEntry(name=f"t{index}", priority=priority, weight=weight)
-    for index, (priority, weight) in enumerate(
-        [("premium", 1.0), ("standard", 1.0), ("standard", 3.0), ("standard", 0.5), ("batch", 1.0), ("batch", 2.0)]
-    )
+    TenantEntry(name="p", priority="premium"),
+    TenantEntry(name="s1"),
+    TenantEntry(name="s3", weight=3.0),
+    TenantEntry(name="s0", weight=0.5),
+    TenantEntry(name="b1", priority="batch"),
+    TenantEntry(name="b2", priority="batch", weight=2.0),
 ]
 
 
