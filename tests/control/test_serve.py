@@ -102,7 +102,9 @@ async def test_the_first_start_registers_promotes_and_writes_keys_and_the_next_r
         snapshot = (await client.get("/internal/v1/snapshot", headers=token)).json()["snapshot"]
         assert [k["tenant"] for k in snapshot["keys"]] == ["demo"]
         assert [r["name"] for r in snapshot["routes"]] == ["support-bot"]
-        assert [p["price"] for p in snapshot["pools"] if p["name"] == "support-bot-v1.1.0-int8"] == [{"prompt": 0.5}]
+        assert [p["price"] for p in snapshot["pools"] if p["name"] == "support-bot-v1.1.0-int8"] == [
+            {"prompt": 0.5, "completion": 0.0}
+        ]
         audit = len((await client.get("/api/v1/audit")).json())
     async with served(data, runtime, starter=starter, database=database_url) as client:
         await ready(client)
