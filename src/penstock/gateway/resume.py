@@ -79,7 +79,7 @@ async def _elsewhere(call: Call, trail: Trail) -> Response | None:
     if not trail.go_on():
         return None
     begun, attempts, dispatched_ns = trail.begun, call.attempts, call.dispatched_ns
-    call.avoid = (*call.avoid, call.replica)
+    call.avoid = (call.replica,)
     call.attempts = 0
     try:
         response = await dispatch(call)
