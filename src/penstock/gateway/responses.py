@@ -93,6 +93,11 @@ class ResponsesReply:
         """
         self._inner.write(self._stream.take(self._events.whole(data)))
 
+    def pass_on(self, data: bytes, framed: bytes) -> bool:
+        """As `write`; False when it is time to `drain`."""
+        self.write(data)
+        return not self.blocked
+
     async def drain(self) -> None:
         """As of the client's reply."""
         await self._inner.drain()

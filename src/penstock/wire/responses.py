@@ -176,7 +176,9 @@ def _messages(asked: ResponsesEnvelope) -> list[dict[str, Any]]:
         elif item.type == "function_call":
             _add_call(messages, item, path)
         elif item.type == "function_call_output":
-            output: str | list[InputPart] = _need(item.output, f"{path}.output")
+            output = item.output
+            if output is None:
+                raise _missing(f"{path}.output")
             content = output if isinstance(output, str) else _content(output, f"{path}.output")
             messages.append(
                 {"role": "tool", "tool_call_id": _need(item.call_id, f"{path}.call_id"), "content": content}
@@ -190,7 +192,9 @@ def _messages(asked: ResponsesEnvelope) -> list[dict[str, Any]]:
 
 def _message(item: InputItem, path: str) -> dict[str, Any]:
     role = _need(item.role, f"{path}.role")
-    content: str | list[InputPart] = _need(item.content, f"{path}.content")
+    content = item.content
+    if content is None:
+        raise _missing(f"{path}.content")
     said = content if isinstance(content, str) else _content(content, f"{path}.content")
     return {"role": role, "content": said}
 
@@ -273,8 +277,12 @@ def _form(text: TextOptions) -> dict[str, Any]:
 
 def _need(value: Value | None, path: str) -> Value:
     if value is None:
-        raise BadRequest(f"The field `{path}` is missing.", param=path, code="missing_required_parameter")
+        raise _missing(path)
     return value
+
+
+def _missing(path: str) -> BadRequest:
+    return BadRequest(f"The field `{path}` is missing.", param=path, code="missing_required_parameter")
 
 
 def _unsupported(param: str, why: str) -> BadRequest:
