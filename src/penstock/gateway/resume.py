@@ -56,7 +56,7 @@ async def resume_stream(call: Call) -> None:
         if again is None:
             break
         response = again
-    if trail.begun:
+    if trail.came:
         _count(call, "failed")
         Reader.close(trail)
     raise failure or UpstreamFailed("The engine broke off its answer.")
@@ -78,7 +78,7 @@ async def _elsewhere(call: Call, trail: Trail) -> Response | None:
     let_go(call, ok=False)
     if not trail.go_on():
         return None
-    begun, attempts, dispatched_ns = trail.begun, call.attempts, call.dispatched_ns
+    came, attempts, dispatched_ns = trail.came, call.attempts, call.dispatched_ns
     call.avoid = (call.replica,)
     call.attempts = 0
     try:
@@ -88,7 +88,7 @@ async def _elsewhere(call: Call, trail: Trail) -> Response | None:
     finally:
         call.attempts += attempts
         call.dispatched_ns = dispatched_ns
-    if begun:
+    if came:
         call.resumed += 1
         _count(call, "resumed")
     return response

@@ -43,7 +43,7 @@ class Trail(Reader):
         return super().take(piece)
 
     @property
-    def begun(self) -> bool:
+    def came(self) -> bool:
         """Whether anything has come."""
         return bool(self._start)
 
@@ -54,8 +54,8 @@ class Trail(Reader):
         return bool(self._call.finish)
 
     def close(self) -> None:
-        """As of any reader, but once: where nothing can follow."""
-        if not self.failed:
+        """As of any reader, but only of a stream that is whole: of another one the rest may follow."""
+        if self.done:
             super().close()
 
     def go_on(self) -> bool:
