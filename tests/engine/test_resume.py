@@ -150,6 +150,19 @@ def test_half_a_character_is_made_whole_after_the_seam(engine: Running) -> None:
     assert after[-1].document["usage"]["completion_tokens"] == 5
 
 
+def test_cut_before_the_end_that_the_model_chose(engine: Running) -> None:
+    """The token that ends an answer is told with the last text, so that the end can be told again, and no more is made."""
+    fields = {"temperature": 1.5, "max_tokens": 200}
+    asked = (events(ask(engine, headers=TOLD, seed=seed, **fields)) for seed in range(60))
+    whole = next(found for found in asked if finish_of(found) == ["stop"] and len(found) > 3)
+    after = events(ask(engine, headers=GO_ON, penstock_continue=so_far(whole[:-2]), **fields))
+    assert (text_of(after), finish_of(after)) == ("", ["stop"])
+    assert after[-1].document["usage"] == whole[-1].document["usage"]
+    state = {**so_far(whole[:-1]), "ended": True}
+    (last,) = events(ask(engine, headers=GO_ON, penstock_continue=state, **fields))
+    assert last.document["usage"] == whole[-1].document["usage"]
+
+
 def test_what_had_ended_ends_at_once(engine: Running) -> None:
     state = {"id": "chatcmpl-1", "created": 1, "tokens": [72, 73, 257], "sent": 1}  # 257 ends an answer
     after = events(ask(engine, headers=GO_ON, penstock_continue=state))

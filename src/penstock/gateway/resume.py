@@ -9,7 +9,7 @@ from __future__ import annotations
 from penstock.core.errors import PenstockError, UpstreamFailed, UpstreamTimeout
 from penstock.gateway.call import Call
 from penstock.gateway.dispatch import dispatch, let_go
-from penstock.gateway.stream import BrokenStream, Reader, begin, relay_stream
+from penstock.gateway.stream import BrokenStream, begin, relay_stream
 from penstock.gateway.trail import TokenTrail, Trail
 from penstock.gateway.trail_text import TextTrail
 from penstock.net.client import Response
@@ -41,24 +41,26 @@ async def resume_stream(call: Call) -> None:
     failure: PenstockError | None = None
     for left in range(MAX_RESUMES, -1, -1):
         try:
-            if not trail.fits(response):
-                raise UpstreamFailed("The engine does not go on with another one's answer.")
             await relay_stream(call, response, trail)
         except PenstockError as error:
+            if not trail.came:
+                raise
             failure = _cause(error, failure)
             lost = error.code == "upstream_garbage" or not isinstance(error, UpstreamFailed | UpstreamTimeout)
         else:
             return
         if trail.ended and call.usage is not None:  # the last line alone was missing
-            _end(call, trail)
+            trail.give_up()
+            if not call.status:
+                begin(call)
+            call.tail = DONE
             return
-        again = await _elsewhere(call, trail) if left and not lost else None
+        again = await _another(call, trail) if left and not lost else None
         if again is None:
             break
         response = again
-    if trail.came:
-        _count(call, "failed")
-        Reader.close(trail)
+    _count(call, "failed")
+    trail.give_up()
     raise failure or UpstreamFailed("The engine broke off its answer.")
 
 
@@ -71,14 +73,14 @@ def _cause(error: PenstockError, earlier: PenstockError | None) -> PenstockError
     return error
 
 
-async def _elsewhere(call: Call, trail: Trail) -> Response | None:
+async def _another(call: Call, trail: Trail) -> Response | None:
     """The head of another replica's answer that goes on with the stream; None if there is none."""
     if call.response is not None:
         call.response.abort()
     let_go(call, ok=False)
     if not trail.go_on():
         return None
-    came, attempts, dispatched_ns = trail.came, call.attempts, call.dispatched_ns
+    attempts, dispatched_ns = call.attempts, call.dispatched_ns
     call.avoid = (call.replica,)
     call.attempts = 0
     try:
@@ -88,19 +90,14 @@ async def _elsewhere(call: Call, trail: Trail) -> Response | None:
     finally:
         call.attempts += attempts
         call.dispatched_ns = dispatched_ns
-    if came:
-        call.resumed += 1
-        _count(call, "resumed")
+    if response.status != 200 or not trail.fits(response):
+        let_go(call, ok=None)
+        return None
+    call.resumed += 1
+    _count(call, "resumed")
     return response
 
 
 def _count(call: Call, result: str) -> None:
     route = call.route.route.name if call.route is not None else ""
     call.gateway.meters.cell("penstock_resumes_total", route, result).value += 1
-
-
-def _end(call: Call, trail: Trail) -> None:
-    Reader.close(trail)
-    if not call.status:
-        begin(call)
-    call.tail = DONE

@@ -27,14 +27,13 @@ _decode_head = msgspec.json.Decoder(Head).decode
 class Trail(Reader):
     """Looks at a stream's events, from as many replicas as it takes. It is the base of those that know a dialect."""
 
-    __slots__ = ("_body", "_kept", "_resume", "_start")
+    __slots__ = ("_body", "_kept", "_start")
 
     tells_errors = False
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self._body = call.body
-        self._resume = call.resume
         self._start = b""  # the first events that came
         self._kept = 0  # bytes
 
@@ -62,15 +61,16 @@ class Trail(Reader):
         """Makes `call` ask for the rest, and is ready for it; False if the rest cannot be asked for."""
         self._splitter = EventSplitter()
         self.failed = False
-        call = self._call
-        if not self._start:
-            call.body, call.resume = self._body, self._resume
-            return True
         try:
             head = _decode_head(event_data(split_events(self._start)[0]))
         except (ValueError, RecursionError):
             return False
-        return self._kept <= MAX_KEPT_BYTES and self._ask(call, head)
+        return self._kept <= MAX_KEPT_BYTES and self._ask(self._call, head)
+
+    def give_up(self) -> None:
+        """Nothing more will come: what was found is noted, and `call` asks for the whole answer again, should anybody do so."""
+        super().close()
+        self._call.body = self._body
 
     def fits(self, response: Response) -> bool:
         """Whether an answer's head promises what was asked for."""
