@@ -6,6 +6,9 @@ It is one class with one state, and longer than most files for that reason.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,8 +21,8 @@ from penstock.core.errors import (
     ExpectationFailed,
     PenstockError,
     RequestTimeout,
-    Unavailable,
 )
+from penstock.net.fiber import Fiber
 from penstock.net.head import body_too_large, check_head, check_trailer, header_too_large, origin_form
 from penstock.net.reply import STATUS_LINES, Reply, header_lines
 from penstock.net.request import Request
@@ -33,13 +36,25 @@ Handler = Callable[[Request, Reply], Awaitable[None]]
 IDLE, HEAD, BODY = 0, 1, 2
 
 
+def _unsent_by_kernel(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel has taken and the other side has not acknowledged."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return 0
+    try:
+        told = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # it has just been closed
+        return 0
+    return int.from_bytes(told, sys.byteorder)
+
+
 class Connection(asyncio.Protocol):
     """Parses with llhttp, in its strict mode. One handler task at a time: replies keep the order of the requests."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_deaf", "_expects", "_field_bytes", "_fields", "_head_bytes", "_headers", "_job", "_lingers", "_loop", "_missing", "_parser",
+        "_body", "_body_bytes", "_deaf", "_expects", "_fiber", "_field_bytes", "_fields", "_head_bytes", "_headers", "_lingers", "_loop", "_missing", "_parser",
         "_peer", "_phase", "_queue", "_raw_bytes", "_reading_paused", "_received", "_refusal", "_reply", "_request", "_resumed",
-        "_server", "_since", "_target", "_task", "_transport", "_unsent", "_waiter", "_wake", "closing", "keep_alive_line",
+        "_server", "_since", "_target", "_transport", "_unsent", "_waiter", "closing", "keep_alive_line",
         "write_paused",
     )  # fmt: skip
 
@@ -61,9 +76,7 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None  # whose body is being read
         self._queue: deque[Request] = deque()
         self._reply: Reply | None = None  # that is being given
-        self._task: asyncio.Task[None] | None = None  # that serves this connection's requests
-        self._job: tuple[Request, Reply] | None = None  # that it takes up next
-        self._wake: asyncio.Future[None] | None = None  # it waits for one
+        self._fiber: Fiber | None = None  # that serves the request, or served the last one
         self._waiter: asyncio.Future[None] | None = None
         self._expects = False
         self._deaf = False  # nothing more is taken from this client
@@ -74,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._peer = ""
         self._raw_bytes = 0
         self._missing = 0  # of the body of a request whose head was plain
-        self._unsent = 0
+        self._unsent = -1  # when the client was last found slow
         self.closing = False
         self.write_paused = False
         self.keep_alive_line = b""
@@ -82,12 +95,11 @@ class Connection(asyncio.Protocol):
     # -- transport ---------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Registers the connection, or refuses it when there are too many."""
+        """Registers the connection."""
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else ""
-        if not self._server.adopt(self):
-            self._refuse(Unavailable("Too many connections are open. Try again in a moment.", retry_after=1.0))
+        self._server.adopt(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has left: the running handler is cancelled, waiting requests are forgotten."""
@@ -97,25 +109,27 @@ class Connection(asyncio.Protocol):
         self._transport = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
         reply = self._reply
         if reply is not None:
             reply.gone = True
-            if self._job is not None:  # not begun: the task is still at what follows the reply before
-                self._job = None
-            elif self._task is not None and not reply.protected and not reply.finished:
-                self._task.cancel()
+            if self._fiber is not None and not reply.protected and not reply.finished:
+                self._fiber.cancel()
 
     def eof_received(self) -> bool:
-        """A client that closes its side has left; the transport closes."""
+        """A client that closes its side has left: what is being answered ends, what has been answered still goes out."""
+        if self._reply is not None:
+            self.kill()
+            return True
+        self.closing = self._deaf = True
+        self._since = time.monotonic_ns()
+        self._unsent = -1
         return False
 
     def pause_writing(self) -> None:
         """The client is slower than the handler."""
         self.write_paused = True
         self._since = time.monotonic_ns()
-        self._unsent = 1 << 62
+        self._unsent = -1
 
     def resume_writing(self) -> None:
         """The client has caught up."""
@@ -344,27 +358,8 @@ class Connection(asyncio.Protocol):
         reply = Reply(self, bodiless=request.method == "HEAD", chunked=newer, close=not request.keep_alive)
         self.keep_alive_line = b"" if newer else b"connection: keep-alive\r\n"
         self._reply = reply
-        self._job = (request, reply)
-        wake = self._wake
-        if wake is not None:
-            self._wake = None
-            if not wake.done():
-                wake.set_result(None)
-        elif self._task is None:
-            self._task = self._loop.create_task(self._work())
-
-    async def _work(self) -> None:
-        """Serves one request after the other: a task for each would cost more than waking this one."""
-        while True:
-            job = self._job
-            if job is not None:
-                self._job = None
-                await self._server.serve(*job)
-            elif self._transport is None:
-                return
-            else:
-                self._wake = wake = self._loop.create_future()
-                await wake
+        self._fiber = fiber = Fiber(self._server.serve(request, reply), self._loop)
+        fiber.start()
 
     @property
     def ends(self) -> bool:
@@ -386,6 +381,8 @@ class Connection(asyncio.Protocol):
             self._run(self._queue.popleft())
             if self._reading_paused and len(self._queue) <= self._server.limits.max_pipelined // 2:
                 self._reading_paused = False
+                if self._phase != IDLE:  # the client was not heard meanwhile
+                    self._since = self._received = time.monotonic_ns()
                 if self._transport is not None:
                     self._transport.resume_reading()
         elif self._refusal is not None:
@@ -448,6 +445,7 @@ class Connection(asyncio.Protocol):
         """Closes after what was written. A client that may still be sending is heard out, so that it can read the reply."""
         self.closing = self._deaf = True
         self._since = time.monotonic_ns()
+        self._unsent = -1
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -459,10 +457,9 @@ class Connection(asyncio.Protocol):
         transport.close()
 
     def shut(self) -> None:
-        """Asks the connection to end: at once when it is idle, else with the reply that is being given."""
+        """Asks the connection to end: when it has been idle for the server's grace, or with the reply that is being given."""
         self.closing = True
-        if self._reply is None and self._phase == IDLE and self._transport is not None:
-            self._transport.close()
+        self.check_time(time.monotonic_ns())
 
     def kill(self) -> None:
         """Ends the connection now, whatever it does."""
@@ -481,17 +478,29 @@ class Connection(asyncio.Protocol):
         if self._lingers and self._reply is None:
             if waited > limits.linger_s:
                 self.kill()
-        elif self.write_paused:
-            unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
-            if unsent < self._unsent:
-                self._unsent, self._since = unsent, now
-            elif waited > limits.write_timeout_s:
-                self.kill()
+        elif self.write_paused or (self.closing and self._transport is not None and self._transport.is_closing()):
+            self._check_taking(now, waited)
         elif self._phase == HEAD:
-            if (now - self._received) / 1e9 > limits.header_timeout_s:
+            if (now - self._received) / 1e9 > limits.header_timeout_s and not self._reading_paused:
                 self._refuse(RequestTimeout(f"The request's head did not come within {limits.header_timeout_s} s."))
         elif self._phase == BODY:
             if waited > limits.body_timeout_s and not self._reading_paused:
                 self._refuse(RequestTimeout(f"The request's body did not come within {limits.body_timeout_s} s."))
-        elif self._reply is None and waited > limits.idle_timeout_s:
-            self.shut()
+        elif self._reply is None:
+            rest_s = limits.idle_timeout_s if self._fiber is not None else limits.header_timeout_s
+            if waited > (limits.grace_s if self.closing else rest_s):
+                self._close()
+
+    def _check_taking(self, now: int, waited: float) -> None:
+        """Lets a client go that takes less of what was written for it than the least rate, the kernel's share included."""
+        limits = self._server.limits
+        transport = self._transport
+        if transport is None:
+            return
+        left = transport.get_write_buffer_size() + _unsent_by_kernel(transport)
+        if self._unsent < 0:
+            self._unsent, self._since = left, now
+        elif waited > limits.write_timeout_s:
+            if self._unsent - left < limits.min_rate * waited:
+                self.kill()
+            self._unsent, self._since = left, now

@@ -11,12 +11,22 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQR
 _VISIBLE = bytes(range(0x20, 0x7F)) + b"\t"
 _TARGET = bytes(range(0x21, 0x7F)).replace(b"#", b"")
 _SPECIAL = frozenset(
-    {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"keep-alive", b"proxy-connection", b"http2-settings"}
+    {
+        b"transfer-encoding",
+        b"expect",
+        b"upgrade",
+        b"te",
+        b"trailer",
+        b"keep-alive",
+        b"proxy-connection",
+        b"http2-settings",
+    }
 )
 _SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})  # never remembered
 _MOST_REMEMBERED = 4096
 _LONGEST_REMEMBERED = 160
 _LONGEST_LENGTH = 12  # digits
+_MOST_FIELDS = 64  # a head with more is left to the parser, which counts them
 
 Field = tuple[bytes, bytes]
 
@@ -55,6 +65,8 @@ class Reader:
             target = self._target(line)
             if target is None:
                 return None
+        if len(lines) > _MOST_FIELDS:
+            return None
         headers = self._headers(lines)
         if headers is None or b"host" not in headers:
             return None

@@ -7,19 +7,30 @@ import logging
 import socket
 import time
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.core.errors import PenstockError
 from penstock.net.connection import Connection, Handler
 from penstock.net.limits import ServerLimits
 from penstock.net.plain import Reader
+from penstock.net.refusal import Refusal, refusal_message
 from penstock.net.reply import Reply
 from penstock.net.request import Request
+from penstock.net.tls import TlsConnection
 from penstock.wire.openai import error_body, error_headers
+
+if TYPE_CHECKING:
+    from penstock.net.certificate import Certificate
 
 __all__ = ["Handler", "Reply", "Request", "Server", "ServerLimits"]
 
 _log = logging.getLogger("penstock.net")
+
+_SLICE = 256  # connections whose time is looked at in one go, before requests have their turn again
+_BREATH_S = 0.002
+_LAST_LOOKS = 8
 
 
 class HandlerBroke(PenstockError):
@@ -50,6 +61,7 @@ class Server:
     Attributes:
         failures: unforeseen exceptions of handlers so far.
         refusals: requests and connections refused before a handler saw them, by HTTP status.
+        tls_failures: handshakes that failed, or broke off later for what was no TLS.
         draining: no new work is taken.
     """
 
@@ -57,18 +69,22 @@ class Server:
         self.limits = limits or ServerLimits()
         self.failures = 0
         self.refusals: dict[int, int] = {}
+        self.tls_failures = 0
         self.draining = False
         self.date_line = b""
+        self.full_message = b""
         self.reader = Reader()
         self._handler = handler
         self._connections: set[Connection] = set()
-        self._refused: set[Connection] = set()  # over the limit: being told so
+        self._refused: dict[Refusal, None] = {}  # over the limit: being told so, the oldest first
         self._listeners: list[asyncio.Server] = []
         self._unix: list[Path] = []
         self._sweeper: asyncio.TimerHandle | None = None
+        self._unswept: list[Connection] = []
         self._idle = asyncio.Event()
-        times = (self.limits.header_timeout_s, self.limits.body_timeout_s, self.limits.idle_timeout_s)
-        self._sweep_s = max(0.02, min(0.5, self.limits.write_timeout_s / 4, self.limits.linger_s / 4, min(times) / 4))
+        bounds = self.limits
+        times = (bounds.header_timeout_s, bounds.body_timeout_s, bounds.idle_timeout_s, bounds.write_timeout_s)
+        self._sweep_s = max(0.02, min(0.5, min(times) / 4, bounds.linger_s / 4, bounds.grace_s / 3))
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -102,31 +118,39 @@ class Server:
         backlog: int = 4096,
         sock: socket.socket | None = None,
         unix: Path | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         """Listens on `host`:`port`, or on `sock`, or on the Unix socket `unix` (mode 0600; a dead one is replaced).
 
-        May be called more than once, to listen in several places.
+        With a `certificate` it speaks TLS there. May be called more than once, to listen in several places.
 
         Raises:
             OSError: if the address cannot be had.
         """
         self._loop = asyncio.get_running_loop()
+        connect = self._connect if certificate is None else partial(self._connect_sealed, certificate)
         if unix is not None:
-            listener = await self._loop.create_unix_server(self._connect, sock=_unix_socket(unix), backlog=backlog)
+            listener = await self._loop.create_unix_server(connect, sock=_unix_socket(unix), backlog=backlog)
             self._unix.append(unix)
         elif sock is not None:
-            listener = await self._loop.create_server(self._connect, sock=sock, backlog=backlog)
+            listener = await self._loop.create_server(connect, sock=sock, backlog=backlog)
         else:
             listener = await self._loop.create_server(
-                self._connect, host, port, reuse_port=reuse_port or None, backlog=backlog
+                connect, host, port, reuse_port=reuse_port or None, backlog=backlog
             )
         self._listeners.append(listener)
         if self._sweeper is None:
             self._sweep()
 
     async def drain(self, timeout_s: float = 20.0) -> None:
-        """Stops accepting, lets what is in flight finish for up to `timeout_s`, then ends what is left."""
+        """Stops accepting, lets what is in flight finish for up to `timeout_s`, then ends what is left.
+
+        Connections that the kernel has already taken are served. One that rests is closed, at once or, if it was in use a moment ago and
+        its next request may be on the way, after `grace_s`.
+        """
         self.draining = True
+        for _ in range(_LAST_LOOKS):
+            await asyncio.sleep(0)  # the event loop takes in what waits to be accepted
         for listener in self._listeners:
             listener.close()
         for connection in list(self._connections):
@@ -150,21 +174,25 @@ class Server:
 
     # -- for connections ---------------------------------------------------------------------------------------------
 
-    def adopt(self, connection: Connection) -> bool:
-        """Takes a new connection in; False if there are too many."""
-        if len(self._connections) >= self.limits.max_connections or self.draining:
-            if len(self._refused) >= self.limits.max_connections:
-                connection.kill()
-            else:
-                self._refused.add(connection)
-            return False
+    def adopt(self, connection: Connection) -> None:
+        """Takes a new connection in."""
         self._connections.add(connection)
-        return True
+        if self.draining:
+            connection.shut()
+
+    def refused(self, refusal: Refusal) -> None:
+        """A connection is being told that there is no room. Should too many linger, the oldest has been told for longest."""
+        self._refused[refusal] = None
+        if len(self._refused) > self.limits.max_refused:
+            next(iter(self._refused)).kill()
+
+    def forget_refused(self, refusal: Refusal) -> None:
+        """It has ended."""
+        self._refused.pop(refusal, None)
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
         self._connections.discard(connection)
-        self._refused.discard(connection)
         if not self._connections:
             self._idle.set()
 
@@ -197,14 +225,28 @@ class Server:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> Connection | Refusal:
+        if len(self._connections) >= self.limits.max_connections:
+            return Refusal(self, silent=False)
         return Connection(self)
 
+    def _connect_sealed(self, certificate: Certificate) -> TlsConnection | Refusal:
+        if len(self._connections) >= self.limits.max_connections:
+            return Refusal(self, silent=True)
+        return TlsConnection(self, Connection(self), certificate.context)
+
     def _sweep(self) -> None:
-        self.date_line = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        """Looks at everybody's time, in slices: thousands of connections must not hold up a request."""
         now = time.monotonic_ns()
-        for connection in list(self._connections):
+        if not self._unswept:
+            self.date_line = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+            self.full_message = refusal_message(self.date_line)
+            self._unswept = list(self._connections)
+            late = now - int(self.limits.linger_s * 1e9)
+            for refusal in [one for one in self._refused if one.since < late]:
+                refusal.kill()
+        rest = self._unswept
+        self._unswept = rest[_SLICE:]
+        for connection in rest[:_SLICE]:
             connection.check_time(now)
-        for connection in list(self._refused):
-            connection.check_time(now)
-        self._sweeper = self._loop.call_later(self._sweep_s, self._sweep)
+        self._sweeper = self._loop.call_later(_BREATH_S if self._unswept else self._sweep_s, self._sweep)
