@@ -72,6 +72,7 @@ class Speaker:
         elif how == "end":
             reply.end()
         elif how == "garbage":
+            await asyncio.sleep(0.1)  # so that it comes in a read of its own
             reply.end(b'data: {"usage": oops\n\n')
         else:
             return False

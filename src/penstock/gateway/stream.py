@@ -8,11 +8,11 @@ from penstock.core.errors import PenstockError, UpstreamFailed
 from penstock.core.exchange import Opened
 from penstock.gateway.call import Call
 from penstock.gateway.guarded import GuardedAnswer
+from penstock.gateway.ports import Answer
 from penstock.gateway.record import exchange_of, reply_lines
 from penstock.gateway.relay import MAX_ANSWER_BYTES
 from penstock.gateway.screen import merged
 from penstock.gateway.upstream import refusal
-from penstock.net.client import Response
 from penstock.wire.answer import decode_answer, finish_of, usage_of
 from penstock.wire.sse import DONE, EventSplitter, event_data, split_events
 
@@ -23,7 +23,7 @@ class BrokenStream(UpstreamFailed):
     """The engine told an error within its stream; the client has seen it."""
 
 
-async def relay_stream(call: Call, response: Response, reader: Reader | None = None) -> None:
+async def relay_stream(call: Call, response: Answer, reader: Reader | None = None) -> None:
     """Relays events until `[DONE]`, which itself is left in `call.tail`. `reader` is for those who look at more than events.
 
     Raises:
@@ -62,7 +62,7 @@ async def relay_stream(call: Call, response: Response, reader: Reader | None = N
     call.tail = DONE
 
 
-async def _check_head(response: Response) -> None:
+async def _check_head(response: Answer) -> None:
     if response.status != 200:
         raise refusal(response, await response.read(MAX_ANSWER_BYTES))
     kind = response.header(b"content-type") or b""

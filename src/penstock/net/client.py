@@ -197,7 +197,7 @@ class Client:
             used = connection.used
             response = connection.send(data, first, stall)
             try:
-                await response.head
+                await response.opened()
             except UpstreamFailed:
                 if not used or connection.received:
                     raise

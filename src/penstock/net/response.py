@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 
 from penstock.core.errors import PenstockError, UpstreamFailed
+from penstock.net.fiber import Wakeup
 from penstock.net.plain import whole_chunks
 
 if TYPE_CHECKING:
@@ -29,11 +30,10 @@ class Response:
         status: the HTTP status.
         headers: values by lower-case name; of repeated fields the last.
         complete: all of the body has been received, though maybe not yet read.
-        head: done when status and header fields are there, or will not come.
     """
 
     __slots__ = (
-        "_connection", "_failure", "_pieces", "_sink", "_size", "_waiter", "complete", "head", "headers", "status",
+        "_connection", "_failure", "_more", "_pieces", "_raised", "_sink", "_size", "_waiter", "complete", "headers", "status",
     )  # fmt: skip
 
     def __init__(self, connection: UpstreamConnection) -> None:
@@ -41,9 +41,10 @@ class Response:
         self._pieces: list[bytes] = []
         self._size = 0
         self._failure: PenstockError | None = None
-        self._waiter: asyncio.Future[bool] | None = None
+        self._waiter: Wakeup | None = None
         self._sink: Sink | None = None
-        self.head: asyncio.Future[None] = connection.loop.create_future()
+        self._more = True  # the sink wants it
+        self._raised: Exception | None = None  # by the sink
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.complete = False
@@ -51,6 +52,19 @@ class Response:
     def header(self, name: bytes) -> bytes | None:
         """The value of the field `name`, which is given in lower case; None if it was not sent."""
         return self.headers.get(name)
+
+    async def opened(self) -> None:
+        """Returns when status and header fields are there.
+
+        Raises:
+            UpstreamFailed: if they will not come.
+            UpstreamTimeout: if they did not come in time.
+        """
+        while not self.status:
+            if self._failure is not None:
+                raise self._failure
+            self._waiter = waiter = Wakeup(self._connection.loop)
+            await waiter
 
     async def piece(self) -> bytes:
         """All that has come since the last call, waiting if it is nothing; b"" at the end of the body.
@@ -64,9 +78,22 @@ class Response:
                 return b""
             if self._failure is not None:
                 raise self._failure
-            self._waiter = waiter = self._connection.loop.create_future()
+            self._waiter = waiter = Wakeup(self._connection.loop)
             await waiter
         return self._take()
+
+    async def begun(self) -> None:
+        """Returns when some of the body is there, or all of it; nothing is taken.
+
+        Raises:
+            UpstreamFailed: if the connection broke before.
+            UpstreamTimeout: if nothing came in time.
+        """
+        while not self._pieces and not self.complete:
+            if self._failure is not None:
+                raise self._failure
+            self._waiter = waiter = Wakeup(self._connection.loop)
+            await waiter
 
     async def flow(self, sink: Sink) -> bool:
         """Hands the body to `sink` as it comes, without a task switch between, until `sink` answers False or the body ends.
@@ -88,13 +115,17 @@ class Response:
                 return True
             if self._failure is not None:
                 raise self._failure
-            self._sink = sink
-            self._waiter = waiter = self._connection.loop.create_future()
+            self._sink, self._more = sink, True
+            self._waiter = waiter = Wakeup(self._connection.loop)
             try:
-                if not await waiter:
-                    return False
+                await waiter
             finally:
                 self._sink = None
+            if self._raised is not None:
+                raised, self._raised = self._raised, None
+                raise raised
+            if not self._more:
+                return False
 
     async def read(self, limit: int = 67108864) -> bytes:
         """The whole body.
@@ -134,11 +165,9 @@ class Response:
         return self._size
 
     def begin(self, status: int, headers: dict[bytes, bytes]) -> None:
-        """The head is there."""
+        """The head is there; who waits for it is woken by what follows."""
         self.status = status
         self.headers = headers
-        if not self.head.done():
-            self.head.set_result(None)
 
     def deliver(self, data: bytes, framed: bytes) -> None:
         """A piece for the sink, if one waits, and as it was framed; else it is kept."""
@@ -153,44 +182,35 @@ class Response:
             if sink(data, framed):
                 return
         except (ValueError, RecursionError, PenstockError) as error:
-            self._break(error)
-            return
-        self._sink = None
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(False)
+            self._raised = error
+        self._more = False
+        self._go_on()
 
     def wake(self) -> None:
         """Something has changed: the sink gets what has come, or whoever waits looks again."""
-        sink, waiter = self._sink, self._waiter
-        more = True
+        sink = self._sink
         if sink is not None:
             if self._pieces:
                 try:
-                    more = sink(self._take(), b"")
+                    self._more = sink(self._take(), b"")
                 except (ValueError, RecursionError, PenstockError) as error:
-                    self._break(error)
-                    return
-            if more and not self.complete and self._failure is None:
+                    self._raised = error
+                    self._more = False
+            if self._more and not self.complete and self._failure is None:
                 return
-            self._sink = None
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(more)
+        self._go_on()
 
     def fail(self, failure: PenstockError) -> None:
         """The rest will not come."""
         self._failure = failure
-        if not self.head.done():
-            self.head.set_exception(failure)
-            self.head.exception()  # whoever gave up waiting is not told again
         self.wake()
 
-    def _break(self, error: Exception) -> None:
-        waiter, self._sink, self._waiter = self._waiter, None, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+    def _go_on(self) -> None:
+        self._sink = None
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            waiter.happen()
 
     def _take(self) -> bytes:
         pieces = self._pieces
@@ -351,6 +371,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._take_chunks(response, data[size:])
         else:
             self.deadline = time.monotonic_ns() + self._stall_ns
+            response.wake()
 
     def _take_length(self, response: Response, data: bytes) -> None:
         missing = self._missing
@@ -364,6 +385,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = time.monotonic_ns() + self._stall_ns
         if size:
             response.deliver(data, b"")
+        else:
+            response.wake()
 
     def _take_chunks(self, response: Response, data: bytes) -> None:
         found = whole_chunks(data)
