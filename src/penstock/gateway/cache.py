@@ -25,6 +25,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     finish: str
     chunks: int
     expires: float
+    escalated: bool = False  # by the second model of a cascade
 
 
 class Cache:

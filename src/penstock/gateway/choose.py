@@ -23,6 +23,8 @@ def cascade_leg(call: Call, cascade: CascadeEntry) -> Leg | None:
     share = cascade.policy.control_share
     if share and call.gateway.draw() < share:
         call.propensity = share
+        name = call.route.route.name if call.route is not None else ""
+        call.gateway.meters.cell("penstock_cascade_total", name, "control").value += 1
         return cascade.then
     call.propensity = 1.0 - share
     call.cascade = cascade

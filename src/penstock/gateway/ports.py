@@ -65,3 +65,21 @@ class Limiter(Protocol):
 
     def settle(self, reservation: Reservation, tokens: int, now: float, nanousd: int = 0) -> None:
         """The reserved request is over, and used this much in truth."""
+
+
+class Answer(Protocol):
+    """An answer that is relayed: a `Response`, or what stands before one."""
+
+    status: int
+
+    def header(self, name: bytes) -> bytes | None:
+        """See `Response.header`."""
+
+    async def read(self, limit: int) -> bytes:
+        """See `Response.read`."""
+
+    async def flow(self, sink: Callable[[bytes, bytes], bool]) -> bool:
+        """See `Response.flow`."""
+
+    def leave(self) -> None:
+        """See `Response.leave`."""

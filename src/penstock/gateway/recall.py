@@ -12,9 +12,10 @@ def recall(call: Call) -> bool:
     if not cacheable(route.cache, call.envelope):
         return False
     pool = leg.entry.pool
+    source = pool.build or pool.digest or f"pool:{pool.name}"
     call.cache_key = cache_key(
         tenant=caller.tenant.name,
-        source=pool.build or pool.digest or f"pool:{pool.name}",
+        source=source if call.cascade is None else f"{source} {call.cascade.mark}",
         policy=call.rules.mark if call.rules is not None else "",
         operation=call.operation,
         stream=call.stream,
@@ -27,4 +28,7 @@ def recall(call: Call) -> bool:
         return False
     call.cache = "hit"
     call.recalled = entry
+    if entry.escalated and call.cascade is not None:
+        call.leg = call.cascade.then
+        call.digest = call.leg.entry.pool.digest
     return True

@@ -5,15 +5,15 @@ import time
 from penstock.core.errors import UpstreamFailed
 from penstock.gateway.call import Call
 from penstock.gateway.guarded import GuardedAnswer
+from penstock.gateway.ports import Answer
 from penstock.gateway.screen import merged
 from penstock.gateway.upstream import refusal
-from penstock.net.client import Response
 from penstock.wire.answer import decode_answer, finish_of, usage_of
 
 MAX_ANSWER_BYTES = 67108864
 
 
-async def relay(call: Call, response: Response) -> None:
+async def relay(call: Call, response: Answer) -> None:
     """Reads the answer to its end; its bytes become the reply's.
 
     Raises:

@@ -35,8 +35,7 @@ def try_reserve(call: Call) -> bool:
         holder = _hold_on(call, caller, route)
     if holder is None or not holder.reserves:
         return True
-    envelope = call.envelope
-    tokens = estimate_tokens(len(call.request.body), envelope.token_limit, envelope.n or 1)
+    tokens = _most_tokens(call)
     nanousd = _nanousd(call, tokens) if holder.spends else 0
     call.reservation = call.gateway.limiter.try_reserve(holder, tokens, time.monotonic(), nanousd)
     return call.reservation is not None
@@ -49,34 +48,52 @@ async def reserve(call: Call) -> None:
         RateLimited: if one of them is not there.
         Unavailable: if the ledger is away and the policy says `closed`.
     """
-    holder, caller, envelope = call.holder, call.caller, call.envelope
+    holder, caller = call.holder, call.caller
     if holder is None or caller is None:
         return
-    tokens = estimate_tokens(len(call.request.body), envelope.token_limit, envelope.n or 1)
+    tokens = _most_tokens(call)
     nanousd = _nanousd(call, tokens) if holder.spends else 0
     down = call.rules.policy.ledger_down if call.rules is not None else caller.down
     call.reservation = await call.gateway.limiter.reserve(holder, tokens, time.monotonic(), nanousd, down)
+
+
+def _most_tokens(call: Call) -> int:
+    envelope = call.envelope
+    tokens = estimate_tokens(len(call.request.body), envelope.token_limit, envelope.n or 1) - call.spared
+    return tokens if call.cascade is None else 2 * tokens
 
 
 def _nanousd(call: Call, tokens: int) -> int:
     if call.leg is None:
         return 0
     prompt = prompt_tokens(call)
-    return cost_nanousd(call.leg.entry.pool.price, Usage(prompt, tokens - prompt))
+    if call.cascade is None:
+        return cost_nanousd(call.leg.entry.pool.price, Usage(prompt, tokens - prompt))
+    usage = Usage(prompt, tokens // 2 - prompt)
+    legs = (call.cascade.first, call.cascade.then)
+    return sum(cost_nanousd(leg.entry.pool.price, usage) for leg in legs)
 
 
 def used(call: Call) -> Usage:
-    """The usage as the engine told it; else what the client got of it, counted by chunks: partial answers are billed as partial."""
+    """The usage as the engine told it; else what the client got of it, counted by chunks: partial answers are billed as partial.
+
+    Where a cascade's second model answered, that of the first is in it.
+    """
     if call.usage is not None:
-        return call.usage
-    if not call.dispatched_ns or (not call.chunks and call.outcome != "cancelled"):
-        return Usage()
-    return Usage(prompt_tokens(call), call.chunks)
+        usage = call.usage
+    elif not call.dispatched_ns or (not call.chunks and call.outcome != "cancelled"):
+        usage = Usage()
+    else:
+        usage = Usage(prompt_tokens(call), call.chunks)
+    tried = call.tried
+    if tried is None:
+        return usage
+    return Usage(usage.prompt + tried.prompt, usage.completion + tried.completion, usage.cached + tried.cached)
 
 
 def prompt_tokens(call: Call) -> int:
     """The input of the request, estimated from its size."""
-    return -(-len(call.request.body) // BYTES_PER_TOKEN)
+    return -(-len(call.request.body) // BYTES_PER_TOKEN) - call.spared
 
 
 def settle(call: Call, usage: Usage, nanousd: int) -> None:
@@ -91,4 +108,8 @@ def cost(call: Call, usage: Usage) -> int:
     """What the usage costs, in nano-dollars; answers from the cache cost nothing."""
     if call.leg is None or call.recalled is not None:
         return 0
+    tried = call.tried
+    if tried is not None:
+        own = Usage(usage.prompt - tried.prompt, usage.completion - tried.completion)
+        return call.spent + cost_nanousd(call.leg.entry.pool.price, own)
     return cost_nanousd(call.leg.entry.pool.price, usage)

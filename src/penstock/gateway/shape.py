@@ -48,7 +48,11 @@ def _trim(call: Call, policy: Trim, changes: dict[str, Any]) -> None:
     if not left.turns:
         return
     changes["messages"] = [messages[at] for at in left.kept]
-    call.trimmed = left.turns
+    if call.trimmed:  # counted already: the body is amended anew, for another pool
+        return
+    kept = set(left.kept)
+    dropped = sum(len(bytes(raw)) for at, raw in enumerate(messages) if at not in kept)
+    call.trimmed, call.spared = left.turns, dropped // BYTES_PER_TOKEN
     call.notes += b"x-penstock-trimmed: %d\r\n" % left.turns
     name = call.route.route.name if call.route is not None else ""
     call.gateway.meters.cell("penstock_trimmed_tokens_total", name).value += left.tokens
