@@ -92,6 +92,8 @@ class MockUpstream:
         self.paths: list[str] = []
         self.heads: list[dict[bytes, bytes]] = []
         self.left = 0
+        self.probed = 0
+        self.health = 200  # what probes are told
         self.running = 0
         self.written = 0
         self.pause_s = pause_s
@@ -110,6 +112,10 @@ class MockUpstream:
         await self.server.drain(0.1)
 
     async def _handle(self, request: Request, reply: Reply) -> None:
+        if request.method == "GET":
+            self.probed += 1
+            reply.send(self.health, JSON, b"{}")
+            return
         body = msgspec.json.decode(request.body)
         self.asked.append(body)
         self.bodies.append(request.body)

@@ -241,7 +241,7 @@ async def test_an_error_of_the_engine_is_told_where_nobody_can_go_on(tmp_path: P
 
 
 async def test_garbage_is_not_gone_on_from(tmp_path: Path) -> None:
-    async with bed(tmp_path) as it:
+    async with bed(tmp_path, route={"attempts": 1}) as it:
         it.plan((4, "garbage"))
         got = await ask(it.house.port, stream())
         assert b'"code":"upstream_garbage"' in got.body

@@ -72,6 +72,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     cost_nanousd: int = 0
     cache: Literal["off", "miss", "hit", "coalesced"] = "off"
     attempts: int = 1
+    hedged: bool = False  # a second replica was asked too, because the first was slow to begin
+    fallback: bool = False  # a pool that the route falls back to was asked
     resumed: int = 0  # how often another replica went on with the stream
     findings: tuple[Finding, ...] = ()
     trace: str = ""  # W3C traceparent

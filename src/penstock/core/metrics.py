@@ -133,6 +133,48 @@ TABLE: tuple[Metric, ...] = (
         name="penstock_replica_up", kind="gauge", help="1 while a replica takes requests.", labels=("pool", "replica")
     ),
     Metric(
+        name="penstock_replica_state",
+        kind="gauge",
+        help="1 for the state that a replica is in: up, slow_start (it has come back), trial (its pause is over), out.",
+        labels=("pool", "replica", "state"),
+    ),
+    Metric(
+        name="penstock_replica_in_flight",
+        kind="gauge",
+        help="Requests that a replica works on.",
+        labels=("pool", "replica"),
+    ),
+    Metric(
+        name="penstock_replica_ejections_total",
+        kind="counter",
+        help="How often a replica was left out, by reason: unreachable, probe, failures (in a row), failing (a share of requests), slow.",
+        labels=("pool", "replica", "reason"),
+    ),
+    Metric(
+        name="penstock_affinity_total",
+        kind="counter",
+        help="Requests whose prompt's beginning was known: near went to that replica, far to another one, for load or health.",
+        labels=("pool", "result"),
+    ),
+    Metric(
+        name="penstock_retries_total",
+        kind="counter",
+        help="Further attempts: sent, or refused by the retry budget.",
+        labels=("pool", "result"),
+    ),
+    Metric(
+        name="penstock_hedges_total",
+        kind="counter",
+        help="Second copies: sent, won (they answered first), or refused by their budget.",
+        labels=("pool", "result"),
+    ),
+    Metric(
+        name="penstock_fallbacks_total",
+        kind="counter",
+        help="Requests that went to a pool that their route falls back to.",
+        labels=("route", "pool"),
+    ),
+    Metric(
         name="penstock_ship_lag_bytes",
         kind="gauge",
         help="Journal bytes that a reader has not passed on yet.",

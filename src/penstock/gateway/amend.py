@@ -18,8 +18,11 @@ def amend(call: Call) -> None:
         BadRequest: if the body cannot be edited, or an override makes it invalid.
     """
     leg = call.leg
-    if leg is None:
+    route = call.route
+    if leg is None or route is None:
         return
+    if route.fallbacks and not call.fallback:
+        call.plain = call.body
     changes: dict[str, Any] = {}
     envelope = call.envelope
     try:
@@ -29,7 +32,7 @@ def amend(call: Call) -> None:
             if leg.arm.params:
                 call.body = replaced(call.body, leg.arm.params)
             call.envelope = envelope = envelope_of(call.operation, call.body)
-        if call.route is not None and call.route.shaped:
+        if route.shaped:
             changes = shape(call)
         model = leg.entry.pool.model
         if model is not None and model != envelope.model:

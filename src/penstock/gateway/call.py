@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from penstock.core.errors import PenstockError
 from penstock.core.exchange import Finding, Outcome, Usage
 from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
@@ -13,12 +14,14 @@ from penstock.wire.envelope import Envelope
 if TYPE_CHECKING:
     from penstock.access.leases import Holder, Reservation
     from penstock.gateway.cache import Entry
+    from penstock.gateway.cascade import Draft
     from penstock.gateway.gateway import Gateway
     from penstock.gateway.index import Caller, CascadeEntry, Index, Leg, RouteEntry, Rules
     from penstock.gateway.pools import Place, PoolState
     from penstock.gateway.responses import ResponsesReply
     from penstock.net.client import Response
     from penstock.net.reply import Reply
+    from penstock.routing.member import Member
 
 
 Operation = Literal["chat", "completions", "embeddings", "responses"]
@@ -61,11 +64,12 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     user: str = ""
     session: str = ""
     digest: str = ""
-    cascade: CascadeEntry | None = None  # which may ask a second model
+    cascade: CascadeEntry | None = None  # which may ask a second model; None once it has
     # screen
     findings: tuple[Finding, ...] = ()
     # amend
     trimmed: int = 0  # turns left out
+    spared: int = 0  # tokens of theirs, as estimated
     notes: bytes = b""  # further fields of the reply's head
     # recall
     cache: Literal["off", "miss", "hit", "coalesced"] = "off"
@@ -77,14 +81,21 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     # admit, dispatch
     place: Place | None = None  # that is taken in the pool
     admitted_ns: int = 0
-    holding: bool = False  # a replica counts this request as in flight
+    member: Member | None = None  # the replica that counts this request as in flight
     dispatched_ns: int = 0
     response: Response | None = None
     replica: str = ""
     attempts: int = 0
+    redone: int = 0  # attempts whose answer broke off before the client had any of it
+    setback: PenstockError | None = None  # why the last of them did
+    hedged: bool = False  # a second replica was asked too
+    fallback: bool = False  # a pool that the route falls back to was asked
+    fallen: int = 0  # how many of the route's fallbacks have been gone through
+    plain: bytes = b""  # the body before it was amended for one pool, if it may be for another
     avoid: tuple[str, ...] = ()  # replicas that it is not sent to
     resume: bytes = b""  # the header field that asks the engine to make its stream fit to be resumed
     resumed: int = 0  # how often another replica went on with the stream
+    draft: Draft | None = None  # of a cascade's first model
     escalated: bool = False  # the cascade's first answer did not convince
     tried: Usage | None = None  # what that one used
     spent: int = 0  # and cost, nano-dollars

@@ -1,80 +1,116 @@
-"""Step 9: to the better of two replicas; on to another one only as long as no byte of an answer has come."""
+"""Step 9: to the replica that knows the prompt or has the least to do; on to another one only as long as no byte of an answer has come."""
+
+from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 
-from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed
+from penstock.core.errors import PenstockError, Unavailable, UpstreamTimeout
 from penstock.core.exchange import Usage
 from penstock.gateway.call import Call
+from penstock.gateway.hedge import hedged
 from penstock.gateway.settle import prompt_tokens
+from penstock.gateway.upstream import ELSEWHERE, UNREACHABLE, busy
 from penstock.net.client import Response, parse_origin
+from penstock.routing.affinity import prefix_chain
+from penstock.routing.balancer import Balancer
+from penstock.routing.member import Member
 
-MAX_ATTEMPTS = 3
-_ELSEWHERE = frozenset({429, 500, 502, 503})  # answers that another replica may better
+_FIELDS = {"chat": b'"messages"', "completions": b'"prompt"', "responses": b'"input"'}  # what holds the prompt
 
 
 async def dispatch(call: Call) -> Response:
     """The head of a replica's answer. What it began is ended by `release`.
+
+    One replica is asked after another, as many as the route allows and the pool's retry budget bears. Replicas in `call.avoid` are
+    left out.
 
     Raises:
         UpstreamFailed: if every replica that was tried failed.
         UpstreamTimeout: if the replica did not answer in time: it may be at work, so no other one is asked.
         Unavailable: if no replica takes requests.
     """
-    gateway, leg, state = call.gateway, call.leg, call.pool
-    if leg is None or state is None:
+    gateway, state, route = call.gateway, call.pool, call.route
+    if state is None or route is None:
         raise Unavailable("The request leads to no pool.")
-    entry = leg.entry
-    balancer = state.balancer
-    failed: list[str] = list(call.avoid)
+    balancer, plan = state.balancer, route.route
+    failed = call.avoid
     refusal: Response | None = None  # kept until another replica has done better
-    last: PenstockError | None = None
-    while call.attempts < MAX_ATTEMPTS:
-        replica = balancer.pick(time.monotonic(), gateway.draw(), failed)
-        if replica is None:
+    last, call.setback = call.setback, None
+    chain, session = _affinity(call, balancer)
+    tries = call.redone
+    while tries < plan.attempts:
+        now = time.monotonic()
+        if tries and not balancer.retries.take(balancer.asked, now):
             break
-        origin = entry.origins.get(replica.id)
-        if origin is None or origin.key != replica.url:  # the Snapshot has changed since this request began
-            origin = parse_origin(replica.url)
-        call.attempts += 1
-        call.replica = replica.id
-        balancer.began(replica.id)
-        call.holding = True
-        call.dispatched_ns = time.monotonic_ns() - call.started_ns
+        member = balancer.take(now, gateway.draw(), failed, chain, session)
+        if member is None:
+            break
+        tries += 1
         try:
-            response = await gateway.client.request(
-                origin, b"POST", call.path, (), call.body, entry.timeouts, _lines(call)
-            )
-        except UpstreamFailed as error:
-            let_go(call, ok=False)
-            failed.append(replica.id)
+            response = await (send(call, member) if plan.hedge_after_s is None else hedged(call, member, failed, send))
+        except PenstockError as error:
+            unreachable = error.code in UNREACHABLE
+            failed = (*failed, member.replica.id, call.replica)
+            let_go(call, ok=None if isinstance(error, Unavailable) else False, unreachable=unreachable)
+            if isinstance(error, UpstreamTimeout) and not unreachable:
+                raise
             last = error
             continue
-        except PenstockError:
-            let_go(call, ok=False)
-            raise
         if refusal is not None:
             refusal.abort()
             refusal = None
         call.response = response
-        if response.status not in _ELSEWHERE:
+        if response.status not in ELSEWHERE:
             return response
-        let_go(call, ok=None if response.status == 429 else False)
-        failed.append(replica.id)
+        failed = (*failed, call.replica)
+        let_go(call, ok=None if busy(response) else False)
         refusal = response
     if refusal is not None:
         return refusal
-    if last is not None:
-        raise last
-    raise Unavailable(
-        f"No replica of the pool {entry.pool.name!r} takes requests now.", code="no_replica", retry_after=1
-    )
+    try:
+        raise last or Unavailable(
+            f"No replica of the pool {state.pool.name!r} takes requests now.", code="no_replica", retry_after=1
+        )
+    finally:
+        del last  # it leads to this frame
 
 
-def let_go(call: Call, *, ok: bool | None) -> None:
-    """The replica that was asked has done its part, or not: `ok` as for `Balancer.ended`."""
-    if call.holding and call.pool is not None:
-        call.holding = False
-        call.pool.balancer.ended(call.replica, ok, time.monotonic())
+def _affinity(call: Call, balancer: Balancer) -> tuple[list[int], str]:
+    """What tells where the request belongs: the hashes of its prompt's beginnings, or whose it is."""
+    if balancer.by_prefix:
+        field = _FIELDS.get(call.operation)
+        if field is not None:
+            seed = 0 if balancer.shared or call.caller is None else call.caller.seed
+            return prefix_chain(call.body, field, seed), ""
+    elif balancer.by_session:
+        return [], call.session or call.user
+    return [], ""
+
+
+def send(call: Call, member: Member) -> Awaitable[Response]:
+    """Sends the request to `member`, which the call holds from now on; the head of its answer is to be awaited."""
+    replica = member.replica
+    entry = call.leg.entry  # type: ignore[union-attr]
+    origin = entry.origins.get(replica.id)
+    if origin is None or origin.key != replica.url:  # the Snapshot has changed since this request began
+        origin = parse_origin(replica.url)
+    call.attempts += 1
+    call.replica = replica.id
+    call.member = member
+    call.dispatched_ns = time.monotonic_ns() - call.started_ns
+    return call.gateway.client.request(origin, b"POST", call.path, (), call.body, entry.timeouts, _lines(call))
+
+
+def let_go(call: Call, *, ok: bool | None, unreachable: bool = False) -> None:
+    """The replica that was asked has done its part, or not: as for `Balancer.ended`."""
+    member, state = call.member, call.pool
+    if member is not None and state is not None:
+        call.member = None
+        balancer = state.balancer
+        if ok and call.first_ns and balancer.timed:
+            balancer.timing(member, (call.first_ns - call.dispatched_ns) * 1e-9, stream=call.stream)
+        balancer.ended(member, ok, time.monotonic(), unreachable=unreachable)
 
 
 def release(call: Call, usage: Usage, *, ok: bool | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
 from collections.abc import Iterator
 
 from penstock.core.errors import PenstockError
@@ -16,6 +15,7 @@ from penstock.gateway.index import Index
 from penstock.gateway.metrics import Meters
 from penstock.gateway.pools import Pools
 from penstock.gateway.ports import Journal, Limiter
+from penstock.gateway.standing import Standing
 from penstock.gateway.trace import next_parent
 from penstock.net.client import Client
 from penstock.wire.envelope import Envelope
@@ -86,7 +86,7 @@ class Gateway:
         meters.gauge("penstock_requests_in_flight", lambda: iter([((), float(meters.in_flight))]))
         meters.gauge("penstock_snapshot_generation", lambda: iter([((), float(self.index.generation))]))
         meters.gauge("penstock_queue_waiting", self._waiting)
-        meters.gauge("penstock_replica_up", self._up)
+        Standing(self.pools).register(meters)
         counts = self.journal.counts
         meters.gauge("penstock_journal_bytes_total", lambda: iter([((), float(counts.bytes))]))
         meters.gauge("penstock_journal_failures_total", lambda: iter([((), float(counts.failures))]))
@@ -96,10 +96,3 @@ class Gateway:
         for state in self.pools.all():
             for priority, waiting in state.waiting_by_priority():
                 yield (state.pool.name, priority), float(waiting)
-
-    def _up(self) -> Iterator[tuple[tuple[str, ...], float]]:
-        now = time.monotonic()
-        for state in self.pools.all():
-            out = set(state.balancer.ejected(now))
-            for replica in state.pool.replicas:
-                yield (state.pool.name, replica.id), float(replica.id not in out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from xxhash import xxh3_64_intdigest
 
 from penstock.access.leases import Holder
 from penstock.core.digests import sha256_digest
@@ -31,11 +32,12 @@ _ILLEGAL = str.maketrans({"\r": None, "\n": None})
 class Caller:
     """A key and its tenant, as one request needs them."""
 
-    __slots__ = ("by_model", "down", "expires_at", "holder", "key", "limited", "models", "tenant")
+    __slots__ = ("by_model", "down", "expires_at", "holder", "key", "limited", "models", "seed", "tenant")
 
     def __init__(self, key: KeyEntry, tenant: TenantEntry) -> None:
         self.key = key
         self.tenant = tenant
+        self.seed = xxh3_64_intdigest(tenant.name.encode())  # of the prompts that replicas are remembered by
         self.expires_at = key.expires_at if key.expires_at is not None else float("inf")
         self.by_model = bool(key.model_limits or tenant.model_limits)
         self.limited = self.by_model or key.limits != Limits() or tenant.limits != Limits()
@@ -70,10 +72,11 @@ class Rules:
 class PoolEntry:
     """A pool of the Snapshot with its replicas' addresses parsed."""
 
-    __slots__ = ("origins", "pool", "timeouts")
+    __slots__ = ("origins", "pool", "routes", "timeouts")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
+        self.routes: set[str] = set()  # that lead to it, not counting those that only fall back to it
         self.origins: dict[str, Origin] = {replica.id: parse_origin(replica.url) for replica in pool.replicas}
         self.timeouts = Timeouts(
             connect_s=pool.connect_timeout_s, first_byte_s=pool.first_byte_timeout_s, stall_s=pool.stall_timeout_s
@@ -124,6 +127,7 @@ class RouteEntry:
         "cascade",
         "chooser",
         "chosen",
+        "fallbacks",
         "holders",
         "legs",
         "limited",
@@ -140,8 +144,10 @@ class RouteEntry:
         assigner: Assigner | None,
         chosen: dict[str, Leg],
         cascade: CascadeEntry | None,
+        fallbacks: tuple[Leg, ...],
     ) -> None:
         self.route = route
+        self.fallbacks = fallbacks
         self.limited = route.limits != Limits()
         self.holders: dict[Caller, Holder] = {}  # of callers that are limited on this route
         self.chooser = Chooser(route.choose) if route.choose else None
@@ -189,6 +195,9 @@ class Index:
             self.callers[key.hash] = caller
         self.pools = {pool.name: PoolEntry(pool) for pool in snapshot.pools}
         self.routes = {route.name: self._route(route) for route in snapshot.routes}
+        for entry in self.routes.values():
+            for leg in (*entry.legs, *entry.arms.values(), *entry.chosen.values()):
+                leg.entry.routes.add(entry.route.name)
 
     def rules_for(self, name: str | None) -> Rules | None:
         """The rules of the policy `name`; of the policy `default` if no name is given.
@@ -218,8 +227,9 @@ class Index:
         chosen = {rule.pool: leg(rule.pool) for rule in route.choose}
         plan = route.cascade
         cascade = CascadeEntry(plan, leg(plan.first), leg(plan.then)) if plan is not None else None
+        fallbacks = tuple(leg(pool) for pool in route.fallback)
         if route.experiment is None:
-            return RouteEntry(route, legs, {}, None, chosen, cascade)
+            return RouteEntry(route, legs, {}, None, chosen, cascade, fallbacks)
         arms = {
             arm.name: Leg(
                 route,
@@ -230,7 +240,7 @@ class Index:
             )
             for arm in route.experiment.arms
         }
-        return RouteEntry(route, legs, arms, compile_experiment(route.experiment), chosen, cascade)
+        return RouteEntry(route, legs, arms, compile_experiment(route.experiment), chosen, cascade, fallbacks)
 
     def ready(self) -> bool:
         """Whether some route has a replica, or there is no route at all."""

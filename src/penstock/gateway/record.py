@@ -67,6 +67,8 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         cost_nanousd=cost,
         cache=call.cache,
         attempts=call.attempts,
+        hedged=call.hedged,
+        fallback=call.fallback,
         resumed=call.resumed,
         findings=call.findings,
         trace=call.trace,

@@ -17,6 +17,7 @@ from penstock.gateway.follow import Follower
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.keep import read_snapshot
 from penstock.gateway.ports import Journal, Limiter
+from penstock.gateway.probes import Probes
 from penstock.gateway.siblings import Siblings
 from penstock.net.client import Client
 from penstock.net.server import Server, ServerLimits
@@ -77,6 +78,8 @@ class Worker:
         self.app.collect = self._siblings.collect
         self._token = service_token
         self._following: asyncio.Task[None] | None = None
+        self._probes = Probes(self.gateway.pools, self._client, self.gateway.draw)
+        self._probing: asyncio.Task[None] | None = None
         meters = self.gateway.meters
         meters.gauge("penstock_connections", lambda: iter([((), float(self.server.connections))]))
 
@@ -104,13 +107,15 @@ class Worker:
             ) from None
         self._following = asyncio.create_task(follower.run())
 
+        self._probing = asyncio.create_task(self._probes.run())
     async def stop(self) -> None:
         """Drains: what is in flight is answered, then everything closes."""
         self.app.draining = True
         await self.server.drain(self._settings.drain_s)
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
+        for task in (self._following, self._probing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         await self._siblings.stop()
         await self._client.close()
 

@@ -5,6 +5,14 @@ import msgspec
 from penstock.core.errors import BadRequest, PenstockError, TooLarge, Unavailable, UpstreamFailed
 from penstock.net.client import Response
 
+UNREACHABLE = frozenset({"upstream_unreachable", "upstream_connect"})  # codes: the replica took no connection
+ELSEWHERE = frozenset({429, 500, 502, 503})  # answers that another replica may better
+
+
+def busy(response: Response) -> bool:
+    """Whether the replica is well, and has only too much to do."""
+    return response.status == 429 or (response.status == 503 and response.header(b"retry-after") is not None)
+
 
 class _Detail(msgspec.Struct, frozen=True):
     message: str = ""

@@ -6,12 +6,14 @@ import asyncio
 import time
 from functools import partial
 
-from penstock.core.errors import PenstockError, UpstreamFailed, UpstreamTimeout
+from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed, UpstreamTimeout
 from penstock.gateway.amend import amend
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.call import Call
 from penstock.gateway.decode import decode
 from penstock.gateway.dispatch import dispatch, release
+from penstock.gateway.elsewhere import elsewhere
+from penstock.gateway.index import Caller
 from penstock.gateway.recall import recall
 from penstock.gateway.record import record, reply_lines
 from penstock.gateway.relay import relay
@@ -55,17 +57,7 @@ async def walk(call: Call) -> None:
         else:
             if not try_reserve(call):
                 await reserve(call)
-            state = call.pool
-            if state is not None:
-                tokens = prompt_tokens(call)
-                call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
-            call.admitted_ns = time.monotonic_ns() - call.started_ns
-            if call.stream and call.route is not None and call.route.route.resume:
-                await resume_stream(call)
-            elif call.stream:
-                await relay_stream(call, await dispatch(call))
-            else:
-                await relay(call, await dispatch(call))
+            await _answer(call, caller)
     except PenstockError as error:
         failure = error
         ok = not isinstance(error, UpstreamFailed | UpstreamTimeout)
@@ -87,6 +79,28 @@ async def walk(call: Call) -> None:
     else:
         call.reply.promise()
         gateway.journal.after_commit(partial(finish, call, failure))
+
+
+async def _answer(call: Call, caller: Caller) -> None:
+    """Steps 8 to 10, elsewhere once more where they fail before the client has any of an answer."""
+    while True:
+        try:
+            state = call.pool
+            if state is not None and call.place is None:
+                tokens = prompt_tokens(call)
+                call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
+            call.admitted_ns = time.monotonic_ns() - call.started_ns
+            if call.stream and call.route is not None and call.route.route.resume:
+                await resume_stream(call)
+            elif call.stream:
+                await relay_stream(call, await dispatch(call))
+            else:
+                await relay(call, await dispatch(call))
+        except (UpstreamFailed, UpstreamTimeout, Unavailable) as error:
+            if call.status or not await elsewhere(call, error):
+                raise
+        else:
+            return
 
 
 def _fail(call: Call, error: PenstockError) -> None:

@@ -95,6 +95,19 @@ class Response:
             self._waiter = waiter = Wakeup(self._connection.loop)
             await waiter
 
+    async def begun(self) -> None:
+        """Returns when some of the body is there, or all of it; nothing is taken.
+
+        Raises:
+            UpstreamFailed: if the connection broke before.
+            UpstreamTimeout: if nothing came in time.
+        """
+        while not self._pieces and not self.complete:
+            if self._failure is not None:
+                raise self._failure
+            self._waiter = waiter = self._connection.loop.create_future()
+            await waiter
+
     async def flow(self, sink: Sink) -> bool:
         """Hands the body to `sink` as it comes, without a task switch between, until `sink` answers False or the body ends.
 
