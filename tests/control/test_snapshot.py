@@ -109,6 +109,36 @@ def test_a_declared_route_of_the_models_name_takes_its_place_and_weights_add_up(
     assert wanted.replicas == 3
 
 
+def test_what_engines_understand_and_whose_their_prefix_cache_is() -> None:
+    state = State(
+        generation=1,
+        deployments=(deployment("v1.0.0", "v1.0.0"),),
+        builds=BUILDS,
+        pools={
+            "alone": spec(PoolSpec, build="bot:v1.1.0", prefix_cache="shared"),
+            "also": spec(PoolSpec, build="bot:v1.2.0", prefix_cache="shared"),
+            "minds": spec(PoolSpec, build="bot:v1.2.0"),
+            "gpu": spec(PoolSpec, adopt=["http://127.0.0.1:1"], dialect="vllm"),
+            "some": spec(PoolSpec, adopt=["http://127.0.0.1:2"]),
+        },
+        routes={"told": spec(RouteSpec, to=[{"pool": "gpu"}], resume=True)},
+    )
+    snapshot = compile_snapshot(state, 0.0)
+    assert {pool.name: (pool.dialect, pool.prefix_cache) for pool in snapshot.pools} == {
+        "bot-v1.0.0-int8": ("penstock", "separate"),
+        "bot-v1.1.0-int8": ("penstock", "shared"),
+        "bot-v1.2.0-int8": ("penstock", "separate"),
+        "gpu": ("vllm", "separate"),
+        "some": ("openai", "separate"),
+    }
+    assert {pool.name: pool.replica(0) for pool in pools_to_run(state)} == {
+        "bot-v1.0.0-int8": "bot-v1.0.0-int8-0",
+        "bot-v1.1.0-int8": "bot-v1.1.0-int8-shared0",
+        "bot-v1.2.0-int8": "bot-v1.2.0-int8-0",
+    }
+    assert {route.name: route.resume for route in snapshot.routes} == {"bot": False, "told": True}
+
+
 def test_other_environments_are_served_under_their_name_only_if_they_say_so() -> None:
     staged = deployment("v1.2.0", "v1.2.0", environment="staging")
     quiet = State(generation=1, deployments=(staged,), builds=BUILDS)

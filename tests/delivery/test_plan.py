@@ -25,8 +25,9 @@ from penstock.delivery.pools import BuildKey, Want, WantedPool, wanted_pools
 NOW = 1000.0
 
 
-def pool(label: str, replicas: int = 1) -> WantedPool:
-    [made] = wanted_pools([Want(build=BuildKey(model="m", label=label, precision="int8"), replicas=replicas)])
+def pool(label: str, replicas: int = 1, shared: bool | None = None) -> WantedPool:
+    key = BuildKey(model="m", label=label, precision="int8")
+    [made] = wanted_pools([Want(build=key, replicas=replicas, prefix_cache=shared)])
     return made
 
 
@@ -90,6 +91,34 @@ def test_a_lost_replica_leaves_the_snapshot_and_is_started_again() -> None:
     ]
 
 
+def test_engines_remember_prompts_for_all_only_if_nobody_minds() -> None:
+    key = BuildKey(model="m", label="v1.0.0", precision="int8")
+    for says, shared in (
+        ([None], False),
+        ([True], True),
+        ([None, True], True),
+        ([True, False], False),
+        ([False, None], False),
+    ):
+        [made] = wanted_pools([Want(build=key, prefix_cache=say) for say in says])
+        assert made.prefix_cache is shared, says
+
+
+def test_replicas_that_are_started_otherwise_take_the_place_of_those_that_ran_once_they_are_ready() -> None:
+    shared = msgspec.structs.replace(A, prefix_cache=True)
+    old = seen("m-v1.0.0-int8-0", ready=True)
+    observed = Observed(replicas=(old,), published={old.id: old.url})
+    assert plan(Desired(pools=(shared,)), observed, NOW) == [Start(id="m-v1.0.0-int8-shared0", pool=A.name)]
+    loading = msgspec.structs.replace(observed, replicas=(old, seen("m-v1.0.0-int8-shared0")))
+    assert plan(Desired(pools=(shared,)), loading, NOW) == []
+    new = seen("m-v1.0.0-int8-shared0", ready=True)
+    ready = msgspec.structs.replace(observed, replicas=(old, new))
+    assert plan(Desired(pools=(shared,)), ready, NOW) == [
+        Publish(id=new.id, pool=A.name, url=new.url),
+        Unpublish(id=old.id),
+    ]
+
+
 def test_a_hung_replica_is_taken_out_only_if_another_answers() -> None:
     two = pool("v1.0.0", 2)
     hung, well = seen("m-v1.0.0-int8-0", unready_since=NOW - UNREADY_S), seen("m-v1.0.0-int8-1", ready=True)
@@ -150,8 +179,9 @@ class World:
         return len(actions)
 
 
-pools = st.dictionaries(st.sampled_from(["v1.0.0", "v1.1.0", "run7"]), st.integers(1, 3), max_size=3).map(
-    lambda wishes: tuple(pool(label, n) for label, n in wishes.items())
+wish = st.tuples(st.integers(1, 3), st.booleans())
+pools = st.dictionaries(st.sampled_from(["v1.0.0", "v1.1.0", "run7"]), wish, max_size=3).map(
+    lambda wishes: tuple(pool(label, n, shared) for label, (n, shared) in wishes.items())
 )
 
 
@@ -161,6 +191,6 @@ def test_doing_what_is_planned_leads_to_what_is_wanted_and_then_rests(wishes: li
     for wish in wishes:
         for _ in range(8):
             world.step(Desired(pools=wish))
-        expected = {f"{p.name}-{i}" for p in wish for i in range(p.replicas)}
+        expected = {p.replica(i) for p in wish for i in range(p.replicas)}
         assert set(world.published) == set(world.replicas) == expected
         assert world.step(Desired(pools=wish)) == 0

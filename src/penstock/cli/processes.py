@@ -62,6 +62,9 @@ def control(data: str | None, host: str | None, control_port: int | None, empty:
 @click.option("--max-waiting", type=click.IntRange(0), help="Requests that may wait beyond those [default: 128].")
 @click.option("--kv-cache-mb", type=click.IntRange(1), help="Memory for keys and values, MiB [default: 256].")
 @click.option("--threads", type=click.IntRange(0), help="CPU threads; 0: as many as cores [default: 0].")
+@click.option(
+    "--prefix-cache/--no-prefix-cache", default=None, help="Remember prompts, for all tenants alike [default: no]."
+)
 def engine(
     directory: str,
     data: str | None,
@@ -72,6 +75,7 @@ def engine(
     max_waiting: int | None,
     kv_cache_mb: int | None,
     threads: int | None,
+    prefix_cache: bool | None,
 ) -> None:
     """Run one embedded engine for the OpenVINO model in DIRECTORY. SIGTERM drains it."""
     compose.run_engine(
@@ -84,6 +88,7 @@ def engine(
                 "engine.max_waiting": max_waiting,
                 "engine.kv_cache_mb": kv_cache_mb,
                 "engine.threads": threads,
+                "engine.prefix_cache": prefix_cache,
             }
         ),
         directory,

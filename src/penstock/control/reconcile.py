@@ -184,7 +184,12 @@ class Reconciler:
             raise NotFound(f"{pool.build.model}:{pool.build.label} has no build in {pool.build.precision}.")
         folder = await self._builds.folder(build)
         started = await self._runtime.start(
-            ReplicaSpec(id=action.id, directory=str(folder.resolve()), model=pool.build.model)
+            ReplicaSpec(
+                id=action.id,
+                directory=str(folder.resolve()),
+                model=pool.build.model,
+                args=("--prefix-cache",) if pool.prefix_cache else (),
+            )
         )
         _LOG.info("started %s at %s", started.id, started.url)
 

@@ -86,7 +86,13 @@ def pools_to_run(state: State) -> tuple[WantedPool, ...]:
         )
     for name, spec in state.pools.items():
         wants.extend(
-            Want(build=build, replicas=spec.replicas, urgent=build == build_of_pool(spec, state), by=f"pool:{name}")
+            Want(
+                build=build,
+                replicas=spec.replicas,
+                urgent=build == build_of_pool(spec, state),
+                prefix_cache=spec.prefix_cache == "shared",
+                by=f"pool:{name}",
+            )
             for build in _builds_of_pool(spec, state)
         )
     for experiment in state.experiments:
@@ -162,6 +168,8 @@ def _pools(state: State) -> list[Pool]:
                     model=wanted.build.model,
                     price=info.price,
                 ),
+                dialect="penstock",
+                prefix_cache="shared" if wanted.prefix_cache else "separate",
                 version=f"{wanted.build.model}:{wanted.build.label}",
                 digest=info.version_digest,
                 build=info.digest,
@@ -193,6 +201,8 @@ def _pool(
         affinity=spec.affinity,
         load_factor=spec.load_factor,
         health=HealthPolicy(**spec.health.model_dump()),
+        dialect=spec.dialect or "openai",
+        prefix_cache=spec.prefix_cache,
     )
 
 
@@ -218,6 +228,7 @@ def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) 
         trim=None if spec.trim is None else Trim(**spec.trim.model_dump()),
         max_tokens=spec.max_tokens,
         coalesce=spec.coalesce,
+        resume=spec.resume,
     )
 
 

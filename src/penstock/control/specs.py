@@ -143,6 +143,15 @@ class PoolSpec(Spec):
     affinity: Literal["prefix", "session", "off"] = "prefix"
     load_factor: float = Field(default=1.25, ge=1, le=100)
     health: HealthSpec = HealthSpec()
+    dialect: Literal["openai", "penstock", "vllm"] | None = Field(
+        default=None,
+        description="What adopted servers understand beyond OpenAI's API; left out: nothing. Of `build`: Penstock's own.",
+    )
+    prefix_cache: Literal["separate", "shared"] = Field(
+        default="separate",
+        description="What engines remember of prompts: for each tenant alone, or not at all where they cannot tell tenants "
+        "apart; or for all of them, who may then learn of one another's prompts by timing.",
+    )
 
     @field_validator("adopt")
     @classmethod
@@ -168,6 +177,8 @@ class PoolSpec(Spec):
     def _one_kind(self) -> "PoolSpec":
         if (self.adopt is None) == (self.build is None):
             raise ValueError("give either 'adopt' (servers that run already) or 'build' (a version to run)")
+        if self.build is not None and self.dialect is not None:
+            raise ValueError("'dialect' goes with 'adopt'")
         return self
 
 
@@ -278,6 +289,9 @@ class RouteSpec(Spec):
     trim: TrimSpec | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=10**7)
     coalesce: bool = False
+    resume: bool = Field(
+        default=False, description="A stream that breaks off is gone on with by another replica of its pool."
+    )
 
     def places(self) -> list[tuple[str, PlaceSpec]]:
         """Every place that it leads to, each with its path within the spec."""
@@ -286,6 +300,7 @@ class RouteSpec(Spec):
         if self.cascade is not None:
             found += [("cascade.first", self.cascade.first), ("cascade.then", self.cascade.then)]
         return found
+
 
     @model_validator(mode="after")
     def _some_weight(self) -> "RouteSpec":

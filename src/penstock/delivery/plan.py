@@ -91,10 +91,12 @@ Action = Start | Publish | Unpublish | Stop | GoLive | GiveUp
 def plan(desired: Desired, observed: Observed, now: float) -> list[Action]:
     """The next actions, in the order in which to do them; none when all is as it should be.
 
+    A replica that its pool no longer wants stays in Snapshots until one that it wants is ready.
+
     Replicas that are only to be kept warm are started once the others are ready, so that these load first. A replica is published only once it says that it is ready; one that is not wanted any more is first taken out of Snapshots, and
     stopped `GRACE_S` later. A revision goes live when every replica that its pool wants is ready.
     """
-    wanted = {f"{pool.name}-{i}": pool.name for pool in desired.pools for i in range(pool.replicas)}
+    wanted = {pool.replica(i): pool.name for pool in desired.pools for i in range(pool.replicas)}
     seen = {replica.id: replica for replica in observed.replicas}
     actions: list[Action] = []
     urgent = {pool.name for pool in desired.pools if pool.urgent}
@@ -108,7 +110,12 @@ def plan(desired: Desired, observed: Observed, now: float) -> list[Action]:
     actions.extend(
         Unpublish(id=identity)
         for identity in observed.published
-        if identity not in wanted or identity not in seen or _hung(identity, wanted, seen, observed, now)
+        if identity not in seen
+        or (
+            _replaced(identity, wanted, seen)
+            if identity not in wanted
+            else _hung(identity, wanted, seen, observed, now)
+        )
     )
     for identity in seen:
         if identity in wanted or identity in observed.published or identity in observed.busy:
@@ -123,6 +130,13 @@ def plan(desired: Desired, observed: Observed, now: float) -> list[Action]:
 def _loads(replica: SeenReplica | None) -> bool:
     """Whether a replica that is wanted is still on its way to be ready; one that will not be holds nobody up."""
     return replica is None or not (replica.ready or replica.broken or replica.restarts >= RESTARTS)
+
+
+def _replaced(identity: str, wanted: dict[str, str], seen: dict[str, SeenReplica]) -> bool:
+    """Whether nothing is lost when a replica that is not wanted is taken out."""
+    pool = identity.rpartition("-")[0]
+    others = [other for other, name in wanted.items() if name == pool]
+    return not others or any(other in seen and seen[other].ready for other in others)
 
 
 def _hung(identity: str, wanted: dict[str, str], seen: dict[str, SeenReplica], observed: Observed, now: float) -> bool:
