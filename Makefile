@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 VENDOR := src/penstock/console/static/vendor/uplot.js
+PROTO := src/penstock/gateway/grpc/inference.proto
+GENERATED := src/penstock/gateway/grpc/inference_pb2.py
 ARGS ?=
 
 .PHONY: up install install-dev system-packages test check format bench bench-peers image image-test lock clean
@@ -10,7 +12,7 @@ ARGS ?=
 up: install
 	$(BIN)/penstock up $(ARGS)
 
-install: .venv/.installed $(VENDOR)
+install: .venv/.installed $(VENDOR) $(GENERATED)
 
 .venv/.installed: pyproject.toml requirements-run.lock
 	$(PYTHON) -m venv .venv
@@ -22,6 +24,10 @@ install-dev: install .venv/.installed-dev
 
 .venv/.installed-dev: .venv/.installed requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+$(GENERATED): $(PROTO) .venv/.installed
+	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PROTO)
 	touch $@
 
 $(VENDOR): frontend/package-lock.json frontend/build.mjs
@@ -60,9 +66,9 @@ image-test: install-dev
 
 lock:
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres --extra dev -o requirements.lock pyproject.toml
+	  --extra engine --extra postgres --extra grpc --extra grpc-build --extra dev -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres -c requirements.lock -o requirements-run.lock pyproject.toml
+	  --extra engine --extra postgres --extra grpc --extra grpc-build -c requirements.lock -o requirements-run.lock pyproject.toml
 
 clean:
-	rm -rf .venv build dist src/penstock.egg-info frontend/node_modules src/penstock/console/static/vendor
+	rm -rf .venv build dist src/penstock.egg-info frontend/node_modules src/penstock/console/static/vendor src/penstock/gateway/grpc/inference_pb2.py*

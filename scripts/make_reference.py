@@ -26,6 +26,7 @@ SETTINGS = {
     "gateway.host": "Address that the gateway listens on.",
     "gateway.port": "Its port: the OpenAI API, `/metrics`, `/healthz`, `/readyz`.",
     "gateway.workers": "Processes that share the port.",
+    "gateway.grpc_port": "Port of the gRPC server: the Open Inference Protocol v2. 0: `up` runs none.",
     "gateway.max_header_bytes": "Largest head of a request.",
     "gateway.max_body_bytes": "Largest body of a request.",
     "gateway.header_timeout_s": "Seconds from a request's first byte to the end of its head.",

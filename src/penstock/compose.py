@@ -8,10 +8,12 @@ import hashlib
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from penstock.control.context import Control
+    from penstock.store.ledger_redis import RedisLedger as Shared
     from penstock.supervisor.folder import DataFolder
     from penstock.supervisor.launcher import Progress
 
@@ -76,6 +79,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     console: str
     data: str
     admin_key_file: str
+    grpc: str  # host:port; "" if there is none
     demo_key_file: str  # "" if there is no demo tenant
     pid: int
     seconds: float
@@ -87,7 +91,9 @@ def resolved_for_up(settings: Settings) -> Settings:
     return msgspec.structs.replace(
         settings,
         data=str(Path(settings.data).absolute()),
-        gateway=msgspec.structs.replace(settings.gateway, control_url=control_url),
+        gateway=msgspec.structs.replace(
+            settings.gateway, control_url=control_url, grpc_port=settings.gateway.grpc_port if has_grpc() else 0
+        ),
         ship=msgspec.structs.replace(settings.ship, control_url=control_url),
     )
 
@@ -125,6 +131,8 @@ def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
         check_port(settings.control.host, settings.control.port, flag="--control-port")
     if "gateway" not in living:
         check_port(settings.gateway.host, settings.gateway.port, flag="--gateway-port")
+    if "grpc" not in living and settings.gateway.grpc_port:
+        check_port(settings.gateway.host, settings.gateway.grpc_port, flag="--grpc-port")
     if "ship" not in living:
         check_port(settings.ship.host, settings.ship.port, flag="--ship-port")
 
@@ -165,6 +173,9 @@ async def _up(
                         console=endpoints.control,
                         data=settings.data,
                         admin_key_file=str(folder.admin_key),
+                        grpc=f"{reachable(settings.gateway.host)}:{port}"
+                        if (port := settings.gateway.grpc_port)
+                        else "",
                         demo_key_file=str(folder.demo_key) if folder.demo_key.exists() else "",
                         pid=os.getpid(),
                         seconds=round(time.monotonic() - begun, 1),
@@ -261,7 +272,7 @@ def _data_folder(settings: Settings) -> Path:
 
 
 def run_gateway(settings: Settings, worker: int, *, supervised: bool) -> None:
-    """One gateway worker, until SIGTERM. Under a supervisor it shares the ledger of limits with the others.
+    """One gateway worker, until SIGTERM. It shares the ledger of limits: Redis if that is set, else the supervisor's if there is one.
 
     Raises:
         PenstockError: if the address, the journal or the Snapshot cannot be had.
@@ -291,9 +302,17 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         bounds=Bounds(segment_bytes=gateway.journal_segment_bytes, disk_bytes=gateway.journal_disk_bytes),
         shipped=lambda: shipped_before(data / "ship", worker),
     )
-    shared: SocketLedger | None = None
-    if supervised:
-        shared = SocketLedger(data / "ledger.sock", f"{worker}/{os.getpid()}/{time.time()}", clock=time.monotonic)
+    shared: SocketLedger | Shared | None = None
+    session = f"{worker}/{os.getpid()}/{time.time()}"
+    if gateway.redis_url:
+        try:
+            from penstock.store.ledger_redis import RedisLedger
+        except ImportError:
+            message = "gateway.redis_url needs the redis client: install penstock[redis]."
+            raise Unavailable(message, param="gateway.redis_url") from None
+        shared = RedisLedger(gateway.redis_url, f"{socket.gethostname()}/{session}", clock=time.monotonic)
+    elif supervised:
+        shared = SocketLedger(data / "ledger.sock", session, clock=time.monotonic)
     limiter = Limiter(
         shared or LocalLedger(LedgerLog(data / f"ledger-{worker}.log")),
         epoch=time.time() - time.monotonic(),
@@ -319,6 +338,28 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         if shared is not None:
             await shared.close()
         journal.close()
+
+
+def has_grpc() -> bool:
+    """Whether the extra `grpc` is installed, and the code of its messages was made."""
+    return bool(find_spec("grpc") and find_spec("google.protobuf") and find_spec("penstock.gateway.grpc.inference_pb2"))
+
+
+def run_grpc(settings: Settings) -> None:
+    """The gRPC server in front of the gateway workers of one data folder, until SIGTERM.
+
+    Raises:
+        Unavailable: if gRPC is not installed, or the address cannot be had.
+    """
+    log_to_stdout()
+    if not has_grpc():
+        raise Unavailable(
+            "gRPC is not installed.",
+            hint="pip install 'penstock[grpc]'; in a source tree, `make install` makes its messages.",
+        )
+    from penstock.gateway.grpc.serve import serve_grpc
+
+    _run(serve_grpc(settings=settings.gateway, data=_data_folder(settings)))
 
 
 def run_gateways(settings: Settings) -> None:

@@ -41,7 +41,8 @@ def _serve(kind: str) -> None:
     signal.signal(signal.SIGTERM, _leave)
     if (Path(_flag("--data")) / f"refuse-{kind}").exists():
         sys.exit(f"Error: {kind} refuses to start.")
-    port = {"control": "--control-port", "gateway": "--gateway-port", "ship": "--ship-port", "engine": "--port"}[kind]
+    flags = {"control": "--control-port", "gateway": "--gateway-port", "grpc": "--grpc-port", "ship": "--ship-port"}
+    port = flags.get(kind, "--port")
     print("serving", flush=True)
     _Server(("127.0.0.1", int(_flag(port))), _Handler).serve_forever()
 

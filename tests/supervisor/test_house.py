@@ -34,6 +34,12 @@ def test_every_worker_has_its_own_name_and_the_same_port() -> None:
     )  # fmt: skip
 
 
+def test_grpc_has_a_process_of_its_own_unless_its_port_is_0() -> None:
+    (spec,) = house(Settings(gateway=GatewaySettings(grpc_port=9001))).grpc()
+    assert spec.argv == ("/bin/penstock", "grpc", "--grpc-port", "9001", "--data", "/data")
+    assert not house(Settings(gateway=GatewaySettings(grpc_port=0))).grpc()
+
+
 def test_an_engine_is_told_what_to_load_and_where_to_listen() -> None:
     spec = house(Settings()).engine(ReplicaSpec(id="bot-0", directory="/m", model="bot:v1"), 8090)
     assert spec.argv == (

@@ -46,16 +46,16 @@ class Up:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        self.ports = free_ports(4)
+        self.ports = free_ports(5)
         self.records: Records | None = None
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, *more: str) -> subprocess.Popen[str]:
-        gateway, control, ship, engine = map(str, self.ports)
+        gateway, control, ship, engine, grpc = map(str, self.ports)
         self.process = subprocess.Popen(
             [
                 sys.executable, STUB, "up", "--data", str(self.data), "--gateway-port", gateway, "--control-port", control,
-                "--ship-port", ship, "--engine-ports", engine, "--workers", "2", "--json", *more,
+                "--ship-port", ship, "--engine-ports", engine, "--grpc-port", grpc, "--workers", "2", "--json", *more,
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -23,6 +23,7 @@ class Up(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: str
     control: str
+    grpc: str
     data: Path
     pid: int
     seconds: float
@@ -46,10 +47,11 @@ def free_ports(count: int) -> list[int]:
 
 def command(data: Path, *more: str) -> list[str]:
     """The command line of `penstock up` on free ports."""
-    gateway, control, ship, engines = free_ports(4)
+    gateway, control, ship, grpc, engines = free_ports(5)
     return [
         sys.executable, "-P", "-m", "penstock.cli", "up", "--json", "--data", str(data),
-        "--gateway-port", str(gateway), "--control-port", str(control), "--ship-port", str(ship), "--engine-ports", str(engines), *more,
+        "--gateway-port", str(gateway), "--control-port", str(control), "--ship-port", str(ship), "--grpc-port", str(grpc),
+        "--engine-ports", str(engines), *more,
     ]  # fmt: skip
 
 
@@ -82,7 +84,14 @@ def running(data: Path, *flags: str, deadline_s: float = 150.0) -> Iterator[Up]:
     process = subprocess.Popen(command(data, *flags), stdout=subprocess.PIPE, env=env, cwd=data.parent)
     try:
         told = first_line(process, deadline_s)
-        yield Up(gateway=told["gateway"], control=told["console"], data=data, pid=process.pid, seconds=told["seconds"])
+        yield Up(
+            gateway=told["gateway"],
+            control=told["console"],
+            grpc=told["grpc"],
+            data=data,
+            pid=process.pid,
+            seconds=told["seconds"],
+        )
     finally:
         process.send_signal(signal.SIGTERM)
         try:

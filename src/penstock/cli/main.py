@@ -15,6 +15,7 @@ class Penstock(LazyGroup):
     table: dict[str, Entry] = {  # noqa: RUF012 - a constant
         "up": ("up", "Run everything on this machine: control, gateways, shipper and engines."),
         "gateway": ("processes", "Run the gateway: the OpenAI API."),
+        "grpc": ("processes", "Run the gRPC server: the Open Inference Protocol."),
         "control": ("processes", "Run the control plane: API, console and loops."),
         "engine": ("processes", "Run one embedded engine for the model in DIRECTORY."),
         "ship": ("processes", "Run the shipper, which carries the journal to control."),

@@ -1,4 +1,4 @@
-"""`penstock gateway`, `control`, `engine`, `ship`: one process each, as `up` starts them, or on their own."""
+"""`penstock gateway`, `grpc`, `control`, `engine`, `ship`: one process each, as `up` starts them, or on their own."""
 
 import click
 
@@ -38,6 +38,18 @@ def gateway(
         compose.run_gateways(settings)
     else:
         compose.run_gateway(settings, worker or 0, supervised=worker is not None)
+
+
+@click.command()
+@data_flag
+@click.option("--host", help="Address to listen on [default: 127.0.0.1].")
+@click.option("--grpc-port", type=PORT, help="Port of the Open Inference Protocol [default: 8082].")
+def grpc(data: str | None, host: str | None, grpc_port: int | None) -> None:
+    """Run the gRPC server: the Open Inference Protocol v2 in front of the gateway workers of the data folder.
+
+    Each call is asked of a worker over its Unix socket, and so passes the same steps as over HTTP. SIGTERM drains it.
+    """
+    compose.run_grpc(compose.read_settings({"data": data, "gateway.host": host, "gateway.grpc_port": grpc_port}))
 
 
 @click.command()

@@ -101,6 +101,8 @@ def _announce(console: Console, welcome: compose.Welcome) -> None:
     console.print()
     console.print(f"  Penstock is ready after {welcome.seconds} s (pid {welcome.pid}).", highlight=False)
     console.print(f"  Gateway   {welcome.gateway}", highlight=False)
+    if welcome.grpc:
+        console.print(f"  gRPC      {welcome.grpc}", highlight=False)
     console.print(
         f"  Console   {welcome.console}   sign in with the key in {shown_path(welcome.admin_key_file)}", highlight=False
     )
@@ -119,6 +121,7 @@ def _announce(console: Console, welcome: compose.Welcome) -> None:
 @click.option("--control-port", type=PORT, help="Port of the console and the control API [default: 8081].")
 @click.option("--engine-ports", type=PORT, metavar="FROM", help="First port for engine replicas [default: 8090].")
 @click.option("--ship-port", type=PORT, help="Port of the shipper's metrics [default: 8083].")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Port of gRPC; 0: none [default: 8082].")
 @click.option("--workers", type=click.IntRange(1, 256), help="Gateway processes that share the port [default: 1].")
 @click.option("--empty", is_flag=True, default=None, help="Register no starter models at the first start.")
 @click.option("--resume", is_flag=True, hidden=True)
@@ -130,6 +133,7 @@ def up(
     control_port: int | None,
     engine_ports: int | None,
     ship_port: int | None,
+    grpc_port: int | None,
     workers: int | None,
     empty: bool | None,
     resume: bool,
@@ -152,6 +156,7 @@ def up(
             "engine.port": engine_ports,
             "ship.port": ship_port,
             "gateway.workers": workers,
+            "gateway.grpc_port": grpc_port,
         }
     )
     if as_json or resume:

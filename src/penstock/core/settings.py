@@ -19,6 +19,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
+    grpc_port: int = 8082  # of `penstock grpc`; 0: `up` runs none
     max_header_bytes: int = 32768
     max_body_bytes: int = 4194304
     header_timeout_s: float = 10.0
@@ -29,6 +30,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cache_bytes: int = 67108864
     control_url: str = ""  # empty: serve from the Snapshot on disk alone
     snapshot_file: str = ""  # empty: DATA/gateway/snapshot.json
+    redis_url: str = ""  # what gateways of several hosts share: limits; redis://HOST:PORT/DB, rediss:// or unix://
     ledger_down: Literal["open", "closed"] = "open"  # limits while the ledger is away: each worker's share, or 503
     journal_segment_bytes: int = 67108864
     journal_disk_bytes: int = 8589934592  # of all segments of one worker; then shipped ones go, or records are lost

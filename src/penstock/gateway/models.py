@@ -2,7 +2,7 @@
 
 import msgspec
 
-from penstock.gateway.index import Caller, Index
+from penstock.gateway.index import Caller, Index, RouteEntry
 from penstock.gateway.resolve import find_route
 
 
@@ -13,6 +13,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "model"
     created: int = 0
     owned_by: str = "penstock"
+    ready: bool = True  # it leads to a replica
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 def list_models(index: Index, caller: Caller) -> bytes:
     """The list, sorted by name."""
     models = [
-        Model(id=name, created=entry.route.created)
+        Model(id=name, created=entry.route.created, ready=_ready(entry))
         for name, entry in sorted(index.routes.items())
         if caller.may_call(name)
     ]
@@ -40,4 +41,8 @@ def show_model(index: Index, caller: Caller, name: str) -> bytes:
         Forbidden: if the caller may not use it.
     """
     entry = find_route(index, caller, name)
-    return msgspec.json.encode(Model(id=entry.route.name, created=entry.route.created))
+    return msgspec.json.encode(Model(id=entry.route.name, created=entry.route.created, ready=_ready(entry)))
+
+
+def _ready(entry: RouteEntry) -> bool:
+    return any(leg.entry.origins for leg in (*entry.legs, *entry.arms.values()))

@@ -100,14 +100,15 @@ class Worker:
         try:
             await self._siblings.start()
             await self.server.start(settings.host, settings.port, reuse_port=settings.workers > 1)
+            await self.server.start(unix=self._siblings.socket(".api"))
         except OSError as error:
             raise Unavailable(
                 f"The gateway cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.",
                 hint="Stop what listens there, or give another --gateway-port.",
             ) from None
         self._following = asyncio.create_task(follower.run())
-
         self._probing = asyncio.create_task(self._probes.run())
+
     async def stop(self) -> None:
         """Drains: what is in flight is answered, then everything closes."""
         self.app.draining = True

@@ -37,6 +37,10 @@ class Siblings:
         self._descriptor = os.open(self._folder, os.O_PATH)
         await self._server.start(unix=Path(self._path(f"{self._worker}{_SUFFIX}")))
 
+    def socket(self, suffix: str) -> Path:
+        """Where this worker may offer something else to processes of this user on this host."""
+        return Path(self._path(f"{self._worker}{suffix}"))
+
     async def stop(self) -> None:
         """Offers them no longer."""
         await self._server.drain(0.5)

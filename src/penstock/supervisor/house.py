@@ -11,7 +11,7 @@ from penstock.supervisor.ports import reachable
 from penstock.supervisor.values import ProcessSpec
 
 # What stops when: first what takes requests, then what carries their records away, then what answers, then what rules.
-DRAIN_ORDER = (("gateway",), ("ship",), ("engine",), ("control",))
+DRAIN_ORDER = (("grpc", "gateway"), ("ship",), ("engine",), ("control",))
 _MARGIN_S = 5.0  # beyond a process's own bound, before it is killed
 
 
@@ -34,7 +34,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
 
     def everything(self) -> tuple[ProcessSpec, ...]:
         """What runs on one machine beside its engines."""
-        return (self.control(), *self.gateways(), self.ship())
+        return (self.control(), *self.gateways(), *self.grpc(), self.ship())
 
     def control(self) -> ProcessSpec:
         """The control plane."""
@@ -62,6 +62,22 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
                 grace_s=gateway.drain_s + _MARGIN_S,
             )
             for number in range(gateway.workers)
+        ]
+
+    def grpc(self) -> list[ProcessSpec]:
+        """What speaks gRPC for the gateway workers; nobody, if it has no port."""
+        gateway = self.settings.gateway
+        if not gateway.grpc_port:
+            return []
+        return [
+            ProcessSpec(
+                name="grpc",
+                kind="grpc",
+                argv=self._argv("grpc", "--grpc-port", str(gateway.grpc_port)),
+                port=gateway.grpc_port,
+                environment=self.environment,
+                grace_s=gateway.drain_s + _MARGIN_S,
+            )
         ]
 
     def ship(self) -> ProcessSpec:

@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.runtime.port import ReplicaSpec
 
-Kind = Literal["launcher", "supervisor", "control", "gateway", "ship", "engine"]
+Kind = Literal["launcher", "supervisor", "control", "gateway", "grpc", "ship", "engine"]
 State = Literal["starting", "running", "restarting", "draining", "stopped", "failed"]
 
 

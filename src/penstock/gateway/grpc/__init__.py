@@ -1,0 +1,1 @@
+"""The gRPC process: the Open Inference Protocol, said to the gateway's workers as HTTP."""
