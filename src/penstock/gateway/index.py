@@ -79,7 +79,10 @@ class PoolEntry:
         self.routes: set[str] = set()  # that lead to it, not counting those that only fall back to it
         self.origins: dict[str, Origin] = {replica.id: parse_origin(replica.url) for replica in pool.replicas}
         self.timeouts = Timeouts(
-            connect_s=pool.connect_timeout_s, first_byte_s=pool.first_byte_timeout_s, stall_s=pool.stall_timeout_s
+            connect_s=pool.connect_timeout_s,
+            first_byte_s=pool.first_byte_timeout_s,
+            stall_s=pool.stall_timeout_s,
+            answer_s=pool.answer_timeout_s,
         )
 
 

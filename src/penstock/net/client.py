@@ -189,13 +189,14 @@ class Client:
             body,
         )
         first, stall = int(timeouts.first_byte_s * 1e9), int(timeouts.stall_s * 1e9)
+        answer = int(timeouts.answer_s * 1e9)
         fresh = False
         while True:
             connection = None if fresh else pool.take_idle()
             if connection is None:
                 connection = await pool.take(timeouts.connect_s)
             used = connection.used
-            response = connection.send(data, first, stall)
+            response = connection.send(data, first, stall, answer)
             try:
                 await response.opened()
             except UpstreamFailed:

@@ -95,19 +95,6 @@ class Response:
             self._waiter = waiter = Wakeup(self._connection.loop)
             await waiter
 
-    async def begun(self) -> None:
-        """Returns when some of the body is there, or all of it; nothing is taken.
-
-        Raises:
-            UpstreamFailed: if the connection broke before.
-            UpstreamTimeout: if nothing came in time.
-        """
-        while not self._pieces and not self.complete:
-            if self._failure is not None:
-                raise self._failure
-            self._waiter = waiter = self._connection.loop.create_future()
-            await waiter
-
     async def flow(self, sink: Sink) -> bool:
         """Hands the body to `sink` as it comes, without a task switch between, until `sink` answers False or the body ends.
 
@@ -240,7 +227,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_keep", "_missing", "_mode", "_parser", "_paused", "_pool", "_reader",
-        "_response", "_stall_ns", "_transport", "deadline", "idle_since", "loop", "received", "used",
+        "_paused_ns", "_response", "_stall_ns", "_transport", "deadline", "idle_since", "latest", "loop", "received", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -261,6 +248,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._keep = False
         self._delimited = False  # the end of the connection is the end of the body
         self.deadline = 0  # monotonic nanoseconds
+        self.latest = 0  # of the whole answer
+        self._paused_ns = 0
         self.idle_since = 0
         self.received = False  # whether any byte of the current response has come
         self.used = False  # whether a response has come over it before
@@ -270,8 +259,8 @@ class UpstreamConnection(asyncio.Protocol):
         """Whether a request may be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def send(self, data: bytes, first_byte_ns: int, stall_ns: int) -> Response:
-        """Sends one request, head and body; its response fills up from now on."""
+    def send(self, data: bytes, first_byte_ns: int, stall_ns: int, answer_ns: int) -> Response:
+        """Sends one request, head and body; its response fills up from now on, and takes `answer_ns` at most."""
         response = self._response = Response(self)
         self.received = False
         self._mode = _HEAD
@@ -279,7 +268,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._delimited = False
         self._head_bytes = 0
         self._stall_ns = stall_ns
-        self.deadline = time.monotonic_ns() + first_byte_ns
+        now = time.monotonic_ns()
+        self.deadline = now + first_byte_ns
+        self.latest = now + answer_ns
         if self._transport is None:
             response.fail(UpstreamFailed("The engine closed the connection without an answer.", code="upstream_closed"))
         else:
@@ -290,7 +281,9 @@ class UpstreamConnection(asyncio.Protocol):
         """The reader has caught up."""
         if self._paused:
             self._paused = False
-            self.deadline = time.monotonic_ns() + self._stall_ns
+            now = time.monotonic_ns()
+            self.deadline = now + self._stall_ns
+            self.latest += now - self._paused_ns
             if self._transport is not None:
                 self._transport.resume_reading()
 
@@ -298,6 +291,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The reader is behind."""
         if not self._paused and self._transport is not None:
             self._paused = True
+            self._paused_ns = time.monotonic_ns()
             self._transport.pause_reading()
 
     def expect_end(self) -> None:
@@ -321,7 +315,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def expire(self, now: int) -> bool:
         """Whether the other server has taken too long. A reader that is slow itself does not count against it."""
-        return self._response is not None and not self._paused and now > self.deadline
+        return self._response is not None and not self._paused and (now > self.deadline or now > self.latest)
 
     # -- transport ---------------------------------------------------------------------------------------------------
 
