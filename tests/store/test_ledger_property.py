@@ -1,26 +1,43 @@
-"""Random concurrent reservations, settlements, aborts, dead workers and restarted ledgers, over real sockets: never over a limit."""
+"""Random concurrent requests, aborts, killed workers and ledgers killed and restarted, over real sockets: never over a limit."""
 
 import asyncio
 import random
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.access.leases import Reservation
-from penstock.access.limits import SEATS, TOKENS
+from penstock.access.leases import Holder, Reservation
+from penstock.access.limits import REQUESTS, SEATS, SPEND, SPEND_MINUTE, TOKENS
 from penstock.core.errors import RateLimited, Unavailable
 from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
-from penstock.store.ledger_log import LedgerLog
-from penstock.store.ledger_socket import LedgerServer, SocketLedger
-from penstock.store.limiter import Limiter
-from tests.store.asking import reserve
+from tests.store.books import Books, RedisBooks, SocketBooks, Worker, until
+from tests.store.redis_server import PROGRAM, RedisServer
 
 TOKEN_LIMIT = 300
+MODEL_TOKEN_LIMIT = 250
 SEAT_LIMIT = 5
-KEY = KeyEntry(id="k", hash="", tenant="t", limits=Limits(tokens_per_minute=TOKEN_LIMIT, concurrency=SEAT_LIMIT))
-TENANT = TenantEntry(name="t", limits=Limits(tokens_per_minute=2 * TOKEN_LIMIT))
+MINUTE_NANOUSD = 4_000
+DAY_NANOUSD = 20_000
+REQUEST_LIMIT = 60
+PRICE = 15  # nano-dollars a token
+KEY = KeyEntry(
+    id="k",
+    hash="",
+    tenant="t",
+    limits=Limits(
+        requests_per_minute=REQUEST_LIMIT,
+        tokens_per_minute=TOKEN_LIMIT,
+        concurrency=SEAT_LIMIT,
+        usd_per_minute=MINUTE_NANOUSD / 1e9,
+        usd_per_day=DAY_NANOUSD / 1e9,
+    ),
+    model_limits={"m": Limits(tokens_per_minute=MODEL_TOKEN_LIMIT)},
+)
+TENANT = TenantEntry(name="t", limits=Limits(tokens_per_minute=2 * TOKEN_LIMIT, concurrency=2 * SEAT_LIMIT))
 
 
 class Spent:
@@ -33,149 +50,183 @@ class Spent:
         self.running = True
 
 
-class Worker:
-    def __init__(self, client: SocketLedger, limiter: Limiter) -> None:
-        self.client = client
-        self.limiter = limiter
+class Gateway:
+    """A worker, and the requests that run in it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.limiter = worker.limiter
+        self.holder: Holder = worker.limiter.holder_on(KEY, TENANT, "m", Limits())
         self.running: list[Spent] = []
 
 
 class World:
-    def __init__(self, folder: Path, draws: random.Random) -> None:
-        self.folder = folder
+    def __init__(self, books: Books, draws: random.Random) -> None:
+        self.books = books
         self.draws = draws
-        self.now = 1000.0
         self.spent: list[Spent] = []
-        self.workers: list[Worker] = []
+        self.counted: list[float] = []
+        self.gateways: list[Gateway] = []
         self.names = 0
-        self.served = 0
-
-    async def serve(self) -> None:
-        self.server = LedgerServer(self.folder / "s", clock=lambda: self.now, log=LedgerLog(self.folder / "log"))
-        await self.server.start()
 
     async def join(self) -> None:
         self.names += 1
-        client = SocketLedger(self.folder / "s", f"w{self.names}", clock=asyncio.get_running_loop().time)
-        limiter = Limiter(client, down="closed")
-        client.seats = limiter.book.seats
-        await client.start()
-        async with asyncio.timeout(10):
-            while f"w{self.names}" not in self.server.sessions:
-                await asyncio.sleep(0.002)
-        self.workers.append(Worker(client, limiter))
+        self.gateways.append(Gateway(await self.books.join(f"w{self.names}")))
 
-    def kill_server(self) -> None:
-        """As SIGKILL would: nothing more is written, every connection breaks."""
-        server = self.server
-        server.closing = True
-        if server._log is not None:
-            server._log.close()
-            server._log = None
-        assert server._server is not None
-        server._server.close()
-        for session in list(server._all):
-            assert session.transport is not None
-            session.transport.abort()
+    async def kill(self, gateway: Gateway) -> None:
+        self.gateways.remove(gateway)
+        await gateway.worker.kill()
+        for one in gateway.running:
+            one.running = False  # its seat is free with its process; its tokens and money count as spent
+        await self.books.bury(gateway.worker)
 
-    async def kill_worker(self, worker: Worker) -> None:
-        self.workers.remove(worker)
-        assert worker.client._task is not None
-        worker.client._task.cancel()
-        link = worker.client._link
-        if link is not None and link.transport is not None:
-            link.transport.abort()
-        for one in worker.running:
-            one.running = False  # its seat is free with its process; its tokens count as spent
-        await asyncio.sleep(0)
-
-    async def request(self, worker: Worker, amount: int) -> None:
+    async def request(self, gateway: Gateway, amount: int) -> None:
+        limiter, holder, now = gateway.limiter, gateway.holder, self.books.now
         try:
-            reservation = await reserve(worker.limiter, KEY, TENANT, amount, self.now)
+            if not limiter.try_count(holder, now):
+                await limiter.count(holder, now)
+            self.counted.append(now)
+            reservation = limiter.try_reserve(holder, amount, now, amount * PRICE)
+            if reservation is None:
+                reservation = await limiter.reserve(holder, amount, now, amount * PRICE)
         except (RateLimited, Unavailable):
             return
-        assert reservation is not None
-        one = Spent(self.now, amount, reservation)
+        if gateway not in self.gateways:
+            return
+        one = Spent(now, amount, reservation)
         self.spent.append(one)
-        worker.running.append(one)
-        self.served += 1
+        gateway.running.append(one)
         self.check()
 
-    def settle(self, worker: Worker) -> None:
-        if worker.running:
-            one = worker.running.pop(self.draws.randrange(len(worker.running)))
+    def settle(self, gateway: Gateway) -> None:
+        if gateway.running:
+            one = gateway.running.pop(self.draws.randrange(len(gateway.running)))
             used = self.draws.choice([0, one.amount, self.draws.randint(0, one.amount)])
-            worker.limiter.settle(one.reservation, used, self.now)
+            gateway.limiter.settle(one.reservation, used, self.books.now, used * PRICE)
             one.amount = used
             one.running = False
 
     def check(self) -> None:
+        now = self.books.now
         assert sum(one.running for one in self.spent) <= SEAT_LIMIT
-        assert sum(one.amount for one in self.spent if one.at > self.now - 60) <= TOKEN_LIMIT
+        assert sum(at > now - 60 for at in self.counted) <= REQUEST_LIMIT
+        minute = sum(one.amount for one in self.spent if one.at > now - 60)
+        assert minute <= MODEL_TOKEN_LIMIT
+        assert minute * PRICE <= MINUTE_NANOUSD
+        assert sum(one.amount for one in self.spent if one.at > now - 86400) * PRICE <= DAY_NANOUSD
 
     async def step(self) -> None:
         draws = self.draws
         what = draws.choices(
-            ["requests", "settle", "abort", "time", "tick", "kill", "restart"], [10, 10, 3, 6, 3, 1, 1]
+            ["requests", "settle", "abort", "time", "tick", "kill", "restart", "away"], [10, 10, 3, 6, 3, 1, 1, 1]
         )[0]
-        worker = draws.choice(self.workers)
+        gateway = draws.choice(self.gateways)
         if what == "requests":
-            await asyncio.gather(
-                *(self.request(draws.choice(self.workers), draws.randint(1, 60)) for _ in range(draws.randint(1, 6)))
-            )
+            many = range(draws.randint(1, 6))
+            await asyncio.gather(*(self.request(draws.choice(self.gateways), draws.randint(1, 60)) for _ in many))
         elif what == "settle":
             for _ in range(draws.randint(1, 4)):
-                self.settle(draws.choice(self.workers))
+                self.settle(draws.choice(self.gateways))
         elif what == "abort":
-            task = asyncio.create_task(self.request(worker, draws.randint(1, 60)))
+            task = asyncio.create_task(self.request(gateway, draws.randint(1, 60)))
             for _ in range(draws.randint(0, 6)):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         elif what == "time":
-            self.now += draws.choice([0.1, 0.9, 3.0, 20.0, 61.0])
+            self.books.now += draws.choice([0.1, 0.9, 2.5, 20.0, 61.0, 5000.0])
+            await self.heard()
         elif what == "tick":
-            worker.limiter.tick(self.now)
+            gateway.limiter.tick(self.books.now)
         elif what == "kill":
-            await self.kill_worker(worker)
+            await self.kill(gateway)
             await self.join()
         else:
-            self.kill_server()
-            for _ in range(3):
-                self.settle(draws.choice(self.workers))
-            await self.serve()
-            async with asyncio.timeout(10):
-                while len(self.server.sessions) < len(self.workers):
-                    await asyncio.sleep(0.002)
+            await self.restart(away=what == "away")
+
+    async def restart(self, *, away: bool) -> None:
+        """Kill the ledger, while requests are on their way or none is; `away`: let work go on without it."""
+        draws = self.draws
+        asking = [
+            asyncio.create_task(self.request(draws.choice(self.gateways), 30)) for _ in range(draws.randint(0, 3))
+        ]
+        for _ in range(draws.randint(0, 4)):
+            await asyncio.sleep(0)
+        self.books.kill()
+        await asyncio.gather(*asking)
+        for _ in range(3):
+            self.settle(draws.choice(self.gateways))
+        if away:
+            await until(lambda: not any(g.worker.client.up for g in self.gateways))
+            self.books.now += draws.choice([0.1, 2.5])
+            await asyncio.gather(*(self.request(draws.choice(self.gateways), 10) for _ in range(4)))
+            draws.choice(self.gateways).limiter.tick(self.books.now)
+        await self.books.start()
+        await self.heard()
+
+    async def heard(self) -> None:
+        workers = [gateway.worker for gateway in self.gateways]
+        await self.books.joined(workers)
+        await self.books.heard(workers)
 
     async def finish(self) -> None:
-        """After all is settled, nothing is reserved; after a minute, nothing is used."""
-        for worker in self.workers:
-            while worker.running:
-                self.settle(worker)
-            worker.limiter.close(self.now)
-        async with asyncio.timeout(10):
-            while self.server.used("key:k", SEATS):
+        """After all is settled no seat is held; what was spent is what is booked, but for what dead workers had; in the end it is all free."""
+        for gateway in self.gateways:
+            while gateway.running:
+                self.settle(gateway)
+            gateway.limiter.close(self.books.now)
+        async with asyncio.timeout(20):
+            while await self.books.used("key:k", SEATS) or await self.books.used("tenant:t", SEATS):
                 await asyncio.sleep(0.002)
-        self.now += 63
-        assert self.server.used("key:k", TOKENS) == 0
-        for worker in self.workers:
-            await worker.client.close()
-        await self.server.close()
+        await self.heard()
+        spent = sum(one.amount for one in self.spent if one.at > self.books.now - 86400) * PRICE
+        assert await self.books.used("key:k", SPEND) >= spent
+        self.books.now += 63
+        for resource in (REQUESTS, TOKENS, SPEND_MINUTE):
+            assert await self.books.used("key:k", resource) == 0
+        self.books.now += 86400 + 400
+        assert await self.books.used("key:k", SPEND) == 0
+        for gateway in self.gateways:
+            await gateway.worker.client.close()
+        await self.books.close()
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32))
-def test_never_over_whatever_happens(seed: int) -> None:
+async def live(books: Books, seed: int, steps: int) -> None:
+    world = World(books, random.Random(seed))
+    await books.start()
+    for _ in range(3):
+        await world.join()
+    for _ in range(steps):
+        await world.step()
+    assert world.spent
+    await world.finish()
+
+
+def over(make: Callable[[Path], tuple[Books, RedisServer | None]], seed: int, steps: int) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            world = World(Path(folder), random.Random(seed))
-            await world.serve()
-            for _ in range(3):
-                await world.join()
-            for _ in range(40):
-                await world.step()
-            await world.finish()
-            assert world.served > 0
+            books, server = make(Path(folder))
+            try:
+                await live(books, seed, steps)
+            finally:
+                if server is not None:
+                    server.kill()
 
     asyncio.run(main())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32))
+def test_never_over_whatever_happens_with_the_supervisors_ledger(seed: int) -> None:
+    over(lambda folder: (SocketBooks(folder), None), seed, 40)
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no redis-server here")
+@settings(max_examples=6, deadline=None)
+@given(st.integers(0, 2**32))
+def test_never_over_whatever_happens_with_redis(seed: int) -> None:
+    def make(folder: Path) -> tuple[Books, RedisServer]:
+        server = RedisServer(folder / "redis")
+        return RedisBooks(folder, server), server
+
+    over(make, seed, 30)

@@ -230,7 +230,8 @@ class Register:
         out = self._extras.setdefault((want.scope, want.resource), {})
         for other in [w for w, (_, until) in out.items() if until <= now or w == worker]:
             del out[other]
-        extra = max(0, min(most - sum(amount for amount, _ in out.values()), left))
+        free = most - sum(amount for amount, _ in out.values())
+        extra = max(0, min(-(-free // 2), left))  # half, so that the next worker has something too
         if extra:
             out[worker] = (extra, expires)
         return extra

@@ -27,6 +27,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     idle_timeout_s: float = 75.0
     drain_s: float = 20.0
     max_connections: int = 8192
+    tls_certificate: str = ""  # PEM, with its chain; empty: plain HTTP
+    tls_key: str = ""  # PEM, not encrypted
     cache_bytes: int = 67108864
     control_url: str = ""  # empty: serve from the Snapshot on disk alone
     snapshot_file: str = ""  # empty: DATA/gateway/snapshot.json

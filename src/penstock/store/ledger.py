@@ -11,6 +11,8 @@ from penstock.store.ledger_log import LedgerLog
 class Ledger(Protocol):
     """Who keeps the books that several workers share. All times are Unix seconds."""
 
+    workers: int  # that share it, as far as it has told; 0: it has not
+
     @property
     def up(self) -> bool:
         """Whether it can be asked now."""
@@ -31,12 +33,13 @@ class Ledger(Protocol):
 class LocalLedger:
     """The ledger of the only worker. With a log, what was used survives a restart: a budget for a day is not new after each."""
 
-    __slots__ = ("_asked", "_log", "_register", "_session")
+    __slots__ = ("_asked", "_log", "_register", "_session", "workers")
 
     def __init__(self, log: LedgerLog | None = None) -> None:
         self._log = log
         self._register = Register()
         self._session = "local"
+        self.workers = 1
         self._asked = 0
         if log is not None:
             for entry in log.read():

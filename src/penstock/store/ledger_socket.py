@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from penstock.access.limits import SEATS
-from penstock.access.register import Lease, Refusal, Register, Return, Want
-from penstock.core.errors import Unavailable
+from penstock.access.register import Refusal, Register
+from penstock.store.ledger_asking import ANSWER_S, AskingLedger
 from penstock.store.ledger_frames import Ask, Frames, GiveBack, Granted, Hello, Refused, decode_down, decode_up
 from penstock.store.ledger_log import LedgerLog
 
 GRACE_S = 5.0  # how long a restarted ledger waits for those who held seats
-ANSWER_S = 1.0  # how long a worker waits for an answer; not longer than the shortest lease
 _SWEEP_S = 1.0
 
 
@@ -176,7 +174,7 @@ class _Link(Frames):
         self._ledger.lost(self)
 
 
-class SocketLedger:
+class SocketLedger(AskingLedger):
     """The client of one worker. It joins again by itself when the connection breaks."""
 
     def __init__(self, path: Path, session: str, *, clock: Callable[[], float]) -> None:
@@ -187,15 +185,10 @@ class SocketLedger:
             session: unique for this process's life, such as `gateway-0/PID/TIME`.
             clock: monotonic seconds, for time limits.
         """
-        self.seats: Callable[[], dict[str, int]] = dict
+        super().__init__(clock)
         self._path = path
         self._session = session
-        self._clock = clock
         self._link: _Link | None = None
-        self._asked: dict[int, tuple[asyncio.Future[list[Lease] | Refusal], Sequence[Want], float]] = {}
-        self._next = 0
-        self._out: list[Ask | GiveBack] = []
-        self._returns: dict[tuple[str, int, int, bool], int] = {}
         self._scheduled = False
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -221,72 +214,24 @@ class SocketLedger:
         """Whether the server is connected."""
         return self._link is not None
 
-    async def grant(self, wants: Sequence[Want], now: float) -> list[Lease] | Refusal:
-        """Ask the server, with all that is asked in this loop turn."""
-        if self._link is None:
-            raise _down()
-        waiter: asyncio.Future[list[Lease] | Refusal] = asyncio.get_running_loop().create_future()
-        self._next += 1
-        deadline = self._clock() + ANSWER_S
-        self._asked[self._next] = (waiter, wants, deadline)
-        self._out.append(Ask(self._next, list(wants)))
-        self._schedule()
-        try:
-            answer = await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._return_all(wants, waiter.result(), now)
-            raise
-        if self._clock() > deadline:  # the lease may be over before it is spent
-            self._return_all(wants, answer, now)
-            raise _down()
-        return answer
-
-    def give_back(self, returned: Sequence[Return], now: float) -> None:
-        """Sent at the end of this loop turn, added up by slot; kept while the server is away, seats excepted: joining tells them."""
-        for one in returned:
-            if self._link is None and one.resource == SEATS:
-                continue
-            key = (one.scope, one.resource, one.slot, one.amount > 0)
-            self._returns[key] = self._returns.get(key, 0) + one.amount
-        self._schedule()
-
     def joined(self, link: _Link) -> None:
         """The connection stands."""
-        for key in [k for k in self._returns if k[1] == SEATS]:
-            del self._returns[key]
+        self._forget_seats()
         self._link = link
         link.send([Hello(self._session, self.seats())])
         self._schedule()
 
     def answered(self, message: Granted | Refused) -> None:
         """An answer has come."""
-        entry = self._asked.pop(message.id, None)
-        if entry is None:
-            return
-        waiter, wants, _ = entry
-        answer = message.leases if isinstance(message, Granted) else message.refusal
-        if waiter.done():  # the caller has been cancelled
-            self._return_all(wants, answer, 0.0)
-        else:
-            waiter.set_result(answer)
+        self._answer(message.id, message.leases if isinstance(message, Granted) else message.refusal)
 
     def lost(self, link: _Link) -> None:
         """The connection is gone."""
         if self._link is not link:
             return
         self._link = None
-        self._out.clear()
-        asked, self._asked = self._asked, {}
-        for waiter, _, _ in asked.values():
-            if not waiter.done():
-                waiter.set_exception(_down())
+        self._fail_all()
         self._wake.set()
-
-    def _return_all(self, wants: Sequence[Want], answer: list[Lease] | Refusal, now: float) -> None:
-        if isinstance(answer, list):
-            pairs = zip(wants, answer, strict=True)
-            self.give_back([Return(w.scope, w.resource, lease.slot, w.need + lease.extra) for w, lease in pairs], now)
 
     def _schedule(self) -> None:
         if not self._scheduled and self._link is not None:
@@ -297,14 +242,12 @@ class SocketLedger:
         self._scheduled = False
         if self._link is None:
             return
-        messages: list[Ask | GiveBack] = self._out
-        if self._returns:
-            returned = [Return(s, r, slot, amount) for (s, r, slot, _), amount in self._returns.items() if amount]
-            self._returns.clear()
-            messages = [GiveBack(returned), *messages]
+        messages: list[Ask | GiveBack] = [Ask(identity, wants) for identity, wants in self._asks]
+        if returned := self._take_returns():
+            messages.insert(0, GiveBack(returned))
         if messages:
             self._link.send(messages)
-            self._out = []
+            self._asks.clear()
 
     async def _connect(self) -> None:
         await asyncio.get_running_loop().create_unix_connection(lambda: _Link(self), str(self._path))
@@ -319,9 +262,8 @@ class SocketLedger:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ANSWER_S / 4):
                         await self._wake.wait()
-                now = self._clock()
                 link = self._link
-                if link is not None and link.transport is not None and any(d < now for _, _, d in self._asked.values()):
+                if link is not None and link.transport is not None and self._overdue():
                     link.transport.abort()
                 continue
             try:
@@ -329,7 +271,3 @@ class SocketLedger:
             except OSError:
                 await asyncio.sleep(pause)
                 pause = min(1.0, 2 * pause)
-
-
-def _down() -> Unavailable:
-    return Unavailable("The ledger of limits does not answer.", code="ledger_down", retry_after=1.0)

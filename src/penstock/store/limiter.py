@@ -21,8 +21,8 @@ class Limiter:
         ledger: who keeps the books.
         epoch: what is added to `now` to make it Unix seconds, for the ledger: the difference of the clocks at start.
         down: what happens while the ledger is away: `closed` refuses with 503 what needs it; `open` lets each worker use up to its share
-            of each limit (the limit divided by `workers`), which is reported when the ledger is back. A caller's policy may say otherwise.
-        workers: how many share the ledger.
+            of each limit (the limit divided by `workers`, or by how many the ledger told of), which is reported when the ledger is back. A caller's policy may say otherwise.
+        workers: how many share the ledger, at least.
     """
 
     def __init__(self, ledger: Ledger, *, epoch: float = 0.0, down: LedgerDown = "open", workers: int = 1) -> None:
@@ -255,7 +255,7 @@ class Limiter:
 
     def _use_share(self, short: list[tuple[Account, int]], taken: list[tuple[Account, int, int]], now: float) -> None:
         for account, amount in short:
-            share = max(1, account.limit // self._workers)
+            share = max(1, account.limit // max(self._workers, self._ledger.workers))
             if account.resource == SEATS:
                 if account.held - account.balance + amount > share:
                     self.refusals += 1
