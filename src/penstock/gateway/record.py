@@ -97,6 +97,7 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
             finish=call.finish,
             chunks=call.chunks,
             expires=call.at + ttl,
+            escalated=call.escalated,
         )
         gateway.cache.put(call.cache_key, entry)
 

@@ -3,13 +3,13 @@
 import msgspec
 
 from penstock.core.errors import BadRequest, PenstockError, TooLarge, Unavailable, UpstreamFailed
-from penstock.net.client import Response
+from penstock.gateway.ports import Answer
 
 UNREACHABLE = frozenset({"upstream_unreachable", "upstream_connect"})  # codes: the replica took no connection
 ELSEWHERE = frozenset({429, 500, 502, 503})  # answers that another replica may better
 
 
-def busy(response: Response) -> bool:
+def busy(response: Answer) -> bool:
     """Whether the replica is well, and has only too much to do."""
     return response.status == 429 or (response.status == 503 and response.header(b"retry-after") is not None)
 
@@ -28,7 +28,7 @@ class _Refusal(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Refusal).decode
 
 
-def refusal(response: Response, body: bytes) -> PenstockError:
+def refusal(response: Answer, body: bytes) -> PenstockError:
     """The error to tell the client for an answer whose status is not 200.
 
     The client's own mistakes (400, 413, 422) are passed on in the engine's words; everything else is the engine's failure.
@@ -53,6 +53,6 @@ def refusal(response: Response, body: bytes) -> PenstockError:
     return UpstreamFailed(f"The engine answered with status {status}.", code="upstream_status")
 
 
-def _wait(response: Response) -> float:
+def _wait(response: Answer) -> float:
     value = response.header(b"retry-after")
     return min(60.0, float(value)) if value is not None and value.isdigit() else 1.0

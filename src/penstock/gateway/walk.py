@@ -10,6 +10,7 @@ from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed, Ups
 from penstock.gateway.amend import amend
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.call import Call
+from penstock.gateway.cascade import draft, escalate
 from penstock.gateway.decode import decode
 from penstock.gateway.dispatch import dispatch, release
 from penstock.gateway.elsewhere import elsewhere
@@ -90,14 +91,16 @@ async def _answer(call: Call, caller: Caller) -> None:
                 tokens = prompt_tokens(call)
                 call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
             call.admitted_ns = time.monotonic_ns() - call.started_ns
-            if call.stream and call.route is not None and call.route.route.resume:
+            if call.cascade is not None:
+                await (relay_stream if call.stream else relay)(call, await draft(call, call.cascade))
+            elif call.stream and call.route is not None and call.route.route.resume:
                 await resume_stream(call)
             elif call.stream:
                 await relay_stream(call, await dispatch(call))
             else:
                 await relay(call, await dispatch(call))
         except (UpstreamFailed, UpstreamTimeout, Unavailable) as error:
-            if call.status or not await elsewhere(call, error):
+            if call.status or not (escalate(call, error) or await elsewhere(call, error)):
                 raise
         else:
             return
