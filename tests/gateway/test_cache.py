@@ -1,5 +1,6 @@
 """Whole answers again, for the same tenant and the same question only."""
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -9,14 +10,14 @@ from hypothesis import strategies as st
 from penstock.core.exchange import Usage
 from penstock.core.snapshot import CachePolicy, Policy, Rule
 from penstock.gateway.cache import Cache, Entry, cache_key
-from tests.gateway.house import KEY, OTHER, running
-from tests.gateway.raw_client import ask, chat
+from tests.gateway.house import KEY, OTHER, running, until
+from tests.gateway.raw_client import ask, chat, post
 
 ON = {"cache": CachePolicy(mode="exact", ttl_s=300)}
 
 
-def entry(body: bytes = b"x", expires: float = 10.0) -> Entry:
-    return Entry(body=body, stream=False, usage=Usage(), finish="stop", chunks=1, expires=expires)
+def entry(body: bytes = b"x", expires: float = 10.0, tenant: str = "") -> Entry:
+    return Entry(body=body, stream=False, usage=Usage(), finish="stop", chunks=1, expires=expires, tenant=tenant)
 
 
 def key(**changes: object) -> bytes:
@@ -73,6 +74,67 @@ def test_the_least_recently_used_makes_room_and_time_ends_all() -> None:
     assert cache.get(b"0", 0.0) is not None
     assert cache.get(b"0", 10.0) is None
     assert len(cache) == 7
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30), st.integers(0, 1500)), max_size=80))
+def test_nobody_pushes_another_below_an_equal_share(puts: list[tuple[str, int, int]]) -> None:
+    cache = Cache(16_000)
+    for tenant, number, size in puts:
+        before = dict(cache._sizes)
+        cache.put(f"{tenant}{number}".encode(), entry(bytes(size), tenant=tenant))
+        assert cache.size == sum(cache._sizes.values()) <= 16_000
+        for other, held in before.items():
+            if other != tenant:
+                share = 16_000 / len({*before, tenant})
+                assert cache._sizes.get(other, 0) >= min(held, share - 2012)
+    for tenant, recent in cache._recent.items():
+        assert cache._sizes[tenant] == sum(len(cache._entries[one].body) + 512 for one in recent)
+
+
+def test_a_flood_leaves_another_tenants_entries() -> None:
+    cache = Cache(16_000)
+    for number in range(10):
+        cache.put(b"b%d" % number, entry(bytes(88), tenant="b"))
+    for number in range(1000):
+        cache.put(b"a%d" % number, entry(bytes(88), tenant="a"))
+    assert all(cache.get(b"b%d" % number, 0.0) is not None for number in range(10))
+
+
+async def test_the_client_may_ask_anew_or_forbid_keeping(tmp_path: Path) -> None:
+    async with running(tmp_path, route=ON) as house:
+        body = msgspec.json.encode({"model": "mock", "messages": [{"role": "user", "content": "hi"}], "temperature": 0})
+
+        async def told(control: bytes) -> bytes:
+            more = b"Cache-Control: %b\r\n" % control if control else b""
+            return (await ask(house.port, post("/v1/chat/completions", body, more=more))).headers[b"x-penstock-cache"]
+
+        assert await told(b"no-store") == b"off"
+        assert await told(b"") == b"miss"
+        assert await told(b"") == b"hit"
+        assert await told(b"max-age=0, No-Cache") == b"miss"
+        assert await told(b"max-age=5") == b"hit"
+        assert len(house.mock.asked) == 3
+
+
+async def test_answers_to_requests_with_tools_are_kept_if_the_route_says_so(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    for allowed in (False, True):
+        policy = {"cache": CachePolicy(mode="exact", tools=allowed)}
+        async with running(tmp_path / str(allowed), route=policy) as house:
+            for _ in range(2):
+                got = await ask(house.port, chat("hello", temperature=0, tools=tools))
+            assert got.headers[b"x-penstock-cache"] == (b"hit" if allowed else b"off")
+            empty = await ask(house.port, chat("hello", temperature=0, tools=[]))
+            assert empty.headers[b"x-penstock-cache"] == b"miss"
+
+
+async def test_an_entry_ends_with_its_routes_time(tmp_path: Path) -> None:
+    async with running(tmp_path, route={"cache": CachePolicy(mode="exact", ttl_s=0.2)}) as house:
+        request = chat("hello", temperature=0)
+        await ask(house.port, request)
+        [kept] = house.worker.gateway.cache._entries.values()
+        await until(lambda: time.time() > kept.expires)
+        assert (await ask(house.port, request)).headers[b"x-penstock-cache"] == b"miss"
 
 
 async def test_the_second_answer_comes_from_the_cache(tmp_path: Path) -> None:

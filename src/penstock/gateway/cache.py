@@ -11,7 +11,7 @@ from penstock.wire.edit import canonical
 from penstock.wire.envelope import Envelope
 
 # What a question is called by, not what it asks.
-_LABELS = frozenset({"user", "metadata", "stream", "stream_options"})
+LABELS = frozenset({"user", "metadata", "stream", "stream_options"})
 _OVERHEAD = 512  # bytes of an entry beside its body and key
 
 
@@ -26,15 +26,21 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     chunks: int
     expires: float
     escalated: bool = False  # by the second model of a cascade
+    tenant: str = ""
 
 
 class Cache:
-    """Least recently used entries, bounded by bytes. Times are handed in."""
+    """The most recently used entries, bounded by bytes. Times are handed in.
+
+    When it is full, the tenant that holds the most makes room: nobody pushes another one's entries out below an equal share.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.size = 0
         self._max = max_bytes
-        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._entries: dict[bytes, Entry] = {}
+        self._recent: dict[str, OrderedDict[bytes, None]] = {}  # by tenant, the least recently used first
+        self._sizes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -45,30 +51,43 @@ class Cache:
         if entry is None:
             return None
         if now >= entry.expires:
-            self._remove(key)
+            self._remove(key, entry.tenant)
             return None
-        self._entries.move_to_end(key)
+        self._recent[entry.tenant].move_to_end(key)
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
         """Keeps `entry`, unless it alone is more than an eighth of the cache; the least recently used make room."""
-        size = len(entry.body) + _OVERHEAD
+        size, tenant = len(entry.body) + _OVERHEAD, entry.tenant
         if size > self._max // 8:
             return
-        if key in self._entries:
-            self._remove(key)
+        if (old := self._entries.get(key)) is not None:
+            self._remove(key, old.tenant)
         self._entries[key] = entry
+        self._recent.setdefault(tenant, OrderedDict())[key] = None
+        self._sizes[tenant] = self._sizes.get(tenant, 0) + size
         self.size += size
         while self.size > self._max:
-            self._remove(next(iter(self._entries)))
+            sizes = self._sizes
+            most = tenant if sizes[tenant] * len(sizes) > self._max else max(sizes, key=sizes.__getitem__)
+            self._remove(next(iter(self._recent[most])), most)
 
     def clear(self) -> None:
         """Forgets everything."""
         self._entries.clear()
+        self._recent.clear()
+        self._sizes.clear()
         self.size = 0
 
-    def _remove(self, key: bytes) -> None:
-        self.size -= len(self._entries.pop(key).body) + _OVERHEAD
+    def _remove(self, key: bytes, tenant: str) -> None:
+        size = len(self._entries.pop(key).body) + _OVERHEAD
+        recent = self._recent[tenant]
+        del recent[key]
+        self.size -= size
+        if recent:
+            self._sizes[tenant] -= size
+        else:
+            del self._recent[tenant], self._sizes[tenant]
 
 
 def cacheable(policy: CachePolicy, envelope: Envelope) -> bool:
@@ -88,5 +107,5 @@ def cache_key(*, tenant: str, source: str, policy: str, operation: str, stream: 
         body: the request as it would be sent on; labels such as `user` do not count.
     """
     names = "\0".join((tenant, source, policy, operation, "s" if stream else "j")).encode()
-    key: bytes = blake3(len(names).to_bytes(4, "little") + names + canonical(body, _LABELS)).digest()
+    key: bytes = blake3(len(names).to_bytes(4, "little") + names + canonical(body, LABELS)).digest()
     return key

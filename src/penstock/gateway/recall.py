@@ -1,34 +1,71 @@
 """Step 6: has the same tenant asked the same before?"""
 
-from penstock.gateway.cache import cache_key, cacheable
+from penstock.core.snapshot import CachePolicy
+from penstock.gateway.cache import Entry, cache_key, cacheable
 from penstock.gateway.call import Call
+from penstock.gateway.index import Leg
+from penstock.wire.tools import offers_tools
 
 
 def recall(call: Call) -> bool:
-    """Looks the question up where the route says so; whether the answer is at hand, in `call.recalled`."""
-    route, leg, caller = call.route, call.leg, call.caller
-    if route is None or leg is None or caller is None or route.cache is None:
+    """Looks the question up where the route says so; whether the answer is at hand, in `call.recalled`.
+
+    The client's `cache-control` counts: `no-cache` asks anew and keeps the answer, `no-store` keeps nothing either.
+    """
+    route = call.route
+    if route is None or route.cache is None or not repeatable(call, route.cache):
         return False
-    if not cacheable(route.cache, call.envelope):
+    control = call.request.headers.get(b"cache-control")
+    directives = directives_of(control) if control is not None else ()
+    if b"no-store" in directives:
         return False
+    call.cache_key = question_key(call)
+    entry = call.gateway.cache.get(call.cache_key, call.at) if b"no-cache" not in directives else None
+    if entry is None:
+        call.cache = "miss"
+        call.kept = []
+        call.seeking = route.semantic is not None or (call.gateway.shared is not None and route.cache.shared)
+        return False
+    call.cache = "hit"
+    take(call, entry)
+    return True
+
+
+def source_of(call: Call, leg: Leg) -> str:
+    """What stands for the weights that answer."""
     pool = leg.entry.pool
     source = pool.build or pool.digest or f"pool:{pool.name}"
-    call.cache_key = cache_key(
-        tenant=caller.tenant.name,
-        source=source if call.cascade is None else f"{source} {call.cascade.mark}",
+    return source if call.cascade is None else f"{source} {call.cascade.mark}"
+
+
+def take(call: Call, entry: Entry) -> None:
+    """Answers with `entry`."""
+    call.recalled, call.kept = entry, None
+    if entry.escalated and call.cascade is not None:
+        call.leg = call.cascade.then
+        call.digest = call.leg.entry.pool.digest
+
+
+def repeatable(call: Call, policy: CachePolicy) -> bool:
+    """Whether an answer to the request may be given again, by what the route's policy says of sampling and of tools."""
+    return cacheable(policy, call.envelope) and (policy.tools or not offers_tools(call.body))
+
+
+def question_key(call: Call) -> bytes:
+    """What equal questions of one tenant, answered by the same weights under the same rules, have in common."""
+    leg, caller = call.leg, call.caller
+    pool = leg.entry.pool if leg is not None else None
+    source = "" if pool is None else pool.build or pool.digest or f"pool:{pool.name}"
+    return cache_key(
+        tenant=caller.tenant.name if caller is not None else "",
+        source=source_of(call, leg),
         policy=call.rules.mark if call.rules is not None else "",
         operation=call.operation,
         stream=call.stream,
         body=call.body,
     )
-    entry = call.gateway.cache.get(call.cache_key, call.at)
-    if entry is None:
-        call.cache = "miss"
-        call.kept = []
-        return False
-    call.cache = "hit"
-    call.recalled = entry
-    if entry.escalated and call.cascade is not None:
-        call.leg = call.cascade.then
-        call.digest = call.leg.entry.pool.digest
-    return True
+
+
+def directives_of(control: bytes) -> frozenset[bytes]:
+    """The directives of a `cache-control` field without their arguments, in lower case (RFC 9111, section 5.2)."""
+    return frozenset(part.partition(b"=")[0].strip().lower() for part in control.split(b","))

@@ -6,6 +6,7 @@ from penstock.core.exchange import Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
 from penstock.gateway.ratelimit import limit_lines
+from penstock.gateway.semantic import keep
 
 _NOTHING = Usage()
 _UNKNOWN = b"x-penstock-version: \r\nx-penstock-digest: \r\nx-penstock-arm: \r\n"
@@ -98,8 +99,11 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
             chunks=call.chunks,
             expires=call.at + ttl,
             escalated=call.escalated,
+            tenant=exchange.tenant,
         )
         gateway.cache.put(call.cache_key, entry)
+        if call.seeking:
+            keep(call, entry)
 
 
 def _count(call: Call, exchange: Exchange, usage: Usage) -> None:
@@ -121,6 +125,8 @@ def _count(call: Call, exchange: Exchange, usage: Usage) -> None:
         meters.chunks.value += call.chunks
     if call.cache == "hit":
         meters.cache_hit.value += 1
+    elif call.cache == "semantic":
+        meters.cache_semantic.value += 1
     elif call.cache == "miss":
         meters.cache_miss.value += 1
     if exchange.cost_nanousd:
