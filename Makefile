@@ -26,6 +26,11 @@ install-dev: install .venv/.installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
 
+.venv/langchain/.installed: tests/langchain/requirements.lock .venv/.installed
+	$(PYTHON) -m venv .venv/langchain
+	.venv/langchain/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
 $(GENERATED): $(PROTO) .venv/.installed
 	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src $(PROTO)
 	touch $@
@@ -37,7 +42,7 @@ $(VENDOR): frontend/package-lock.json frontend/build.mjs
 system-packages:
 	scripts/system-packages
 
-test: install-dev system-packages
+test: install-dev system-packages .venv/langchain/.installed
 	$(BIN)/pytest $(ARGS)
 
 check: install-dev
@@ -69,6 +74,8 @@ lock:
 	  --extra engine --extra postgres --extra grpc --extra grpc-build --extra dev -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
 	  --extra engine --extra postgres --extra grpc --extra grpc-build -c requirements.lock -o requirements-run.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
+	  --no-emit-find-links -o tests/langchain/requirements.lock tests/langchain/requirements.in
 
 clean:
 	rm -rf .venv build dist src/penstock.egg-info frontend/node_modules src/penstock/console/static/vendor src/penstock/gateway/grpc/inference_pb2.py*
