@@ -34,6 +34,8 @@ SETTINGS = {
     "gateway.idle_timeout_s": "Seconds that a connection may rest between requests.",
     "gateway.drain_s": "Seconds that requests in flight have to finish when the gateway is told to stop.",
     "gateway.max_connections": "Most client connections of one worker.",
+    "gateway.tls_certificate": "Certificate with its chain, PEM; read again when it changes, and on SIGHUP. Empty: plain HTTP. See [edge](../edge.md).",
+    "gateway.tls_key": "The certificate's key, PEM, not encrypted.",
     "gateway.cache_bytes": "Memory for kept answers, per worker.",
     "gateway.control_url": "Where control is. Empty: the Snapshot on disk is served and never renewed. `up` sets it.",
     "gateway.snapshot_file": "Where the Snapshot is kept. Empty: `DATA/gateway/snapshot.json`.",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from penstock.control.context import Control
+    from penstock.store.cache_redis import RedisCache as Answers
     from penstock.store.ledger_redis import RedisLedger as Shared
     from penstock.supervisor.folder import DataFolder
     from penstock.supervisor.launcher import Progress
@@ -92,10 +93,24 @@ def resolved_for_up(settings: Settings) -> Settings:
         settings,
         data=str(Path(settings.data).absolute()),
         gateway=msgspec.structs.replace(
-            settings.gateway, control_url=control_url, grpc_port=settings.gateway.grpc_port if has_grpc() else 0
+            settings.gateway,
+            control_url=control_url,
+            grpc_port=settings.gateway.grpc_port if has_grpc() else 0,
+            tls_certificate=_absolute(settings.gateway.tls_certificate),
+            tls_key=_absolute(settings.gateway.tls_key),
         ),
         ship=msgspec.structs.replace(settings.ship, control_url=control_url),
     )
+
+
+def _absolute(file: str) -> str:
+    return str(Path(file).absolute()) if file else ""
+
+
+def _gateway_url(settings: Settings) -> str:
+    """Where this machine reaches the gateway."""
+    scheme = "https" if settings.gateway.tls_certificate else "http"
+    return f"{scheme}://{reachable(settings.gateway.host)}:{settings.gateway.port}"
 
 
 def run_up(settings: Settings, *, resume: bool, progress: "Progress", announce: Callable[[Welcome], None]) -> int:
@@ -120,10 +135,12 @@ def run_up(settings: Settings, *, resume: bool, progress: "Progress", announce: 
 
 
 def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
+    from penstock.gateway.edge import read_certificate
     from penstock.supervisor.ports import check_port
     from penstock.supervisor.records import Records
 
     starter_folder(settings)
+    read_certificate(settings.gateway)
     records = Records(folder.run)
     living = {record.spec.kind for record in records.all() if records.lives(record)}
     if "control" not in living:
@@ -162,7 +179,7 @@ async def _up(
     launcher.start()
     if not resume:
         endpoints = Endpoints(
-            gateway=f"http://{reachable(settings.gateway.host)}:{settings.gateway.port}",
+            gateway=_gateway_url(settings),
             control=f"http://{reachable(settings.control.host)}:{settings.control.port}",
         )
         try:
@@ -303,13 +320,16 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         shipped=lambda: shipped_before(data / "ship", worker),
     )
     shared: SocketLedger | Shared | None = None
+    answers: Answers | None = None
     session = f"{worker}/{os.getpid()}/{time.time()}"
     if gateway.redis_url:
         try:
+            from penstock.store.cache_redis import RedisCache
             from penstock.store.ledger_redis import RedisLedger
         except ImportError:
             message = "gateway.redis_url needs the redis client: install penstock[redis]."
             raise Unavailable(message, param="gateway.redis_url") from None
+        answers = RedisCache(gateway.redis_url, service_token(settings).encode())
         shared = RedisLedger(gateway.redis_url, f"{socket.gethostname()}/{session}", clock=time.monotonic)
     elif supervised:
         shared = SocketLedger(data / "ledger.sock", session, clock=time.monotonic)
@@ -332,9 +352,12 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
             limiter=limiter,
             service_token=service_token(settings),
             subject_key=load_subject_key(data / "subject.key"),
+            shared=answers,
         )
     finally:
         limiter.close(time.monotonic())
+        if answers is not None:
+            await answers.close()
         if shared is not None:
             await shared.close()
         journal.close()
@@ -368,6 +391,7 @@ def run_gateways(settings: Settings) -> None:
     Raises:
         Conflict: if the data folder or the port is in use.
     """
+    from penstock.gateway.edge import read_certificate
     from penstock.supervisor.folder import DataFolder
     from penstock.supervisor.ports import check_port
 
@@ -375,6 +399,7 @@ def run_gateways(settings: Settings) -> None:
     folder = DataFolder(Path(settings.data))
     folder.prepare()
     with folder.lock(folder.lock_file):
+        read_certificate(settings.gateway)
         check_port(settings.gateway.host, settings.gateway.port, flag="--gateway-port")
         asyncio.run(_supervise(settings, folder, gateways_alone=True))
 
@@ -433,6 +458,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
 
     from penstock.control.serve import serve_control
     from penstock.runtime.local import LocalRuntime
+    from penstock.supervisor.health import unverified
 
     def started(url: str) -> None:
         logging.getLogger("penstock.control").info("answers at %s", url)
@@ -441,8 +467,8 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
         # uvicorn raises a signal that it was stopped by once more when it has drained: here that ends nothing.
         signal.signal(number, _already_told)
     runtime = LocalRuntime(folder.supervisor_socket) if folder.supervisor_socket.exists() else None
-    gateway_url = f"http://{reachable(settings.gateway.host)}:{settings.gateway.port}"
-    async with httpx.AsyncClient(base_url=gateway_url, timeout=120.0) as gateway:
+    gateway_url = _gateway_url(settings)
+    async with httpx.AsyncClient(base_url=gateway_url, timeout=120.0, verify=unverified()) as gateway:
         await serve_control(
             settings=settings,
             data=folder.root,

@@ -15,7 +15,7 @@ from penstock.core.errors import Damaged, Unavailable
 from penstock.core.settings import GatewaySettings
 from penstock.core.snapshot import Limits, Policy
 from penstock.gateway.keep import write_snapshot
-from penstock.gateway.serve import serve_gateway, server_limits
+from penstock.gateway.serve import serve_gateway
 from penstock.journal.writer import JournalWriter
 from penstock.store.ledger import LocalLedger
 from penstock.store.limiter import Limiter
@@ -128,8 +128,3 @@ async def test_money_is_counted_and_limits(tmp_path: Path) -> None:
         assert (got.status, got.error["code"]) == (429, "insufficient_quota")
         await house.settled()
         assert house.exchanges()[0].cost_nanousd == (11 * 1000 + 4 * 2000) * 1000
-
-
-def test_connections_are_bounded_by_open_files() -> None:
-    assert server_limits(GatewaySettings(), 1024).max_connections == 480
-    assert server_limits(GatewaySettings(), 1 << 20).max_connections == GatewaySettings().max_connections

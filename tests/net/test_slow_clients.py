@@ -10,6 +10,7 @@ import time
 import pytest
 
 from penstock.net.server import Reply, Request, Server
+from tests.net.loops import on_both_loops
 from tests.net.sockets import exchange, serving, until
 
 PLAIN = [(b"content-type", b"text/plain")]
@@ -46,6 +47,7 @@ def deaf_socket(port: int) -> socket.socket:
     return sock
 
 
+@on_both_loops
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
 async def test_the_last_bytes_of_a_reply_wait_for_nobody_for_ever(more: bytes) -> None:
     async with serving(full, **QUICK) as server:
@@ -55,6 +57,7 @@ async def test_the_last_bytes_of_a_reply_wait_for_nobody_for_ever(more: bytes) -
             await until(lambda: server.connections == 0)
 
 
+@on_both_loops
 async def test_one_that_leaves_half_and_reads_nothing_is_let_go() -> None:
     async with serving(full, **QUICK) as server:
         with deaf_socket(server.port) as sock:
@@ -64,6 +67,7 @@ async def test_one_that_leaves_half_and_reads_nothing_is_let_go() -> None:
             await until(lambda: server.connections == 0)
 
 
+@on_both_loops
 async def test_half_a_close_in_a_stream_cancels_it_though_bytes_wait() -> None:
     cancelled = asyncio.Event()
 
@@ -87,6 +91,7 @@ async def test_half_a_close_in_a_stream_cancels_it_though_bytes_wait() -> None:
             await until(lambda: server.connections == 0)
 
 
+@on_both_loops
 async def test_a_client_that_sips_is_let_go_and_one_that_drinks_slowly_is_not() -> None:
     size = 8 << 20
 
@@ -114,6 +119,7 @@ async def test_a_client_that_sips_is_let_go_and_one_that_drinks_slowly_is_not() 
             assert server.connections == 1
 
 
+@on_both_loops
 async def test_one_that_says_nothing_has_the_time_of_a_head() -> None:
     async with serving(echo, header_timeout_s=0.3, idle_timeout_s=60) as server:
         assert await exchange(server.port, b"") == b""
@@ -128,6 +134,7 @@ async def test_one_that_says_nothing_has_the_time_of_a_head() -> None:
         writer.close()
 
 
+@on_both_loops
 async def test_an_expectation_whose_body_never_comes() -> None:
     async with serving(echo, **QUICK) as server:
         got = await exchange(
@@ -136,6 +143,7 @@ async def test_an_expectation_whose_body_never_comes() -> None:
         assert got.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 408 ")
 
 
+@on_both_loops
 async def test_a_body_that_drips_is_cut_off() -> None:
     for head in (
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n",
@@ -159,6 +167,7 @@ async def test_a_body_that_drips_is_cut_off() -> None:
             writer.close()
 
 
+@on_both_loops
 async def test_a_client_is_not_timed_while_it_is_not_heard() -> None:
     """Reading pauses behind many requests; half a request that stands in the buffer is not late for that."""
     go = asyncio.Event()
@@ -180,6 +189,7 @@ async def test_a_client_is_not_timed_while_it_is_not_heard() -> None:
         writer.close()
 
 
+@on_both_loops
 async def test_thousands_of_fields_cost_no_more_than_the_limit_allows() -> None:
     async with serving(echo) as server:
         for field in (b"a:b\r\n", b"cookie: x\r\n"):
@@ -191,6 +201,7 @@ async def test_thousands_of_fields_cost_no_more_than_the_limit_allows() -> None:
         assert got.startswith(b"HTTP/1.1 431 ")
 
 
+@on_both_loops
 async def test_hundreds_that_drip_at_once_leave_the_others_served() -> None:
     async with serving(echo, **QUICK) as server:
         writers = []
@@ -209,6 +220,7 @@ async def test_hundreds_that_drip_at_once_leave_the_others_served() -> None:
             writer.close()
 
 
+@on_both_loops
 async def test_refusals_beyond_the_limit_are_many_and_quick() -> None:
     async with serving(echo, max_connections=20, max_refused=30, linger_s=30.0) as server:
         held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(20)]
@@ -224,6 +236,7 @@ async def test_refusals_beyond_the_limit_are_many_and_quick() -> None:
             writer.close()
 
 
+@on_both_loops
 async def test_those_in_the_queue_of_the_kernel_are_served_by_a_server_that_stops() -> None:
     server = Server(echo)
     await server.start()
@@ -242,6 +255,7 @@ async def test_those_in_the_queue_of_the_kernel_are_served_by_a_server_that_stop
         sock.close()
 
 
+@on_both_loops
 async def test_a_connection_in_use_gets_its_next_answer_from_a_server_that_stops() -> None:
     async with serving(echo, grace_s=5.0, linger_s=0.2) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

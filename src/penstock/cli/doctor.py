@@ -106,7 +106,8 @@ async def _answers(session: Session, processes: "list[ProcessStatus]") -> list[F
     urls = {process.kind: process.url for process in processes if process.url and process.kind != "engine"}
     ports = {process.port for process in processes if process.kind == "gateway"}
     for port in ports:
-        urls["gateway"] = f"http://{reachable(gateway.host)}:{port}"
+        plain, sealed = (f"{scheme}://{reachable(gateway.host)}:{port}" for scheme in ("http", "https"))
+        urls["gateway"] = sealed if await status_of(f"{sealed}/healthz") else plain
     found = []
     for kind, url in sorted(urls.items()):
         status = await status_of(f"{url}/readyz")

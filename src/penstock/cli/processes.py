@@ -3,7 +3,7 @@
 import click
 
 from penstock import compose
-from penstock.cli.flags import PORT, data_flag
+from penstock.cli.flags import PORT, data_flag, tls_certificate_flag, tls_key_flag
 
 
 @click.command()
@@ -13,6 +13,8 @@ from penstock.cli.flags import PORT, data_flag
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes that share the port [default: 1].")
 @click.option("--worker", type=click.IntRange(0, 255), help="Run only the worker of this number, under a supervisor.")
 @click.option("--control-url", metavar="URL", help="Where control is; without it the Snapshot on disk is served.")
+@tls_certificate_flag
+@tls_key_flag
 def gateway(
     data: str | None,
     host: str | None,
@@ -20,10 +22,13 @@ def gateway(
     workers: int | None,
     worker: int | None,
     control_url: str | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
 ) -> None:
     """Run the gateway: the OpenAI API in front of engines.
 
-    It serves from the last Snapshot in the data folder, also while control is away. SIGTERM drains it.
+    It serves from the last Snapshot in the data folder, also while control is away. SIGTERM drains it. With a
+    certificate SIGHUP reads that again; so does a change of its file.
     """
     settings = compose.read_settings(
         {
@@ -32,6 +37,8 @@ def gateway(
             "gateway.port": gateway_port,
             "gateway.workers": workers,
             "gateway.control_url": control_url,
+            "gateway.tls_certificate": tls_certificate,
+            "gateway.tls_key": tls_key,
         }
     )
     if worker is None and settings.gateway.workers > 1:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from penstock import compose
-from penstock.cli.flags import PORT, data_flag, json_flag
+from penstock.cli.flags import PORT, data_flag, json_flag, tls_certificate_flag, tls_key_flag
 
 
 class Steps:
@@ -123,10 +123,13 @@ def _announce(console: Console, welcome: compose.Welcome) -> None:
 @click.option("--ship-port", type=PORT, help="Port of the shipper's metrics [default: 8083].")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="Port of gRPC; 0: none [default: 8082].")
 @click.option("--workers", type=click.IntRange(1, 256), help="Gateway processes that share the port [default: 1].")
+@tls_certificate_flag
+@tls_key_flag
 @click.option("--empty", is_flag=True, default=None, help="Register no starter models at the first start.")
 @click.option("--resume", is_flag=True, hidden=True)
 @json_flag
 def up(
+    *,
     data: str | None,
     host: str | None,
     gateway_port: int | None,
@@ -135,6 +138,8 @@ def up(
     ship_port: int | None,
     grpc_port: int | None,
     workers: int | None,
+    tls_certificate: str | None,
+    tls_key: str | None,
     empty: bool | None,
     resume: bool,
     as_json: bool,
@@ -156,6 +161,8 @@ def up(
             "engine.port": engine_ports,
             "ship.port": ship_port,
             "gateway.workers": workers,
+            "gateway.tls_certificate": tls_certificate,
+            "gateway.tls_key": tls_key,
             "gateway.grpc_port": grpc_port,
         }
     )

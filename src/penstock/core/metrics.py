@@ -67,6 +67,27 @@ TABLE: tuple[Metric, ...] = (
     Metric(name="penstock_requests_in_flight", kind="gauge", help="Requests being answered now.", labels=()),
     Metric(name="penstock_connections", kind="gauge", help="Open client connections.", labels=()),
     Metric(
+        name="penstock_edge_refusals_total",
+        kind="counter",
+        help="Requests and connections that were refused before they reached a route, by HTTP status.",
+        labels=("status",),
+    ),
+    Metric(
+        name="penstock_tls_failures_total",
+        kind="counter",
+        help="TLS handshakes that failed, and connections that broke TLS later.",
+    ),
+    Metric(
+        name="penstock_tls_certificate_expires_timestamp_seconds",
+        kind="gauge",
+        help="When the certificate in use ends, in Unix seconds; only with TLS.",
+    ),
+    Metric(
+        name="penstock_tls_renewal_failures_total",
+        kind="counter",
+        help="How often a changed certificate or key could not be used; the one before stays.",
+    ),
+    Metric(
         name="penstock_queue_waiting",
         kind="gauge",
         help="Requests that wait for a replica, by their tenant's class.",
@@ -86,6 +107,25 @@ TABLE: tuple[Metric, ...] = (
         labels=("pool", "reason"),
     ),
     Metric(name="penstock_cache_total", kind="counter", help="Response cache look-ups by result.", labels=("result",)),
+    Metric(
+        name="penstock_semantic_total",
+        kind="counter",
+        help="Look-ups by meaning: hit, empty (no question of the same facts is kept), far, differs (near, but of other facts), failed (no vector in time).",
+        labels=("result",),
+    ),
+    Metric(
+        name="penstock_semantic_embedding_seconds",
+        kind="histogram",
+        help="How long a vector took that the semantic cache asked for.",
+        labels=(),
+        buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+    ),
+    Metric(
+        name="penstock_shared_cache_failures_total",
+        kind="counter",
+        help="Times that the Redis of the shared cache did not answer in time.",
+        labels=(),
+    ),
     Metric(
         name="penstock_cascade_total",
         kind="counter",

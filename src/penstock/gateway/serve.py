@@ -13,29 +13,18 @@ from penstock.core.errors import Unavailable
 from penstock.core.settings import GatewaySettings
 from penstock.core.snapshot import Snapshot
 from penstock.gateway.app import App
+from penstock.gateway.edge import Edge, server_limits
 from penstock.gateway.follow import Follower
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.keep import read_snapshot
-from penstock.gateway.ports import Journal, Limiter
+from penstock.gateway.ports import Journal, Limiter, SharedCache
 from penstock.gateway.probes import Probes
 from penstock.gateway.siblings import Siblings
 from penstock.net.client import Client
-from penstock.net.server import Server, ServerLimits
+from penstock.net.server import Server
 
 _log = logging.getLogger("penstock.gateway")
 _GC = (50_000, 20, 50)  # a request leaves no cycles; the collector need not look after every few
-
-
-def server_limits(settings: GatewaySettings, descriptors: int) -> ServerLimits:
-    """The bounds of the public server, with no more connections than `descriptors` (open files) allow: each may need two."""
-    return ServerLimits(
-        max_header_bytes=settings.max_header_bytes,
-        max_body_bytes=settings.max_body_bytes,
-        header_timeout_s=settings.header_timeout_s,
-        body_timeout_s=settings.body_timeout_s,
-        idle_timeout_s=settings.idle_timeout_s,
-        max_connections=min(settings.max_connections, max(16, (descriptors - 64) // 2)),
-    )
 
 
 class Worker:
@@ -44,6 +33,7 @@ class Worker:
     Attributes:
         gateway: what its requests share.
         server: its public server; `server.port` is where it listens.
+        edge: that server's address and certificate.
     """
 
     def __init__(
@@ -56,6 +46,7 @@ class Worker:
         limiter: Limiter,
         service_token: str,
         subject_key: bytes,
+        shared: SharedCache | None = None,
     ) -> None:
         self._settings = settings
         limits = server_limits(settings, _raise_descriptors())
@@ -71,6 +62,7 @@ class Worker:
             client=self._client,
             subject_key=subject_key,
             cache_bytes=settings.cache_bytes,
+            shared=shared,
         )
         self.app = App(self.gateway)
         self.server = Server(self.app, limits=limits)
@@ -80,8 +72,7 @@ class Worker:
         self._following: asyncio.Task[None] | None = None
         self._probes = Probes(self.gateway.pools, self._client, self.gateway.draw)
         self._probing: asyncio.Task[None] | None = None
-        meters = self.gateway.meters
-        meters.gauge("penstock_connections", lambda: iter([((), float(self.server.connections))]))
+        self.edge = Edge(settings, self.server, self.gateway.meters)
 
     async def start(self) -> None:
         """Listens, with the Snapshot that is on disk; from then on it follows newer ones.
@@ -99,20 +90,19 @@ class Worker:
         )
         try:
             await self._siblings.start()
-            await self.server.start(settings.host, settings.port, reuse_port=settings.workers > 1)
             await self.server.start(unix=self._siblings.socket(".api"))
         except OSError as error:
-            raise Unavailable(
-                f"The gateway cannot listen on {settings.host}:{settings.port}: {error.strerror or error}.",
-                hint="Stop what listens there, or give another --gateway-port.",
-            ) from None
+            raise Unavailable(f"The gateway's own sockets cannot be made: {error.strerror or error}.") from None
+        await self.edge.start()
         self._following = asyncio.create_task(follower.run())
         self._probing = asyncio.create_task(self._probes.run())
 
     async def stop(self) -> None:
         """Drains: what is in flight is answered, then everything closes."""
         self.app.draining = True
+        self.edge.stop()
         await self.server.drain(self._settings.drain_s)
+        self.gateway.recorder.flush()
         for task in (self._following, self._probing):
             if task is not None:
                 task.cancel()
@@ -135,6 +125,7 @@ async def serve_gateway(
     limiter: Limiter,
     service_token: str,
     subject_key: bytes,
+    shared: SharedCache | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains for up to `settings.drain_s` and returns.
 
@@ -148,6 +139,7 @@ async def serve_gateway(
         limiter: the limits of keys and tenants.
         service_token: what is shown to control.
         subject_key: the key under which names of people are hashed.
+        shared: answers that gateways keep for each other, if they do.
 
     Raises:
         Unavailable: if the address cannot be had.
@@ -165,7 +157,10 @@ async def serve_gateway(
         limiter=limiter,
         service_token=service_token,
         subject_key=subject_key,
+        shared=shared,
     )
+    if running.edge.sealed:
+        loop.add_signal_handler(signal.SIGHUP, running.edge.renew)
     await running.start()
     gc.collect()
     gc.freeze()

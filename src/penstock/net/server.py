@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from penstock.core.errors import PenstockError
 from penstock.net.connection import Connection, Handler
 from penstock.net.limits import ServerLimits
+from penstock.net.listening import take_in
 from penstock.net.plain import Reader
 from penstock.net.refusal import Refusal, refusal_message
 from penstock.net.reply import Reply
@@ -30,7 +31,6 @@ _log = logging.getLogger("penstock.net")
 
 _SLICE = 256  # connections whose time is looked at in one go, before requests have their turn again
 _BREATH_S = 0.002
-_LAST_LOOKS = 8
 
 
 class HandlerBroke(PenstockError):
@@ -78,6 +78,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._refused: dict[Refusal, None] = {}  # over the limit: being told so, the oldest first
         self._listeners: list[asyncio.Server] = []
+        self._shared = False  # other processes listen on the same port
         self._unix: list[Path] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._unswept: list[Connection] = []
@@ -139,6 +140,7 @@ class Server:
                 connect, host, port, reuse_port=reuse_port or None, backlog=backlog
             )
         self._listeners.append(listener)
+        self._shared = self._shared or reuse_port
         if self._sweeper is None:
             self._sweep()
 
@@ -149,8 +151,8 @@ class Server:
         its next request may be on the way, after `grace_s`.
         """
         self.draining = True
-        for _ in range(_LAST_LOOKS):
-            await asyncio.sleep(0)  # the event loop takes in what waits to be accepted
+        socks = [sock for listener in self._listeners for sock in listener.sockets]
+        await take_in(socks, self._shared, self.limits.grace_s)
         for listener in self._listeners:
             listener.close()
         for connection in list(self._connections):
