@@ -111,6 +111,22 @@ class Writer:
             text=self._typed(plain, slots, rng, noise=noise), key=self._key(line, slots), line=line.text, slots=slots
         )
 
+    def reworded(self, text: Text, rng: random.Random) -> str:
+        """The text with other words of the same meaning, greetings, pleas, capitals and stops; no typing mistakes."""
+        plain = text.text
+        for slot, value in text.slots.items():
+            plain = plain.replace(value, MARKS[slot]).replace(value.lower(), MARKS[slot])
+        changed = self.noise.pattern.sub(lambda match: self._synonym(match, rng), plain)
+        changed = self.noise.around(changed, rng).replace("{name}", self.pools.name(rng))
+        changed = changed.lower() if rng.random() < 0.4 else changed
+        changed = changed.rstrip(".?!") if rng.random() < 0.4 else changed
+        for slot, value in text.slots.items():
+            changed = changed.replace(MARKS[slot], value)
+        return changed
+
+    def _synonym(self, match: re.Match[str], rng: random.Random) -> str:
+        return rng.choice(self.noise.synonyms[match.group().lower()]) if rng.random() < 0.4 else match.group()
+
     def lookalike(self, line: Phrasing, slots: dict[str, str], rng: random.Random) -> str:
         """A text that is close to the line's in its words and asks something else."""
         plain = grammar.expand(line.choice, rng)

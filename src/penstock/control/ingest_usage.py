@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.core.exchange import Exchange
+from penstock.core.exchange import FROM_CACHE, Exchange
 from penstock.experiments.metrics import FAILURES, latency_ns
 from penstock.experiments.statistics import bucket_of
 from penstock.store.schema_experiments import usage_minute
@@ -47,7 +47,7 @@ class UsageRow(msgspec.Struct, kw_only=True):
         self.errors += exchange.outcome in FAILURES
         self.refused += exchange.outcome == "refused"
         self.cancelled += exchange.outcome == "cancelled"
-        self.cached += exchange.cache == "hit"
+        self.cached += exchange.cache in FROM_CACHE
         self.prompt_tokens += max(0, exchange.usage.prompt)
         self.completion_tokens += max(0, exchange.usage.completion)
         self.cached_tokens += max(0, exchange.usage.cached)

@@ -11,6 +11,7 @@ from penstock.control.specs import (
     PoolSpec,
     PriceSpec,
     RouteSpec,
+    SemanticSpec,
     TenantSpec,
 )
 from penstock.control.state import Deployment, State
@@ -29,6 +30,7 @@ from penstock.core.snapshot import (
     Replica,
     Route,
     Rule,
+    SemanticPolicy,
     Snapshot,
     Target,
     TenantEntry,
@@ -215,7 +217,12 @@ def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) 
         name=name,
         to=tuple(Target(pool=pool, weight=weight) for pool, weight in targets.items()),
         cache=CachePolicy(
-            mode=spec.cache.mode, ttl_s=spec.cache.ttl_s, sampled=spec.cache.sampled, tools=spec.cache.tools
+            mode=spec.cache.mode,
+            ttl_s=spec.cache.ttl_s,
+            sampled=spec.cache.sampled,
+            tools=spec.cache.tools,
+            shared=spec.cache.shared,
+            semantic=None if spec.cache.semantic is None else _semantic(spec.cache.semantic, state, pools),
         ),
         limits=_limits(spec.limits),
         policy=_policy_name(spec.policy, state),
@@ -236,6 +243,16 @@ def _place(place: PlaceSpec, state: State, pools: dict[str, Pool]) -> str:
     if place.model is not None:
         return _named(f"{place.model}@{place.env or state.environment}", state, pools)
     return _named(place.pool or "", state, pools)
+
+
+def _semantic(spec: SemanticSpec, state: State, pools: dict[str, Pool]) -> SemanticPolicy:
+    return SemanticPolicy(
+        pool=_place(spec, state, pools),
+        threshold=spec.threshold,
+        timeout_s=spec.timeout_s,
+        entries=spec.entries,
+        same_words=tuple(tuple(group) for group in spec.same_words),
+    )
 
 
 def _choose(spec: ChooseSpec, pool: str) -> ChooseRule:

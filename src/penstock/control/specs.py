@@ -258,13 +258,36 @@ class TrimSpec(Spec):
     keep_last: int = Field(default=1, ge=1, le=1000)
 
 
+class SemanticSpec(PlaceSpec):
+    """Which questions count as the same though their words differ, and what makes the vectors that tell."""
+
+    threshold: float = Field(
+        default=0.9, ge=0.5, le=1, description="Least cosine; an embedder's card tells which is right for it."
+    )
+    timeout_s: float = Field(
+        default=0.1, gt=0, le=10, description="For a vector; then the question is asked as if new."
+    )
+    entries: int = Field(default=512, ge=1, le=4096, description="Questions kept for each context, by each worker.")
+    same_words: list[
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=2, max_length=32)]
+    ] = Field(default=[], max_length=256, description="Groups of words that count as one.")
+
+
 class CacheSpec(Spec):
     """Whether whole answers are kept and given again to the same tenant for the same question."""
 
-    mode: Literal["off", "exact"] = "off"
+    mode: Literal["off", "exact", "semantic"] = "off"
     ttl_s: float = Field(default=300.0, gt=0, le=30 * 86400)
     sampled: bool = False
     tools: bool = False
+    shared: bool = Field(default=True, description="With other gateways, where they have a Redis.")
+    semantic: SemanticSpec | None = Field(default=None, description="With mode `semantic`.")
+
+    @model_validator(mode="after")
+    def _semantic_goes_with_its_mode(self) -> Self:
+        if (self.mode == "semantic") != (self.semantic is not None):
+            raise ValueError("mode 'semantic' and the field 'semantic' go together")
+        return self
 
 
 class RouteSpec(Spec):
@@ -300,7 +323,6 @@ class RouteSpec(Spec):
         if self.cascade is not None:
             found += [("cascade.first", self.cascade.first), ("cascade.then", self.cascade.then)]
         return found
-
 
     @model_validator(mode="after")
     def _some_weight(self) -> "RouteSpec":

@@ -11,6 +11,9 @@ import msgspec
 Outcome = Literal["ok", "refused", "error", "cancelled", "truncated", "crashed"]
 
 
+FROM_CACHE = frozenset({"hit", "semantic"})  # values of `Exchange.cache` that say that no model was asked
+
+
 class Phases(msgspec.Struct, frozen=True, array_like=True):
     """When each phase ended, in nanoseconds since the first byte of the request was read; 0: it was never reached."""
 
@@ -70,7 +73,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     usage: Usage = Usage()
     chunks: int = 0
     cost_nanousd: int = 0
-    cache: Literal["off", "miss", "hit", "coalesced"] = "off"
+    cache: Literal["off", "miss", "hit", "semantic", "coalesced"] = "off"
     attempts: int = 1
     hedged: bool = False  # a second replica was asked too, because the first was slow to begin
     fallback: bool = False  # a pool that the route falls back to was asked

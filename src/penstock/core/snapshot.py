@@ -158,13 +158,28 @@ class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     hash_version: Literal[1, 2] = 2  # of GrowthBook's hash
 
 
-class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whether whole answers are kept and given again to the same tenant for the same question."""
+class SemanticPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which questions count as the same though their words differ: near vectors, and the same facts (`routing.agreement`)."""
 
-    mode: Literal["off", "exact"] = "off"
+    pool: str  # makes the vectors
+    threshold: float = 0.9  # least cosine; an embedder's card tells which is right for it
+    timeout_s: float = 0.1  # for a vector; the question is asked as if new if it takes longer
+    entries: int = 512  # questions kept for each context, by each worker
+    same_words: tuple[tuple[str, ...], ...] = ()  # that count as one, beside the built-in groups
+
+
+class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether whole answers are kept and given again to the same tenant for the same question.
+
+    `semantic` also gives them for questions that mean the same, as far as `semantic` tells.
+    """
+
+    mode: Literal["off", "exact", "semantic"] = "off"
     ttl_s: float = 300.0
     sampled: bool = False  # also answers with temperature above 0
     tools: bool = False  # also answers to requests that offer tools
+    shared: bool = True  # with other gateways, where they have a Redis
+    semantic: SemanticPolicy | None = None
 
 
 class ChooseRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

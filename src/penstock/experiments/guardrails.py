@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from penstock.core.exchange import Exchange
+from penstock.core.exchange import FROM_CACHE, Exchange
 from penstock.experiments.metrics import FAILURES, latency_ns
 
 WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # how many times more bad events, mixed with equal weights
@@ -114,7 +114,7 @@ def is_bad(metric: str, exchange: Exchange, threshold: int) -> bool:
         return exchange.outcome in FAILURES
     if metric == "refusal":
         return exchange.outcome == "refused" or exchange.finish == "content_filter"
-    if metric not in SLOW or not threshold or exchange.outcome == "refused" or exchange.cache == "hit":
+    if metric not in SLOW or not threshold or exchange.outcome == "refused" or exchange.cache in FROM_CACHE:
         return False
     if SLOW[metric] == "latency_p95":
         return exchange.outcome in FAILURES or latency_ns(exchange) > threshold

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from penstock.core.errors import BadRequest
-from penstock.core.exchange import Exchange, Observation
+from penstock.core.exchange import FROM_CACHE, Exchange, Observation
 from penstock.experiments.statistics import FAILED, bucket_of
 
 LARGEST = 1e6  # ratings and values beyond it are no measurements
@@ -200,7 +200,7 @@ def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
         return found
     tokens = max(0, exchange.usage.completion)
     found.append(("completion_tokens", tokens, 1))
-    if exchange.cache == "hit":
+    if exchange.cache in FROM_CACHE:
         return found
     found.append(("latency", latency_ns(exchange), 1))
     phases = exchange.phases
@@ -213,7 +213,7 @@ def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
 
 def timings(exchange: Exchange) -> list[tuple[str, int]]:
     """What an exchange adds to histograms: (metric, bucket)."""
-    if exchange.outcome == "refused" or exchange.cache == "hit":
+    if exchange.outcome == "refused" or exchange.cache in FROM_CACHE:
         return []
     failed = exchange.outcome in FAILURES
     found = [("latency_p95", FAILED if failed else bucket_of(latency_ns(exchange)))]

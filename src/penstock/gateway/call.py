@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from penstock.gateway.index import Caller, CascadeEntry, Index, Leg, RouteEntry, Rules
     from penstock.gateway.pools import Place, PoolState
     from penstock.gateway.responses import ResponsesReply
+    from penstock.gateway.semantic import Sought
     from penstock.net.client import Response
     from penstock.net.reply import Reply
     from penstock.routing.member import Member
@@ -72,10 +73,13 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     spared: int = 0  # tokens of theirs, as estimated
     notes: bytes = b""  # further fields of the reply's head
     # recall
-    cache: Literal["off", "miss", "hit", "coalesced"] = "off"
+    cache: Literal["off", "miss", "hit", "semantic", "coalesced"] = "off"
     cache_key: bytes = b""
     recalled: Entry | None = None
+    quiet: bool = False  # the reply is nobody's own: those who get it tell of it
     kept: list[bytes] | None = None  # what is to be remembered of the answer
+    seeking: bool = False  # others may have kept the answer, or one to a like question
+    sought: Sought | None = None  # where that one would be
     # reserve
     reservation: Reservation | None = None
     # admit, dispatch

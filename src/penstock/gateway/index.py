@@ -17,12 +17,14 @@ from penstock.core.snapshot import (
     Policy,
     Pool,
     Route,
+    SemanticPolicy,
     Snapshot,
     TenantEntry,
 )
 from penstock.experiments.assignment import Assigner, compile_experiment
 from penstock.guard.policies import compile_policy
 from penstock.net.client import Origin, Timeouts, parse_origin
+from penstock.routing.agreement import same_words
 from penstock.routing.cascade import Judge
 from penstock.routing.choose import Chooser
 
@@ -120,6 +122,17 @@ class CascadeEntry:
         self.mark = sha256_digest(msgspec.json.encode((policy, pool.build or pool.digest)))
 
 
+class SemanticEntry:
+    """A policy of the semantic cache, with the pool that makes its vectors."""
+
+    __slots__ = ("entry", "policy", "same")
+
+    def __init__(self, policy: SemanticPolicy, entry: PoolEntry) -> None:
+        self.policy = policy
+        self.entry = entry
+        self.same = same_words(policy.same_words)
+
+
 class RouteEntry:
     """A route with its legs."""
 
@@ -130,12 +143,14 @@ class RouteEntry:
         "cascade",
         "chooser",
         "chosen",
+        "coalesces",
         "fallbacks",
         "holders",
         "legs",
         "limited",
         "pools",
         "route",
+        "semantic",
         "shaped",
     )
 
@@ -148,14 +163,17 @@ class RouteEntry:
         chosen: dict[str, Leg],
         cascade: CascadeEntry | None,
         fallbacks: tuple[Leg, ...],
+        semantic: SemanticEntry | None,
     ) -> None:
         self.route = route
+        self.semantic = semantic
         self.fallbacks = fallbacks
         self.limited = route.limits != Limits()
         self.holders: dict[Caller, Holder] = {}  # of callers that are limited on this route
         self.chooser = Chooser(route.choose) if route.choose else None
         self.chosen = chosen  # by the pool that a rule names
         self.cascade = cascade
+        self.coalesces = route.coalesce
         self.shaped = route.trim is not None or route.max_tokens is not None
         self.legs = legs  # without experiment
         self.pools = {leg.entry.pool.name: leg for leg in legs}
@@ -231,8 +249,10 @@ class Index:
         plan = route.cascade
         cascade = CascadeEntry(plan, leg(plan.first), leg(plan.then)) if plan is not None else None
         fallbacks = tuple(leg(pool) for pool in route.fallback)
+        meaning = route.cache.semantic if route.cache.mode == "semantic" else None
+        semantic = SemanticEntry(meaning, self._pool(meaning.pool, route.name)) if meaning is not None else None
         if route.experiment is None:
-            return RouteEntry(route, legs, {}, None, chosen, cascade, fallbacks)
+            return RouteEntry(route, legs, {}, None, chosen, cascade, fallbacks, semantic)
         arms = {
             arm.name: Leg(
                 route,
@@ -243,7 +263,7 @@ class Index:
             )
             for arm in route.experiment.arms
         }
-        return RouteEntry(route, legs, arms, compile_experiment(route.experiment), chosen, cascade, fallbacks)
+        return RouteEntry(route, legs, arms, compile_experiment(route.experiment), chosen, cascade, fallbacks, semantic)
 
     def ready(self) -> bool:
         """Whether some route has a replica, or there is no route at all."""

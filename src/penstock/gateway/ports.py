@@ -30,14 +30,29 @@ class Journal(Protocol):
     def committed(self) -> Awaitable[bool]:
         """Done when all that was appended until now is in the kernel."""
 
-    def after_commit(self, callback: Callable[[], object]) -> None:
-        """Calls back when all that was appended until now is in the kernel."""
+    def flush(self) -> bool:
+        """Writes what was appended, now; whether it is in the kernel."""
 
     async def strict(self) -> None:
         """Returns when all that was appended until now is on the disk; raises `Unavailable` if it cannot be."""
 
     def check_strict(self) -> None:
         """Raises `Unavailable` while the journal cannot be written."""
+
+
+class SharedCache(Protocol):
+    """Answers that gateways keep for each other. Whatever it cannot say in time is not there; nothing here raises."""
+
+    failures: int
+
+    async def fetch(self, tenant: str, key: bytes, shelf: bytes, after: str) -> tuple[bytes | None, list[bytes], str]:
+        """The value under `key`; with a `shelf`, the rows put on it since `after`, and the mark to go on from."""
+
+    async def value(self, tenant: str, key: bytes) -> bytes | None:
+        """The value under `key`, if there is one."""
+
+    def put(self, tenant: str, key: bytes, value: bytes, ttl_s: float, shelf: bytes, row: bytes) -> None:
+        """Keeps `value` for `ttl_s` seconds, and with a `shelf` the row that tells of it."""
 
 
 class Limiter(Protocol):

@@ -3,7 +3,6 @@
 from penstock.core.snapshot import CachePolicy
 from penstock.gateway.cache import Entry, cache_key, cacheable
 from penstock.gateway.call import Call
-from penstock.gateway.index import Leg
 from penstock.wire.tools import offers_tools
 
 
@@ -24,17 +23,19 @@ def recall(call: Call) -> bool:
     if entry is None:
         call.cache = "miss"
         call.kept = []
-        call.seeking = route.semantic is not None or (call.gateway.shared is not None and route.cache.shared)
+        call.seeking = b"no-cache" not in directives and (
+            route.semantic is not None or (call.gateway.shared is not None and route.cache.shared)
+        )
         return False
     call.cache = "hit"
     take(call, entry)
     return True
 
 
-def source_of(call: Call, leg: Leg) -> str:
+def source_of(call: Call) -> str:
     """What stands for the weights that answer."""
-    pool = leg.entry.pool
-    source = pool.build or pool.digest or f"pool:{pool.name}"
+    pool = call.leg.entry.pool if call.leg is not None else None
+    source = "" if pool is None else pool.build or pool.digest or f"pool:{pool.name}"
     return source if call.cascade is None else f"{source} {call.cascade.mark}"
 
 
@@ -53,12 +54,10 @@ def repeatable(call: Call, policy: CachePolicy) -> bool:
 
 def question_key(call: Call) -> bytes:
     """What equal questions of one tenant, answered by the same weights under the same rules, have in common."""
-    leg, caller = call.leg, call.caller
-    pool = leg.entry.pool if leg is not None else None
-    source = "" if pool is None else pool.build or pool.digest or f"pool:{pool.name}"
+    caller = call.caller
     return cache_key(
         tenant=caller.tenant.name if caller is not None else "",
-        source=source_of(call, leg),
+        source=source_of(call),
         policy=call.rules.mark if call.rules is not None else "",
         operation=call.operation,
         stream=call.stream,

@@ -20,6 +20,7 @@ from penstock.routing.lexicon import (
     LOOSE_OPPOSITES,
     LOOSE_QUESTIONS,
     MEASURES,
+    NAMES_TOO,
     NEGATIONS,
     OPPOSITES,
     PARTICLES,
@@ -137,6 +138,8 @@ def _frames_agree(a: Marks, b: Marks) -> bool:
     Where two questions share a frame, the word that stands in another's place is the question: "the refund is due", "the parcel is due".
     """
     first, second = set(a.content), set(b.content)
+    if not first or not second:
+        return first == second and a.asked == b.asked  # "when?" and "4711" ask what only the talk before them tells
     mine, yours = first - second, second - first
     if any(_negated_form(word, yours) for word in mine) or any(_negated_form(word, mine) for word in yours):
         return False
@@ -224,7 +227,7 @@ class _Reader:
         for form in _forms(word):
             if form in _OPPOSED:
                 self._turning.add(form)
-        if before in _PHRASAL and word in PARTICLES:
+        if before in _PHRASAL and f"{before}_{word}" in _OPPOSED:
             self._turning.add(f"{before}_{word}")
         single = word.removesuffix("s")
         if word in RELATING:
@@ -239,8 +242,8 @@ class _Reader:
             self._facts.append(_SIGNS.get(unit, unit))
         elif word in QUESTION_WORDS or word in LOOSE_QUESTIONS:
             return
-        elif word in FILLERS or word in PARTICLES or word in CHAT_LETTERS:
-            if self._named(token, begins=begins) and len(word) > 1 and word not in {"im", "ok"}:
+        elif word in PARTICLES or word in CHAT_LETTERS or any(form in FILLERS for form in _forms(word)):
+            if word in NAMES_TOO and self._named(token, begins=begins):
                 self._state(word)
         else:
             self._carry(word, named=self._named(token, begins=begins))

@@ -30,9 +30,11 @@ really regarding right rly s say see seem several shall she should simply sir so
 sorry still stuff such sure t take tell thank thanks that the their them themselves then there these they thing think this those though through
 thx till to today too toward try u ugh uh um until up upon ur us use ve very via w wait wanna want was wasn way we well were weren whatever while
 will wish with within wonder would wouldn x ya yeah yep yes yet you your yours yourself able afraid appreciate chance check come curious
-evening afternoon explain find forward glad great guess hand hear idea inform interested issue joke keep let like matter possibility question
+evening afternoon explain find forward glad great guess hand hear idea inform interested issue joke hallo let like matter possibility question
 quite reach reason seriously somewhat speak talk team trouble understand urgent urgently useful wrong anything everything nothing thou bro mate fyi
-btw oops omg wtf tbh imo pal guys folks hiya howdy regards sincerely kindest best greetings respectfully admit assume believe bet figure fact
+btw oops omg wtf tbh imo pal plz ty bc rn nvm ive theres thats wheres here than many another same use seem thing say said told tell came happening
+always trying saying sirs madame totally completely truly honest absolutely frankly oh somehow supposedly afterwards anywhere everywhere everyone
+dear super massive huge bit pleased happen amuse mention whoever til advance listen share speaking means come wonder show guys folks hiya howdy regards sincerely kindest best greetings respectfully admit assume believe bet figure fact
 """)
     - PARTICLES
 )
@@ -51,6 +53,7 @@ MEASURES = _words(
     "many much long often far old big large tall high wide heavy fast soon late early deep"
 )  # after "how"
 LOOSE_QUESTIONS = _words("how what whats hows wat")
+NAMES_TOO = _words("will may hope guy")  # little words that are names where they begin with a capital
 CHAT_LETTERS = _words("a i u r n y k")  # whole words, as some type them
 
 NEGATIONS = _words("""
@@ -77,7 +80,7 @@ centimetre cm mm km mile inch foot litre liter gb mb tb pm
 # Pairs that turn a question round.
 OPPOSITES = _groups("""
 before/after from/to with/without on/off up/down over/under in/out above/below inside/outside into/from
-cancel/keep cancel/place cancel/renew buy/sell buy/return open/close opened/closed send/receive send/collect start/stop begin/end
+cancel/keep keep/delete keep/close keep/remove keep/return keep/stop keep/change keep/end cancel/place cancel/renew buy/sell buy/return open/close opened/closed send/receive send/collect start/stop begin/end
 add/remove add/delete enable/disable activate/deactivate allow/forbid allow/block block/unblock accept/refuse accept/reject
 accept/decline approve/reject increase/decrease increase/reduce raise/lower upgrade/downgrade subscribe/unsubscribe import/export
 upload/download lock/unlock pack/unpack plug/unplug do/undo log_in/log_out sign_in/sign_out sign_up/sign_off turn_on/turn_off
@@ -135,7 +138,10 @@ therefore thin thought threw throw ticket tidy tie tight time tire title togethe
 transaction transfer transit transport travel treat tried trip true trust turn type typo unavailable under undo unhappy unlock unpack unsubscribe
 unused update upgrade upset usual usually valid value various version video view visit voice void voucher waiting walk warehouse warn warranty
 waste watch website weak wear weight went whereabouts whether whole wide win without woman word work world worry worse worst worth write
-writing written wrote zip exact half-finished dispatched reach reached staff's representative's sticker transporter mailbox
+writing written wrote zip exact more most less least fewer maximum minimum enough paid found made kept meant met ran taken took won driven chosen thrown stolen
+keep kept regret withdraw bot pickup automatic automatically enquire enquiry impulse recipient suitable unopened ripped contain smell advertise advertising relocate
+erasure sort furious disgraceful ugly burnt wet dead scrap sleep cry pack wipe contained split helpful unhelpful excite job brand pattern huge overdrawn
+itemise autofill spam pending awaiting await dispatched reach reached staff's representative's sticker mailbox
 advise advice adviser agent assistance assistant boss busted chance colleague department smashed shattered snapped torn crushed bent leak broken
 colour-wise concierge hang helpline supervisor operator's refundable returnable eligible cover coverage covered expiry validity guaranteed
 instalment installment prepaid postpaid transferable bank banking login locked forgot unsubscribe privacy consent erase gdpr
