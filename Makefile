@@ -7,7 +7,7 @@ PROTO := src/penstock/gateway/grpc/inference.proto
 GENERATED := src/penstock/gateway/grpc/inference_pb2.py
 ARGS ?=
 
-.PHONY: up install install-dev system-packages test check format bench bench-peers image image-test lock clean
+.PHONY: up install install-dev system-packages test soak check format bench bench-peers image image-test lock clean
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -44,6 +44,9 @@ system-packages:
 
 test: install-dev system-packages .venv/langchain/.installed
 	$(BIN)/pytest $(ARGS)
+
+soak: install-dev system-packages
+	$(BIN)/pytest -s -m soak $(ARGS)
 
 check: install-dev
 	$(BIN)/ruff format --check src tests bench examples
