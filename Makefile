@@ -7,7 +7,7 @@ PROTO := src/penstock/gateway/grpc/inference.proto
 GENERATED := src/penstock/gateway/grpc/inference_pb2.py
 ARGS ?=
 
-.PHONY: up install install-dev system-packages test soak check format bench bench-peers image image-test lock clean
+.PHONY: up install install-dev system-packages test soak check format bench bench-peers features image image-test lock clean
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -60,6 +60,9 @@ format: install-dev
 
 bench: install-dev
 	$(BIN)/python -m bench.run $(ARGS)
+
+features: install-dev
+	$(BIN)/python -m bench.features $(ARGS)
 
 bench-peers:
 	bench/install-peers

@@ -1,0 +1,132 @@
+"""`make features`: one line for each feature, with what was measured of it here and now.
+
+A feature is a function that tries it for real and tells the result in a line; it raises if the feature does not do what it should.
+Append yours to `FEATURES`.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from tests.gateway.grpc_client import credentials, question, serving, texts
+from tests.gateway.house import KEY, House, running
+
+Feature = Callable[[Path], Awaitable[str]]
+_CALLS = 200
+_SAID = "one two three four"
+
+
+def _client(house: House) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(base_url=f"{house.url}/v1", api_key=KEY, max_retries=0, timeout=20)
+
+
+async def _median_ms(call: Callable[[], Awaitable[Any]], count: int = _CALLS) -> float:
+    """The median time of `count` calls, one after the other."""
+    times = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        await call()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times) * 1e3
+
+
+def _once_each(house: House, calls: int) -> None:
+    names = [record.id for record in house.exchanges()]
+    if not len(names) == len(set(names)) == calls:
+        raise AssertionError(f"{calls} calls left {len(names)} records of {len(set(names))} requests")
+
+
+async def grpc(data: Path) -> str:
+    """The same question over gRPC and over HTTP."""
+    async with running(data) as house, serving(data) as stub, _client(house) as client:
+        chat: Any = [{"role": "user", "content": _SAID}]
+        http = await _median_ms(lambda: client.chat.completions.create(model="mock", messages=chat))
+        asked = question(_SAID)
+        answer = await stub.ModelInfer(asked, metadata=credentials())
+        if texts(answer) != [_SAID]:
+            raise AssertionError("the answers differ")
+        took = await _median_ms(lambda: stub.ModelInfer(asked, metadata=credentials()))
+        pieces = [one async for one in stub.ModelStreamInfer(iter([asked]), metadata=credentials())]
+        if "".join(texts(one.infer_response)[0] for one in pieces if one.infer_response.outputs) != _SAID:
+            raise AssertionError("the stream differs")
+        await house.settled()
+        _once_each(house, 2 * _CALLS + 2)
+    return f"{_CALLS} calls: median {took:.2f} ms (HTTP with the official client {http:.2f} ms); one record each; streams equal"
+
+
+async def responses(data: Path) -> str:
+    """The Responses API beside chat completions, whole and as a stream."""
+    async with running(data) as house, _client(house) as client:
+        chat: Any = [{"role": "user", "content": _SAID}]
+        plain = await _median_ms(lambda: client.chat.completions.create(model="mock", messages=chat))
+        took = await _median_ms(lambda: client.responses.create(model="mock", input=_SAID))
+        async with client.responses.stream(model="mock", input=_SAID) as stream:
+            kinds = [event.type async for event in stream]
+            final = await stream.get_final_response()
+        if final.output_text != _SAID or kinds[-1] != "response.completed":
+            raise AssertionError("the stream differs")
+        await house.settled()
+        _once_each(house, 2 * _CALLS + 1)
+    return f"{_CALLS} calls: median {took:.2f} ms (chat completions {plain:.2f} ms); a stream of {len(kinds)} events, equal"
+
+
+async def embeddings(data: Path) -> str:
+    """Vectors of many texts at a time, and the same again."""
+    async with running(data) as house, _client(house) as client:
+        given = [f"text {number}" for number in range(64)]
+        reply = await client.embeddings.create(model="mock", input=given, encoding_format="float")
+        if [one.index for one in reply.data] != list(range(64)):
+            raise AssertionError("not every text has its vector")
+        one = await _median_ms(lambda: client.embeddings.create(model="mock", input="text", encoding_format="float"))
+        many = await _median_ms(lambda: client.embeddings.create(model="mock", input=given, encoding_format="float"))
+        await house.settled()
+        _once_each(house, 2 * _CALLS + 1)
+    return f"median {one:.2f} ms for one text, {many:.2f} ms for 64"
+
+
+FEATURES: list[tuple[str, Feature]] = [
+    ("gRPC", grpc),
+    ("/v1/responses", responses),
+    ("/v1/embeddings", embeddings),
+]
+
+
+async def _measured(names: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, feature in FEATURES:
+        if names and name not in names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found[name] = await feature(Path(folder))
+            except AssertionError as error:
+                found[name] = f"FAILED: {error}"
+    return found
+
+
+def main() -> int:
+    """Prints the table, or JSON with `--json`; 1 if a feature fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="comma-separated features")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    found = asyncio.run(_measured({name for name in options.only.split(",") if name}))
+    if options.json:
+        print(json.dumps(found, indent=2))
+    else:
+        for name, result in found.items():
+            print(f"{name:18} {result}")
+    return int(any(result.startswith("FAILED") for result in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
