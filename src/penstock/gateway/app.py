@@ -17,6 +17,7 @@ from penstock.gateway.observe import Answered, Kind, accepted, decode_observatio
 from penstock.gateway.openapi import document
 from penstock.gateway.ratelimit import limit_lines
 from penstock.gateway.settle import hold
+from penstock.gateway.trace import name_line
 from penstock.gateway.walk import walk
 from penstock.net.server import Reply, Request
 from penstock.wire.openai import error_body, error_headers
@@ -159,13 +160,13 @@ class App:
             if isinstance(error, MethodNotAllowed):
                 headers.append((b"allow", b"POST" if path in self._posts else b"GET, HEAD"))
             headers.append((b"x-penstock-request-id", gateway.new_id(time.time()).encode()))
-            reply.send(error.status, headers, error_body(error))
+            reply.send(error.status, headers, error_body(error), name_line(request.headers))
 
     async def _enter(self, request: Request) -> tuple[Caller, bytes]:
         gateway = self.gateway
         now = time.time()
         caller = authenticate(gateway.index, request.header(b"authorization"), now)
-        lines = b"x-penstock-request-id: %b\r\n" % gateway.new_id(now).encode()
+        lines = b"x-penstock-request-id: %b\r\n%b" % (gateway.new_id(now).encode(), name_line(request.headers))
         if caller.limited:
             holder = caller.holder or hold(gateway.limiter, caller)
             if not gateway.limiter.try_count(holder, now := time.monotonic()):
@@ -184,7 +185,7 @@ class App:
                 gateway.meters.error(error.code)
                 name = gateway.new_id(time.time())
                 headers = [*error_headers(error), (b"x-penstock-request-id", name.encode())]
-                reply.send(error.status, headers, error_body(error))
+                reply.send(error.status, headers, error_body(error), name_line(request.headers))
                 return
             tenant = caller.tenant.name
             answer = self._answered.get(tenant, kind, told.id)

@@ -126,6 +126,6 @@ def release(call: Call, usage: Usage, *, ok: bool | None) -> None:
 
 def _lines(call: Call) -> bytes:
     lines = b"content-type: application/json\r\nx-penstock-request-id: %b\r\n" % call.id.encode()
-    if call.trace:
-        lines += b"traceparent: %b\r\n" % call.trace.encode()
+    if call.onward:
+        lines += call.onward
     return lines + call.resume if call.resume else lines

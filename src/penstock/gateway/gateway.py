@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from penstock.core.errors import PenstockError
 from penstock.core.snapshot import Snapshot
@@ -14,11 +14,20 @@ from penstock.gateway.identity import IdMaker
 from penstock.gateway.index import Index
 from penstock.gateway.metrics import Meters
 from penstock.gateway.pools import Pools
-from penstock.gateway.ports import Journal, Limiter
+from penstock.gateway.ports import Journal, Limiter, SharedCache
+from penstock.gateway.recorder import Recorder
+from penstock.gateway.shelves import Shelves
 from penstock.gateway.standing import Standing
-from penstock.gateway.trace import next_parent
+from penstock.journal.subjects import hash_subject
 from penstock.net.client import Client
 from penstock.wire.envelope import Envelope
+
+if TYPE_CHECKING:
+    from penstock.gateway.coalesce import Flight
+
+_MOST_SUBJECTS = 8192
+
+_QUESTION_BYTES = 8192  # of the memory for answers, for each question that is kept by its meaning
 
 
 class Gateway:
@@ -39,6 +48,7 @@ class Gateway:
         client: Client,
         subject_key: bytes,
         cache_bytes: int,
+        shared: SharedCache | None = None,
     ) -> None:
         self.worker = worker
         self.journal = journal
@@ -46,9 +56,14 @@ class Gateway:
         self.client = client
         self.subject_key = subject_key
         self.cache = Cache(cache_bytes)
+        self.flights: dict[bytes, Flight] = {}  # answers in the making that others may share
+        self.shelves = Shelves(max(64, cache_bytes // _QUESTION_BYTES))
+        self.shared = shared
         self.meters = Meters(worker)
         self.pools = Pools(self.meters)
+        self.recorder = Recorder(journal, self.meters, asyncio.get_running_loop())
         self.refused = ""
+        self._subjects: dict[str, str] = {}
         self.no_envelope = Envelope(model="")
         self.draw = random.random
         self.new_id = IdMaker("req").make
@@ -56,6 +71,15 @@ class Gateway:
         self.index = Index(snapshot)
         self.pools.update(self.index, self._loop)
         self._register()
+
+    def subject(self, name: str) -> str:
+        """The keyed hash of a user's or a session's name; those of the last ones are kept, since the same ask again."""
+        found = self._subjects.get(name)
+        if found is None:
+            if len(self._subjects) >= _MOST_SUBJECTS:
+                self._subjects.clear()
+            found = self._subjects[name] = hash_subject(self.subject_key, name)
+        return found
 
     def take(self, snapshot: Snapshot) -> bool:
         """Swaps in `snapshot` whole; False, with the reason in `refused`, if it contradicts itself: then nothing changes."""
@@ -77,10 +101,6 @@ class Gateway:
         self.refused = f"generation {generation}: {error}"
         self.meters.error("snapshot_refused")
 
-    def next_trace(self, received: bytes | None) -> str:
-        """The `traceparent` to send on with a new span, or ""."""
-        return next_parent(received, os.urandom(8)) if received is not None else ""
-
     def _register(self) -> None:
         meters = self.meters
         meters.gauge("penstock_requests_in_flight", lambda: iter([((), float(meters.in_flight))]))
@@ -89,6 +109,9 @@ class Gateway:
         Standing(self.pools).register(meters)
         counts = self.journal.counts
         meters.gauge("penstock_journal_bytes_total", lambda: iter([((), float(counts.bytes))]))
+        shared = self.shared
+        if shared is not None:
+            meters.gauge("penstock_shared_cache_failures_total", lambda: iter([((), float(shared.failures))]))
         meters.gauge("penstock_journal_failures_total", lambda: iter([((), float(counts.failures))]))
         meters.gauge("penstock_journal_lost_records_total", lambda: iter([((), float(counts.lost))]))
 

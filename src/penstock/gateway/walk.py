@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import partial
 
 from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed, UpstreamTimeout
 from penstock.gateway.amend import amend
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.call import Call
 from penstock.gateway.cascade import draft, escalate
+from penstock.gateway.coalesce import share
 from penstock.gateway.decode import decode
 from penstock.gateway.dispatch import dispatch, release
 from penstock.gateway.elsewhere import elsewhere
 from penstock.gateway.index import Caller
 from penstock.gateway.recall import recall
-from penstock.gateway.record import record, reply_lines
+from penstock.gateway.recorder import finish
 from penstock.gateway.relay import relay
 from penstock.gateway.replay import replay
 from penstock.gateway.resolve import resolve
 from penstock.gateway.resume import resume_stream
 from penstock.gateway.screen import screen
+from penstock.gateway.semantic import seek
 from penstock.gateway.settle import cost, hold, prompt_tokens, reserve, settle, try_reserve, used
 from penstock.gateway.stream import closing_event, relay_stream
-from penstock.net.reply import header_lines
-from penstock.wire.openai import error_body, error_event, error_headers
-
-_JSON = b"content-type: application/json\r\n"
+from penstock.gateway.trace import carry
+from penstock.wire.openai import error_body, error_event
 
 
 async def walk(call: Call) -> None:
@@ -40,7 +39,8 @@ async def walk(call: Call) -> None:
     ok: bool | None = True  # whether the replica did its part
     gateway.meters.in_flight += 1
     try:
-        call.trace = gateway.next_trace(headers.get(b"traceparent"))
+        if b"traceparent" in headers or b"x-request-id" in headers or b"baggage" in headers:
+            carry(call)
         decode(call)
         caller = call.caller = authenticate(call.index, headers.get(b"authorization"), call.at)
         if caller.limited:
@@ -53,9 +53,9 @@ async def walk(call: Call) -> None:
                 gateway.journal.check_strict()
             screen(call)
         amend(call)
-        if recall(call):
+        if recall(call) or (call.seeking and await seek(call)):
             await replay(call)
-        else:
+        elif not (call.route is not None and call.route.coalesces and await share(call, caller, _answer)):
             if not try_reserve(call):
                 await reserve(call)
             await _answer(call, caller)
@@ -73,13 +73,14 @@ async def walk(call: Call) -> None:
         release(call, usage, ok=ok)
         nanousd = cost(call, usage)
         settle(call, usage, nanousd)
-        record(call, usage, nanousd)
+        gateway.recorder.add(call, usage, nanousd)
     if call.rules is not None and call.rules.strict:
+        gateway.recorder.flush()
         await gateway.journal.strict()
         finish(call, failure)
     else:
         call.reply.promise()
-        gateway.journal.after_commit(partial(finish, call, failure))
+        gateway.recorder.end(call, failure)
 
 
 async def _answer(call: Call, caller: Caller) -> None:
@@ -116,17 +117,3 @@ def _fail(call: Call, error: PenstockError) -> None:
         call.tail = error_body(error)
     call.error = error.code
     call.outcome = "truncated" if call.broken else "refused" if error.status < 500 else "error"
-
-
-def finish(call: Call, failure: PenstockError | None) -> None:
-    """Gives out the reply's last bytes."""
-    reply = call.reply
-    if call.broken:
-        reply.write(call.tail)
-        reply.abort()
-    elif reply.started:
-        reply.end(call.tail)
-    elif failure is not None:
-        reply.send(failure.status, (), call.tail, header_lines(error_headers(failure)) + reply_lines(call))
-    else:
-        reply.send(call.status, (), call.tail, _JSON + reply_lines(call))
