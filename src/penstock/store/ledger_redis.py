@@ -29,7 +29,7 @@ SILENCE_S = 3.0  # nobody at all was heard of for so long: Redis was away
 GRACE_S = 5.0  # after that, how long those who held seats may take to join again
 PREFIX = "{penstock}:limits:"  # one hash slot
 
-_DONE, _JOIN_FIRST, _DONE_BEFORE = 0, 1, 2
+_JOIN_FIRST = 1
 
 
 class _Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -199,7 +199,7 @@ class RedisLedger(AskingLedger):
             self._fail_all()
             self.give_back(turn.returns, 0.0)
             return
-        for (identity, _), answer in zip(asks, answers, strict=state == _DONE):
+        for (identity, _), answer in zip(asks, answers, strict=True):
             self._answer(identity, _read(answer))
 
     async def _send(self, turn: _Turn) -> tuple[int, list[_Answer]]:

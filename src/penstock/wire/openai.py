@@ -1,5 +1,7 @@
 """Errors in the shape that OpenAI clients read."""
 
+import math
+
 import msgspec
 
 from penstock.core.errors import PenstockError
@@ -37,5 +39,5 @@ def error_headers(error: PenstockError) -> list[tuple[bytes, bytes]]:
     """The header fields that go with `error_body`: content type and, if it has one, `retry-after` in whole seconds."""
     headers = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, int(error.retry_after + 0.999))))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
     return headers
