@@ -69,7 +69,7 @@ class House:
     async def settled(self) -> None:
         """Nothing is in flight, held or reserved any more."""
         gateway = self.worker.gateway
-        await until(lambda: gateway.meters.in_flight == 0)
+        await until(lambda: gateway.meters.in_flight == 0 and not gateway.recorder.pending)
         for state in gateway.pools.all():
             assert state.taken == 0
             assert state.balancer.in_flight == 0

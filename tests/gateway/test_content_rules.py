@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from penstock.core.snapshot import Policy, Rule
-from tests.gateway.house import running
+from tests.gateway.house import running, until
 from tests.gateway.raw_client import Got, ask, chat
 
 CARD = "4111 1111 1111 1111"
@@ -96,7 +96,7 @@ async def test_output_is_blocked_where_the_rule_strikes_and_the_engine_stops(tmp
         assert stream.body.endswith(b"data: [DONE]\n\n")
         await house.settled()
         assert [record.finish for record in house.exchanges()] == ["content_filter"] * 2
-        assert house.mock.left == 1
+        await until(lambda: house.mock.left == 1)
 
 
 async def test_usage_passes_a_screened_stream(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from prometheus_client.metrics_core import Metric as Family
 
 from penstock.core.metrics import TABLE, metric
 
+_FOLD_AT = 512
+
 
 class Cell:
     """A number that grows."""
@@ -26,19 +28,33 @@ class Cell:
 
 
 class Distribution:
-    """Observations counted by bucket."""
+    """Observations, counted by bucket some at a time.
 
-    __slots__ = ("bounds", "counts", "sum")
+    Attributes:
+        new: those that `fold` has not counted yet; whoever appends many sees to it that it is called.
+    """
+
+    __slots__ = ("bounds", "counts", "new", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
+        self.new: list[float] = []
 
     def observe(self, value: float) -> None:
         """Adds one observation."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+        self.new.append(value)
+        if len(self.new) >= _FOLD_AT:
+            self.fold()
+
+    def fold(self) -> None:
+        """Counts what is new."""
+        new, self.new = self.new, []
+        bounds, counts = self.bounds, self.counts
+        for value in new:
+            counts[bisect_left(bounds, value)] += 1
+        self.sum += sum(new)
 
 
 class LegMeters:
@@ -77,6 +93,8 @@ class Meters:
         self._legs: dict[tuple[str, str], LegMeters] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        self.cache_semantic = self.cell("penstock_cache_total", "semantic")
+        self.embedding = self.distribution("penstock_semantic_embedding_seconds")
         self.cache_hit = self.cell("penstock_cache_total", "hit")
         self.cache_miss = self.cell("penstock_cache_total", "miss")
         self.chunks = self.cell("penstock_stream_chunks_total")
@@ -155,6 +173,7 @@ class Meters:
     def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Family:
         family = HistogramMetricFamily(name, text, labels=labels)
         for key, found in self._distributions.get(name, {}).items():
+            found.fold()
             total = 0
             buckets: list[tuple[str, float]] = []
             for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):

@@ -5,7 +5,6 @@ from penstock.experiments.assignment import unit_of
 from penstock.gateway.call import Call
 from penstock.gateway.choose import cascade_leg, chosen_leg
 from penstock.gateway.index import Caller, Index, RouteEntry
-from penstock.journal.subjects import hash_subject
 from penstock.routing.targets import choose_target
 
 
@@ -45,9 +44,9 @@ def resolve(call: Call) -> None:
     user = envelope.user or ""
     session = _session(call)
     if user:
-        call.user = hash_subject(gateway.subject_key, user)
+        call.user = gateway.subject(user)
     if session:
-        call.session = hash_subject(gateway.subject_key, session)
+        call.session = gateway.subject(session)
     leg = chosen_leg(call, entry) if entry.chooser is not None else None
     if leg is not None:
         pass  # the rule says so; the request takes no part in an experiment
@@ -59,7 +58,7 @@ def resolve(call: Call) -> None:
         call.arm = leg.name
         call.propensity = assignment.propensity
         call.epoch = assignment.epoch
-        call.unit = hash_subject(gateway.subject_key, unit)
+        call.unit = gateway.subject(unit)
     elif entry.cascade is not None:
         leg = cascade_leg(call, entry.cascade)
     if leg is None:

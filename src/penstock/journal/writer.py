@@ -53,7 +53,7 @@ def crashed(exchange: Exchange, worker: str) -> Exchange:
 class JournalWriter:
     """The only writer of one worker's journal.
 
-    A record that is appended is in the kernel, and so survives the death of this process, once `committed` or `after_commit` says so. A
+    A record that is appended is in the kernel, and so survives the death of this process, once `flush` or `committed` says so. A
     write that fails loses its records: that is counted, requests under buffered audit go on, strict ones are refused.
     """
 
@@ -81,7 +81,6 @@ class JournalWriter:
         self._pending: list[bytes] = []
         self._scheduled = False
         self._waiters: list[asyncio.Future[bool]] = []
-        self._callbacks: list[Callable[[], object]] = []
         self._open: dict[str, Opened] = {}
         self._sizes = segment_sizes(directory)
         self._stored = sum(self._sizes.values())
@@ -169,15 +168,6 @@ class JournalWriter:
             self._scheduled = True
             self._loop.call_soon(self.flush)
 
-    def after_commit(self, callback: Callable[[], object]) -> None:
-        """Call `callback` as soon as all that has been appended until now is in the kernel or counted as lost."""
-        if self._pending:
-            self._callbacks.append(callback)
-        elif self._loop is not None:
-            self._loop.call_soon(callback)
-        else:
-            callback()
-
     def committed(self) -> asyncio.Future[bool]:
         """Whether all that has been appended until now is in the kernel; False: it was lost, and counted."""
         waiter: asyncio.Future[bool] = self._running().create_future()
@@ -241,13 +231,6 @@ class JournalWriter:
             for waiter in waiters:
                 if not waiter.done():
                     waiter.set_result(good)
-        if self._callbacks:
-            callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
-                if self._loop is not None:
-                    self._loop.call_soon(callback)
-                else:
-                    callback()
         return good
 
     def close(self) -> None:
