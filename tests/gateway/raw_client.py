@@ -37,8 +37,14 @@ def post(path: str, body: bytes, *, key: str = KEY, more: bytes = b"") -> bytes:
     )
 
 
-async def read_reply(reader: asyncio.StreamReader, timeout_s: float = 20.0, *, head_only: bool = False) -> Got:
-    """One reply."""
+async def read_reply(
+    reader: asyncio.StreamReader,
+    timeout_s: float = 20.0,
+    *,
+    head_only: bool = False,
+    heard: asyncio.Event | None = None,
+) -> Got:
+    """One reply; `heard` is set when its head is there."""
     async with asyncio.timeout(timeout_s):
         try:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -47,6 +53,8 @@ async def read_reply(reader: asyncio.StreamReader, timeout_s: float = 20.0, *, h
         first, *lines = head[:-4].split(b"\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(b": ") for line in lines)}
         status = int(first.split(b" ")[1])
+        if heard is not None:
+            heard.set()
         if head_only:
             return Got(status, headers, b"", True)
         try:
@@ -54,23 +62,23 @@ async def read_reply(reader: asyncio.StreamReader, timeout_s: float = 20.0, *, h
                 return Got(status, headers, await reader.readexactly(int(headers[b"content-length"])), True)
         except asyncio.IncompleteReadError as cut:
             return Got(status, headers, cut.partial, False)
-        body = b""
+        body = bytearray()
         try:
             while True:
                 size = int(await reader.readuntil(b"\r\n"), 16)
                 data = await reader.readexactly(size + 2)
                 if size == 0:
-                    return Got(status, headers, body, True)
+                    return Got(status, headers, bytes(body), True)
                 body += data[:-2]
         except (asyncio.IncompleteReadError, ConnectionError):
-            return Got(status, headers, body, False)
+            return Got(status, headers, bytes(body), False)
 
 
-async def ask(port: int, request: bytes, timeout_s: float = 20.0) -> Got:
+async def ask(port: int, request: bytes, timeout_s: float = 20.0, *, heard: asyncio.Event | None = None) -> Got:
     """One request on a connection of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        return await read_reply(reader, timeout_s)
+        return await read_reply(reader, timeout_s, heard=heard)
     finally:
         writer.close()

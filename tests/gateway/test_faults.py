@@ -1,4 +1,4 @@
-"""What clients get when engines fail: the truth, in time, and never `[DONE]` on a stream that did not end."""
+"""What clients get when engines fail, beside the table of faults: several replicas, clients that leave or are slow, full queues."""
 
 import asyncio
 import time
@@ -18,94 +18,6 @@ SEATS = {"limits": Limits(concurrency=3, tokens_per_minute=1_000_000)}
 async def clean(house: House) -> None:
     await house.settled()
     await until(lambda: all(mock.running == 0 for mock in house.mocks))
-
-
-@pytest.mark.parametrize(
-    ("fault", "status", "code"),
-    [
-        ("reset", 502, "upstream_closed"),
-        ("garbage", 502, "upstream_garbage"),
-        ("truncate", 502, "upstream_truncated"),
-        ("nojson", 502, "upstream_garbage"),
-        ("nochoices", 502, "upstream_garbage"),
-        ("hang", 504, "upstream_timeout"),
-        ("stall", 504, "upstream_timeout"),
-        ("status500", 502, "upstream_status"),
-        ("status401", 502, "upstream_status"),
-        ("status404", 502, "upstream_status"),
-        ("status429", 503, "engine_busy"),
-        ("status503", 503, "engine_busy"),
-        ("status400", 400, "context_length_exceeded"),
-    ],
-)
-async def test_json(tmp_path: Path, fault: str, status: int, code: str) -> None:
-    async with running(tmp_path, pool=QUICK, key=SEATS) as house:
-        got = await ask(house.port, chat(f"!{fault}"))
-        assert (got.status, got.error["code"]) == (status, code)
-        assert got.headers[b"x-penstock-request-id"].startswith(b"req_")
-        assert got.headers[b"x-penstock-version"] == b"mock:v1.0.0"
-        await clean(house)
-        (record,) = house.exchanges()
-        assert (record.status, record.error) == (status, code)
-        assert record.outcome == ("refused" if status < 500 else "error")
-        assert (await ask(house.port, chat("still alive"))).status == 200
-
-
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        ("truncate", "upstream_truncated"),
-        ("stall", "upstream_timeout"),
-        ("nodone", "upstream_truncated"),
-        ("nojson", "upstream_garbage"),
-    ],
-)
-async def test_a_stream_that_breaks_ends_in_an_error(tmp_path: Path, fault: str, code: str) -> None:
-    async with running(tmp_path, pool=QUICK, key=SEATS) as house:
-        got = await ask(house.port, chat(f"!{fault} two three four", stream=True))
-        assert got.status == 200
-        assert not got.whole, "the connection ends without the end of the body"
-        assert b"[DONE]" not in got.body
-        last = got.body.split(b"data: ")[-1]
-        assert msgspec.json.decode(last)["error"]["code"] == code
-        await clean(house)
-        (record,) = house.exchanges()
-        assert (record.status, record.outcome, record.error) == (200, "truncated", code)
-        assert 0 < record.usage.completion <= record.chunks
-
-
-async def test_an_error_told_within_a_stream_is_not_followed_by_done(tmp_path: Path) -> None:
-    async with running(tmp_path) as house:
-        got = await ask(house.port, chat("!error two three", stream=True))
-        assert b"out of memory" in got.body
-        assert b"[DONE]" not in got.body
-        assert got.body.count(b'"error"') == 1
-        assert not got.whole
-        await clean(house)
-        assert house.exchanges()[0].outcome == "truncated"
-
-
-@pytest.mark.parametrize(
-    ("fault", "status"),
-    [("reset", 502), ("garbage", 502), ("notsse", 502), ("hang", 504), ("status503", 503), ("status400", 400)],
-)
-async def test_a_stream_that_never_began_is_refused_as_json(tmp_path: Path, fault: str, status: int) -> None:
-    async with running(tmp_path, pool=QUICK, key=SEATS) as house:
-        got = await ask(house.port, chat(f"!{fault}", stream=True))
-        assert got.status == status
-        assert got.headers[b"content-type"] == b"application/json"
-        assert got.error["message"]
-        await clean(house)
-
-
-@pytest.mark.parametrize("fault", ["lies", "nousage"])
-async def test_usage_that_cannot_be_is_estimated(tmp_path: Path, fault: str) -> None:
-    async with running(tmp_path, key=SEATS) as house:
-        assert (await ask(house.port, chat(f"!{fault}"))).status == 200
-        await clean(house)
-        usage = house.exchanges()[0].usage
-        assert 0 < usage.prompt < 100
-        assert usage.completion == 1
 
 
 async def test_no_replica_listens(tmp_path: Path) -> None:

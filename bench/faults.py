@@ -1,0 +1,28 @@
+"""What a client gets when an engine fails, case by case: `python -m bench.faults` plays the table of the tests and prints it."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from tests.gateway.fault_table import play, table
+
+
+async def _main(*, second: bool) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        rows = await play(Path(folder), second=second)
+    print(table(rows))
+    return 1 if any(row.problems for row in rows) else 0
+
+
+def main() -> int:
+    """Prints the table; 1 if a line of it is not as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--second", action="store_true", help="with a second replica, which is well")
+    return uvloop.run(_main(second=parser.parse_args().second)) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
