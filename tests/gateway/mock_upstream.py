@@ -92,6 +92,7 @@ class MockUpstream:
         self.paths: list[str] = []
         self.heads: list[dict[bytes, bytes]] = []
         self.left = 0
+        self.always: str | None = None  # a fault, or "" for none, whatever the message says
         self.probed = 0
         self.health = 200  # what probes are told
         self.running = 0
@@ -140,6 +141,8 @@ class MockUpstream:
         else:
             text = body["prompt"]
         fault = text[1:].split(" ")[0] if text.startswith("!") else ""
+        if self.always is not None:
+            fault = self.always.removeprefix("!")
         if fault and await self._before(fault, reply):
             return
         if "input" in body:

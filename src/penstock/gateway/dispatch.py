@@ -45,6 +45,8 @@ async def dispatch(call: Call) -> Response:
             break
         member = balancer.take(now, gateway.draw(), failed, chain, session)
         if member is None:
+            if tries:
+                balancer.retries.give_back()
             break
         tries += 1
         try:

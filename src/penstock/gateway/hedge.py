@@ -37,6 +37,8 @@ async def hedged(call: Call, member: Member, failed: tuple[str, ...], send: Send
         other = None
         if balancer.hedges.take(balancer.asked, now):
             other = balancer.take(now, call.gateway.draw(), (*failed, member.replica.id))
+            if other is None:
+                balancer.hedges.give_back()
         if other is None:
             return await first
     except BaseException:

@@ -44,6 +44,11 @@ class Budget:
         self.taken += 1
         return True
 
+    def give_back(self) -> None:
+        """The attempt that was taken last is not made: there is nobody to ask."""
+        self._balance += 1.0
+        self.taken -= 1
+
 
 def retry_budget(share: float) -> Budget:
     """Of retries: ten a second whatever comes, and no more than a hundred saved up."""
