@@ -34,7 +34,7 @@ async def draft(call: Call, entry: CascadeEntry) -> "Draft":
         PenstockError: as `dispatch`.
     """
     body = call.body
-    asks = asking(body, chat=call.operation == "chat") if entry.judge.measures else None
+    asks = asking(body, chat=call.operation != "completions") if entry.judge.measures else None
     if asks is not None:
         call.body = asks
     try:

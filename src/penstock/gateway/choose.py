@@ -18,7 +18,7 @@ def chosen_leg(call: Call, entry: RouteEntry) -> Leg | None:
 
 def cascade_leg(call: Call, cascade: CascadeEntry) -> Leg | None:
     """The leg that is asked first, or at once for the control share; None if this request is none for a cascade."""
-    if call.operation not in {"chat", "completions"} or (not cascade.policy.tools and offers_tools(call.body)):
+    if call.operation == "embeddings" or (not cascade.policy.tools and offers_tools(call.body)):
         return None
     share = cascade.policy.control_share
     if share and call.gateway.draw() < share:

@@ -33,9 +33,9 @@ def shape(call: Call) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if call.route is not None:
         route = call.route.route
-        if route.trim is not None and call.operation == "chat":
+        if route.trim is not None and call.operation in {"chat", "responses"}:
             _trim(call, route.trim, changes)
-        if route.max_tokens is not None and call.operation in {"chat", "completions"}:
+        if route.max_tokens is not None and call.operation != "embeddings":
             _clamp(call, route.max_tokens, changes)
     return changes
 

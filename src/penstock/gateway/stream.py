@@ -16,7 +16,7 @@ from penstock.gateway.upstream import refusal
 from penstock.wire.answer import decode_answer, finish_of, usage_of
 from penstock.wire.sse import DONE, EventSplitter, event_data, split_events
 
-_SSE = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+SSE_LINES = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 
 
 class BrokenStream(UpstreamFailed):
@@ -74,8 +74,8 @@ def begin(call: Call) -> None:
     """The reply's head, and the record that tells of a stream whose end may never be written."""
     call.status = 200
     call.first_ns = time.monotonic_ns() - call.started_ns
-    call.reply.start(200, (), _SSE + reply_lines(call))
-    if call.recalled is None:
+    call.reply.start(200, (), SSE_LINES + reply_lines(call))
+    if call.recalled is None and not call.quiet:
         call.gateway.journal.append(Opened(exchange=exchange_of(call)))
 
 
