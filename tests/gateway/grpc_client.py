@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grpc
 import grpc.aio
 from grpc_tools import protoc
 
@@ -91,19 +92,26 @@ def trailing(error: grpc.aio.AioRpcError) -> dict[str, Any]:
     return dict(error.trailing_metadata() or ())
 
 
+def channel_to(port: int, root: Path | None) -> grpc.aio.Channel:
+    if root is None:
+        return grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+    return grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(root.read_bytes()))
+
+
 @asynccontextmanager
-async def serving(data: Path) -> AsyncIterator[Any]:
-    """A stub to a `penstock grpc` process over the workers of `data`."""
+async def serving(data: Path, *, tls: tuple[Path, Path] | None = None) -> AsyncIterator[Any]:
+    """A stub to a `penstock grpc` process over the workers of `data`; with `tls` it shows that certificate, which the stub trusts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-P", "-m", "penstock.cli", "grpc", "--data", str(data), "--grpc-port", str(port),
+        *(("--tls-certificate", str(tls[0]), "--tls-key", str(tls[1])) if tls else ()),
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PENSTOCK_GATEWAY_DRAIN_S": "1"}, cwd=data,
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with channel_to(port, tls[0] if tls else None) as channel:
             async with asyncio.timeout(60):
                 await channel.channel_ready()
             yield generated()[1].GRPCInferenceServiceStub(channel)

@@ -14,6 +14,7 @@ from penstock.core.snapshot import CachePolicy, Limits, Policy, Rule
 from tests.gateway.grpc_client import credentials, generated, parameters, question, serving, texts, trailing
 from tests.gateway.house import OTHER, running, until
 from tests.gateway.test_arms import experiment
+from tests.net.certificates import make_certificate
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -229,6 +230,12 @@ async def test_who_leaves_stops_the_engine(tmp_path: Path) -> None:
         await until(lambda: house.mock.left == 3)
         await house.settled()
         assert [record.outcome for record in house.exchanges()] == ["cancelled"] * 3
+
+
+async def test_tls_is_the_gateways(tmp_path: Path) -> None:
+    pair = make_certificate(tmp_path / "tls")
+    async with running(tmp_path), serving(tmp_path, tls=pair) as stub:
+        assert texts(await stub.ModelInfer(question("hi"), metadata=credentials())) == ["hi"]
 
 
 async def test_without_a_worker_it_says_so_and_with_one_it_goes_on(tmp_path: Path) -> None:

@@ -51,12 +51,26 @@ def gateway(
 @data_flag
 @click.option("--host", help="Address to listen on [default: 127.0.0.1].")
 @click.option("--grpc-port", type=PORT, help="Port of the Open Inference Protocol [default: 8082].")
-def grpc(data: str | None, host: str | None, grpc_port: int | None) -> None:
+@tls_certificate_flag
+@tls_key_flag
+def grpc(
+    data: str | None, host: str | None, grpc_port: int | None, tls_certificate: str | None, tls_key: str | None
+) -> None:
     """Run the gRPC server: the Open Inference Protocol v2 in front of the gateway workers of the data folder.
 
     Each call is asked of a worker over its Unix socket, and so passes the same steps as over HTTP. SIGTERM drains it.
     """
-    compose.run_grpc(compose.read_settings({"data": data, "gateway.host": host, "gateway.grpc_port": grpc_port}))
+    compose.run_grpc(
+        compose.read_settings(
+            {
+                "data": data,
+                "gateway.host": host,
+                "gateway.grpc_port": grpc_port,
+                "gateway.tls_certificate": tls_certificate,
+                "gateway.tls_key": tls_key,
+            }
+        )
+    )
 
 
 @click.command()

@@ -93,7 +93,7 @@ def whole_response(head: Object, answer: bytes) -> bytes:
     for call in _list(message.get("tool_calls")):
         item = items.call(_object(call))
         item["arguments"] = _text(_object(_object(call).get("function")).get("arguments"))
-    return _encode(_ended(head, items.all, choice.get("finish_reason"), chat.get("usage")))
+    return _encode(_ended(head, items.all, _text(choice.get("finish_reason")), chat.get("usage")))
 
 
 class ResponseStream:
@@ -110,7 +110,7 @@ class ResponseStream:
         self._text: tuple[Object, str] | None = None  # the item that is being said, and the chat's field for it
         self._pieces: list[str] = []  # of its last part
         self._calls: dict[int, tuple[Object, list[str]]] = {}  # by the chat's index
-        self._finish: Any = None
+        self._finish = ""
         self._usage: Any = None
         self._number = 0
 
@@ -147,7 +147,7 @@ class ResponseStream:
                 self._say(out, field, text, _logprobs(choice) if field == "content" else [])
         for call in _list(delta.get("tool_calls")):
             self._call(out, _object(call))
-        self._finish = choice.get("finish_reason") or self._finish
+        self._finish = _text(choice.get("finish_reason")) or self._finish
 
     def _say(self, out: list[bytes], field: str, text: str, logprobs: list[Any]) -> None:
         kind, _, _, stem = _TEXTS[field]
@@ -186,7 +186,7 @@ class ResponseStream:
             self._text = None
 
     def _call(self, out: list[bytes], call: Object) -> None:
-        index = call.get("index", 0)
+        index = _count(call.get("index", 0))
         function = _object(call.get("function"))
         known = self._calls.get(index)
         if known is None:
@@ -277,8 +277,8 @@ class _Items:
         return item
 
 
-def _ended(head: Object, items: list[Object], finish: Any, usage: Any) -> Object:
-    reason = _REASONS.get(finish) if isinstance(finish, str) else None
+def _ended(head: Object, items: list[Object], finish: str, usage: Any) -> Object:
+    reason = _REASONS.get(finish)
     status = "incomplete" if reason else "completed"
     for item in items:
         item["status"] = status if item is items[-1] else "completed"

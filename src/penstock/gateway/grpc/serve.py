@@ -14,11 +14,29 @@ from penstock.core.errors import Unavailable
 from penstock.core.settings import GatewaySettings
 from penstock.gateway.grpc.service import Service
 from penstock.gateway.grpc.workers import Workers
+from penstock.net.certificate import Certificate
 from penstock.net.client import Client
 
 _log = logging.getLogger("penstock.grpc")
 _OVERHEAD_BYTES = 65536  # of a message beside the texts that it holds
 _ANSWER_BYTES = 67108864
+
+
+def server_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
+    """What connections that begin are shown: the files as they are then, or, while they are not right, as they were.
+
+    Raises:
+        BadRequest: if they are not right now.
+    """
+    held = Certificate(certificate, key)
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(key.read_bytes(), certificate.read_bytes())])
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        return configuration() if held.renew() else None
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), renewed)  # type: ignore[arg-type] - None: unchanged
 
 
 class GrpcServer:
@@ -29,6 +47,11 @@ class GrpcServer:
     """
 
     def __init__(self, settings: GatewaySettings, data: Path) -> None:
+        """Nothing is listened on before `start`.
+
+        Raises:
+            BadRequest: if certificate and key are not right.
+        """
         self._settings = settings
         folder = data / "run"
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,6 +65,8 @@ class GrpcServer:
             ],
             maximum_concurrent_rpcs=settings.max_connections,
         )
+        certificate, key = Path(settings.tls_certificate), Path(settings.tls_key)
+        self._credentials = server_credentials(certificate, key) if settings.tls_certificate else None
         self._server.add_generic_rpc_handlers(Service(self._workers).handlers())
         self.port = 0
 
@@ -52,8 +77,12 @@ class GrpcServer:
             Unavailable: if the address cannot be had.
         """
         host, port = self._settings.host, self._settings.grpc_port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            if self._credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise Unavailable(
                 f"gRPC cannot listen on {host}:{port}.", hint="Stop what listens there, or give another --grpc-port."

@@ -28,7 +28,9 @@ from penstock.net.client import Response
 from penstock.wire.sse import EventSplitter, event_data
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_PASSED_ON = frozenset({"authorization", "x-penstock-session", "traceparent"})  # of a call's metadata, to the gateway
+_PASSED_ON = frozenset(  # of a call's metadata, to the gateway
+    {"authorization", "x-penstock-session", "traceparent", "tracestate", "baggage", "x-request-id"}
+)
 _SERVING, _NOT_SERVING = b"\x08\x01", b"\x08\x02"  # a grpc.health.v1.HealthCheckResponse
 _INPUTS = (("text_input", [-1]), ("messages", [-1]))
 _OUTPUTS = (("text_output", [-1]), ("finish_reason", [-1]), ("response", [1]))
@@ -177,6 +179,9 @@ class Service:
                 yield last_of_answer(question, response.headers, {})
         except PenstockError as error:
             raise _FailedError(failure_of(error), response) from None
+        except (ValueError, RecursionError):
+            garbage = UpstreamFailed("The engine's stream holds what is no event.", code="upstream_garbage")
+            raise _FailedError(failure_of(garbage), response) from None
         finally:
             if response is not None:
                 response.abort()
