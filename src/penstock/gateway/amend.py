@@ -2,8 +2,11 @@
 
 from typing import Any
 
+from msgspec import UNSET
+
 from penstock.gateway.call import Call
 from penstock.gateway.decode import envelope_of
+from penstock.gateway.salt import salt
 from penstock.gateway.shape import shape
 from penstock.wire.edit import prepend, replaced, with_system
 from penstock.wire.envelope import bad_body
@@ -44,5 +47,7 @@ def amend(call: Call) -> None:
                 changes["stream_options"] = {"include_usage": True}
         if changes:
             call.body = replaced(call.body, changes)
+        if leg.entry.salted or envelope.cache_salt is not UNSET:
+            salt(call)
     except ValueError as error:
         raise bad_body(call.body, error) from None

@@ -55,6 +55,7 @@ class Gateway:
         self.limiter = limiter
         self.client = client
         self.subject_key = subject_key
+        self.salts: dict[str, bytes] = {}  # by tenant
         self.cache = Cache(cache_bytes)
         self.flights: dict[bytes, Flight] = {}  # answers in the making that others may share
         self.shelves = Shelves(max(64, cache_bytes // _QUESTION_BYTES))
@@ -94,6 +95,7 @@ class Gateway:
         """From the next request on, `index` decides."""
         self.refused = ""
         self.index = index
+        self.salts.clear()  # those of tenants that have gone
         self.pools.update(index, self._loop)
 
     def refuse(self, generation: int, error: Exception) -> None:

@@ -74,11 +74,12 @@ class Rules:
 class PoolEntry:
     """A pool of the Snapshot with its replicas' addresses parsed."""
 
-    __slots__ = ("origins", "pool", "routes", "timeouts")
+    __slots__ = ("origins", "pool", "routes", "salted", "timeouts")
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.routes: set[str] = set()  # that lead to it, not counting those that only fall back to it
+        self.salted = pool.dialect == "vllm" and pool.prefix_cache == "separate"
         self.origins: dict[str, Origin] = {replica.id: parse_origin(replica.url) for replica in pool.replicas}
         self.timeouts = Timeouts(
             connect_s=pool.connect_timeout_s,

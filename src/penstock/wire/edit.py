@@ -23,6 +23,13 @@ def replaced(body: bytes, changes: dict[str, Any]) -> bytes:
     return _encode(members)
 
 
+def without(body: bytes, name: str) -> bytes:
+    """`body` without the member `name`, if it has one."""
+    members = _members(body)
+    members.pop(name, None)
+    return _encode(members)
+
+
 def with_system(body: bytes, system: str) -> bytes:
     """A chat's `body` whose first message is the system message `system`, in place of one that is there."""
     members: dict[str, Any] = _members(body)

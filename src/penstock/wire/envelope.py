@@ -56,6 +56,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     user: Label | None = None
     metadata: dict[str, Any] | None = None
+    cache_salt: Any = msgspec.UNSET  # null is a value
 
     @property
     def wants_usage(self) -> bool:
