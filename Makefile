@@ -7,7 +7,7 @@ PROTO := src/penstock/gateway/grpc/inference.proto
 GENERATED := src/penstock/gateway/grpc/inference_pb2.py
 ARGS ?=
 
-.PHONY: up install install-dev system-packages test soak check format bench bench-peers features image image-test lock clean
+.PHONY: up install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -63,6 +63,9 @@ bench: install-dev
 
 features: install-dev
 	$(BIN)/python -m bench.features $(ARGS)
+
+bench-fairness: install-dev
+	$(BIN)/python -m bench.fairness $(ARGS)
 
 bench-peers:
 	bench/install-peers

@@ -187,9 +187,7 @@ async def test_replicas_that_come_let_in_who_waits() -> None:
 async def test_in_a_storm_no_place_is_lost_and_none_is_given_twice() -> None:
     draw = random.Random(7)
     state = state_of(max_in_flight=3, max_waiting=20, max_wait_s=0.03)
-    tenants = [
-        TenantEntry(name=f"t{n}", priority=p) for n, p in enumerate(("premium", "standard", "standard", "batch"))
-    ]
+    tenants = [A, B, TenantEntry(name="p", priority="premium"), TenantEntry(name="c", priority="batch")]
     inside = 0
 
     async def one() -> None:
