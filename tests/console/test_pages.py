@@ -354,6 +354,25 @@ async def test_the_overview_shows_figures_and_places(visitor: httpx.AsyncClient)
         assert part in text
 
 
+async def test_the_overview_tells_who_refuses_what(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    await sign_in(newcomer)
+    report = {
+        "worker": "gateway-1",
+        "host": "rack-7",
+        "generation": 1,
+        "faults": [{"kind": "route", "name": HOSTILE, "why": "it leads to a pool that is not there"}],
+        "fault_count": 1,
+    }
+    headers = {"authorization": "Bearer service"}
+    for told in (report, {"worker": "gateway-2", "refused": "generation 9: it cannot be read"}):
+        assert new_house.http.post(f"{new_house.url}/internal/v1/report", json=told, headers=headers).status_code == 200
+    text = (await newcomer.get("/")).text
+    assert "rack-7" in text
+    assert "it leads to a pool that is not there" in text
+    assert "generation 9: it cannot be read" in text
+    assert HOSTILE not in text, "escaped"
+
+
 async def test_live_pages_send_their_pieces(visitor: httpx.AsyncClient) -> None:
     await sign_in(visitor)
     for path, names in (

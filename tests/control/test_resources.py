@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from penstock.core.digests import hash_secret
-from penstock.core.snapshot import Snapshot
+from penstock.core.snapshot import Pool, QueuePolicy, Snapshot
 from tests.control.house import House, eventually
 
 STACK = """
@@ -66,6 +66,25 @@ async def test_apply_is_idempotent_and_reaches_the_snapshot(house: House) -> Non
     assert tenant.limits.usd_per_day == 20
     assert snapshot.policies[0].rules[0].detect == "payment_card"
     assert told["key"] not in str(snapshot)
+
+
+async def test_how_a_pools_queue_is_served_reaches_the_snapshot(house: House) -> None:
+    spec = "{adopt: ['http://127.0.0.1:9100'], queue: {output_cost: 4, bypass: 8, deadline_s: {batch: 300}}}"
+    await apply(house, f"kind: Pool\nname: mock\nspec: {spec}")
+
+    def found() -> Pool | None:
+        current = house.publisher.current
+        return next((pool for pool in current.pools if pool.name == "mock"), None) if current is not None else None
+
+    await eventually(lambda: found() is not None)
+    pool = found()
+    assert pool is not None
+    assert pool.queue == QueuePolicy(output_cost=4.0, bypass=8, deadline_s={"batch": 300.0})
+    for wrong, path in (("bypass: 1", "bypass"), ("deadline_s: {vip: 3}", "deadline_s"), ("headrom: 1", "headrom")):
+        told = await apply(
+            house, f"kind: Pool\nname: mock\nspec: {{adopt: ['http://a:1'], queue: {{{wrong}}}}}", "", 400
+        )
+        assert f"spec.queue.{path}" in told["error"]["message"]
 
 
 async def test_apply_shows_what_differs_and_prunes_what_it_made(house: House) -> None:

@@ -16,6 +16,7 @@ from penstock.control.publisher import Publisher
 from penstock.control.snapshot import compile_snapshot, pools_to_run
 from penstock.control.specs import EnvironmentSpec, PolicySpec, PoolSpec, RouteSpec, TenantSpec
 from penstock.control.state import ActiveExperiment, BuildInfo, Deployment, ReplicaRow, Revision, State
+from penstock.core.checksum import entries_checksum, result_checksum
 from penstock.core.settings import Settings
 from penstock.core.snapshot import Arm, ExperimentEntry, KeyEntry, Snapshot, SnapshotDelta, patched
 from penstock.delivery.pools import BuildKey
@@ -238,7 +239,10 @@ class Gateway:
         body = response.json()
         if "delta" in body:
             assert self.snapshot is not None
-            self.snapshot = patched(self.snapshot, msgspec.convert(body["delta"], SnapshotDelta))
+            delta = msgspec.convert(body["delta"], SnapshotDelta)
+            self.snapshot = patched(self.snapshot, delta)
+            reached = self.snapshot
+            assert delta.checksum == result_checksum(entries_checksum(reached), reached.generation, reached.environment)
             return "delta"
         self.snapshot = msgspec.convert(body["snapshot"], Snapshot)
         return "snapshot"
@@ -278,6 +282,27 @@ async def test_what_gateways_report_is_shown(small_house: House) -> None:
     assert (await gateway.client.post("/report", content=b"{")).status_code == 400
     shown = await small_house.get("/gateways")
     assert [(g["worker"], g["generation"]) for g in shown["gateways"]] == [("gateway-0", 3)]
+    fault = {"kind": "route", "name": "chat", "why": "its pool is not there"}
+    elsewhere = {**told, "host": "b", "refused": "no", "faults": [fault], "fault_count": 3}
+    assert (await gateway.client.post("/report", json=elsewhere)).status_code == 200
+    first, second = (await small_house.get("/gateways"))["gateways"]
+    assert (first["host"], first["faults"], first["refused"]) == ("", [], "")
+    assert (second["host"], second["faults"], second["fault_count"], second["refused"]) == ("b", [fault], 3, "no")
+
+
+async def test_deltas_over_several_generations_lead_to_the_newest_too(house: House) -> None:
+    slow, gateway = Gateway(house), Gateway(house)
+    await eventually(lambda: house.publisher.current is not None)
+    await slow.poll(0)
+    for name in ("a", "b", "c"):
+        await gateway.poll(0.05)
+        await house.post("/tenants", {"name": name})
+        assert await gateway.poll(30) in {"snapshot", "delta"}
+    assert (await house.admin.delete("/api/v1/tenants/b")).status_code == 204
+    await eventually(lambda: {t.name for t in house.publisher.current.tenants} == {"a", "c"})  # type: ignore[union-attr]
+    assert await slow.poll(30) == "delta"
+    assert slow.snapshot is not None
+    assert {t.name for t in slow.snapshot.tenants} == {"a", "c"}
 
 
 async def test_a_change_by_another_control_process_is_published_too(

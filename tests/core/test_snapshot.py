@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.core.checksum import advanced, entries_checksum, result_checksum
 from penstock.core.snapshot import (
     KeyEntry,
     Policy,
@@ -10,6 +11,7 @@ from penstock.core.snapshot import (
     Replica,
     Route,
     Snapshot,
+    SnapshotDelta,
     Target,
     TenantEntry,
     difference,
@@ -61,3 +63,27 @@ def test_a_delta_from_another_generation_is_refused() -> None:
 @given(snapshots(7))
 def test_it_survives_the_disk(snapshot: Snapshot) -> None:
     assert msgspec.json.decode(msgspec.json.encode(snapshot), type=Snapshot) == snapshot
+
+
+@given(snapshots(1), snapshots(2), snapshots(3))
+def test_the_checksum_carried_on_over_deltas_is_that_of_the_whole(
+    one: Snapshot, two: Snapshot, three: Snapshot
+) -> None:
+    first, second = difference(one, two), difference(two, three)
+    carried = advanced(advanced(entries_checksum(one), one, first), patched(one, first), second)
+    assert carried == entries_checksum(three)
+    assert entries_checksum(patched(patched(one, first), second)) == carried
+
+
+@given(snapshots(1), snapshots(2))
+def test_another_result_has_another_checksum(old: Snapshot, new: Snapshot) -> None:
+    same = as_sets(old)[2] == as_sets(new)[2]
+    assert (entries_checksum(old) == entries_checksum(new)) == same
+    told = result_checksum(entries_checksum(new), 2, "production")
+    assert told != result_checksum(entries_checksum(new), 3, "production")
+    assert told != result_checksum(entries_checksum(new), 2, "staging")
+
+
+def test_a_delta_does_not_lead_back() -> None:
+    with pytest.raises(ValueError, match="cannot lead to generation 2"):
+        patched(Snapshot(generation=2), SnapshotDelta(base=2, generation=2))

@@ -116,12 +116,21 @@ def snapshot(
 
 @asynccontextmanager
 async def running(
-    data: Path, *, replicas: int = 1, pause_s: float = 0.0, settings: dict[str, Any] | None = None, **more: Any
+    data: Path,
+    *,
+    replicas: int = 1,
+    pause_s: float = 0.0,
+    settings: dict[str, Any] | None = None,
+    damaged: bytes = b"",
+    **more: Any,
 ) -> AsyncIterator[House]:
-    """A worker over `replicas` mocks; `more` goes to `snapshot`."""
+    """A worker over `replicas` mocks; `more` goes to `snapshot`, and `damaged` is on disk instead of one."""
     mocks = [MockUpstream(pause_s=pause_s) for _ in range(replicas)]
     urls = [await mock.start() for mock in mocks]
-    write_snapshot(data / "gateway" / "snapshot.json", snapshot(urls, **more))
+    file = data / "gateway" / "snapshot.json"
+    write_snapshot(file, snapshot(urls, **more))
+    if damaged:
+        file.write_bytes(damaged)
     loop = asyncio.get_running_loop()
     journal = JournalWriter.open(data / "journal" / "w0", "w0", loop=loop, clock=time.time)
     ledger = LocalLedger()

@@ -1,11 +1,10 @@
-"""Snapshots: from disk, from control, by deltas; bad ones refused whole."""
+"""Snapshots: from disk, from control, by deltas; what is none is refused whole."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
 from pathlib import Path
 
 import msgspec
@@ -14,78 +13,22 @@ import pytest
 from penstock.core.digests import hash_secret
 from penstock.core.errors import Damaged
 from penstock.core.snapshot import (
+    Arm,
+    ExperimentEntry,
     KeyEntry,
     Policy,
-    Pool,
-    Replica,
     Route,
     Rule,
     Snapshot,
     SnapshotDelta,
-    Target,
     TenantEntry,
-    difference,
     patched,
 )
 from penstock.gateway.index import Index
 from penstock.gateway.keep import read_snapshot, write_snapshot
-from penstock.net.server import Reply, Request, Server
-from tests.gateway.house import House, running, until
+from tests.gateway.house import House, running, snapshot, until
+from tests.gateway.mock_control import controlled, next_of
 from tests.gateway.raw_client import ask, chat
-
-JSON = [(b"content-type", b"application/json")]
-
-
-class Control:
-    """The part of control that workers follow."""
-
-    def __init__(self) -> None:
-        self.now: Snapshot | None = None
-        self.before: dict[int, Snapshot] = {}
-        self.changed = asyncio.Condition()
-        self.asked: list[str] = []
-        self.reports: list[dict[str, object]] = []
-        self.tokens: set[bytes | None] = set()
-        self.server = Server(self._handle)
-
-    async def publish(self, snapshot: Snapshot) -> None:
-        async with self.changed:
-            if self.now is not None:
-                self.before[self.now.generation] = self.now
-            self.now = snapshot
-            self.changed.notify_all()
-
-    async def _handle(self, request: Request, reply: Reply) -> None:
-        self.tokens.add(request.header(b"authorization"))
-        if request.path == "/internal/v1/report":
-            self.reports.append(msgspec.json.decode(request.body))
-            reply.send(200, JSON, b"{}")
-            return
-        query = request.query.decode()
-        self.asked.append(query)
-        after = int(query.split("after=")[1].split("&")[0])
-        async with self.changed:
-            await self.changed.wait_for(lambda: self.now is not None and self.now.generation != after)
-        assert self.now is not None
-        answer: dict[str, Snapshot | SnapshotDelta] = {"snapshot": self.now}
-        if after in self.before:
-            answer = {"delta": difference(self.before[after], self.now)}
-        reply.send(200, JSON, msgspec.json.encode(answer))
-
-
-@asynccontextmanager
-async def controlled(data: Path) -> AsyncIterator[tuple[House, Control]]:
-    control = Control()
-    await control.server.start()
-    settings = {"control_url": f"http://127.0.0.1:{control.server.port}"}
-    async with running(data, settings=settings) as house:
-        yield house, control
-    await control.server.drain(0.1)
-
-
-def next_of(house: House, **changes: object) -> Snapshot:
-    now = house.worker.gateway.index.snapshot
-    return msgspec.structs.replace(now, **{"generation": now.generation + 1, **changes})
 
 
 async def test_a_change_reaches_the_worker_by_delta_and_is_kept_on_disk(tmp_path: Path) -> None:
@@ -115,28 +58,103 @@ async def test_a_delta_that_does_not_fit_asks_for_the_whole(tmp_path: Path) -> N
         assert control.asked[1].startswith("after=0&")
 
 
-@pytest.mark.parametrize("fault", ["pool", "tenant", "address", "pattern"])
-async def test_a_bad_snapshot_is_refused_whole_and_the_old_one_stays(tmp_path: Path, fault: str) -> None:
+async def test_a_delta_that_leads_to_something_else_is_not_taken_and_the_whole_is_asked_for(tmp_path: Path) -> None:
+    async with controlled(tmp_path) as (house, control):
+        gateway = house.worker.gateway
+        first = next_of(house, generation=5)
+        await control.publish(first)
+        await until(lambda: gateway.index.generation == 5)
+        control.lie = True
+        more = KeyEntry(id="key_3", hash=hash_secret("third"), tenant="acme")
+        await control.publish(msgspec.structs.replace(first, generation=6, keys=(*first.keys, more)))
+        await until(lambda: gateway.index.generation == 6)
+        assert (await ask(house.port, chat("hello", key="third"))).status == 200
+        await until(lambda: len(control.asked) == 4)
+        assert [query.split("&")[0] for query in control.asked] == ["after=1", "after=5", "after=0", "after=6"]
+        assert gateway.meters.cell("penstock_errors_total", "snapshot_delta").value == 1
+        control.lie = False
+        await control.publish(msgspec.structs.replace(first, generation=7))
+        await until(lambda: gateway.index.generation == 7)
+        assert control.asked[3].startswith("after=6&")
+        assert gateway.meters.cell("penstock_errors_total", "snapshot_delta").value == 1, "and deltas go on from there"
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"{",
+        b"{}",
+        b'{"snapshot": {"generation": -1}}',
+        b'{"snapshot": {"generation": 9, "keys": [{"id": 4}]}}',
+        b"[" * 5000,
+    ],
+)
+async def test_what_is_no_snapshot_is_refused_whole_and_the_old_one_stays(tmp_path: Path, garbage: bytes) -> None:
     async with controlled(tmp_path) as (house, control):
         gateway = house.worker.gateway
         old = gateway.index
-        changes: dict[str, object] = {
-            "pool": {"routes": (Route(name="new", to=(Target(pool="nowhere"),)),)},
-            "tenant": {"keys": (KeyEntry(id="k", hash=hash_secret("k"), tenant="nobody"),)},
-            "address": {"pools": (Pool(name="pool", replicas=(Replica(id="r", url="nonsense"),)),)},
-            "pattern": {"policies": ({"name": "p", "rules": [{"name": "r", "detect": "pattern", "patterns": ["("]}]},)},
-        }[fault]  # type: ignore[assignment]
-        bad = msgspec.convert(
-            {**msgspec.to_builtins(next_of(house)), **msgspec.to_builtins(changes)}, Snapshot, strict=False
-        )
-        await control.publish(bad)
+        control.garbage = garbage
+        await control.publish(next_of(house))
         await until(lambda: bool(gateway.refused))
         assert gateway.index is old
         assert (await ask(house.port, chat("hello"))).status == 200
         await until(lambda: any(report["refused"] for report in control.reports))
-        await control.publish(next_of(house, generation=3))
-        await until(lambda: gateway.index.generation == 3)
+        control.garbage = b""
+        await until(lambda: gateway.index.generation == 2)
         assert gateway.refused == ""
+
+
+async def test_a_damaged_file_stops_no_gateway_that_control_can_help(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "gateway" / "snapshot.json"
+    async with controlled(tmp_path, damaged=b'{"generation": 99, "keys": 4}') as (house, control):
+        assert "Until control has told one" in caplog.text
+        got = await ask(house.port, chat("hello"))
+        assert (got.status, got.error["code"]) == (503, "no_snapshot")
+        assert got.headers[b"retry-after"] == b"1"
+        assert (await ask(house.port, b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")).status == 503
+        await control.publish(snapshot([house.mock.url]))
+        await until(lambda: house.worker.gateway.index.generation == 1)
+        assert (await ask(house.port, chat("hello"))).status == 200
+        await until(file.exists)
+        assert (file.parent / "snapshot.json.damaged").read_bytes().startswith(b'{"generation": 99')
+    with pytest.raises(Damaged, match="holds no Snapshot"):
+        async with running(tmp_path / "alone", damaged=b"{"):
+            pass
+
+
+async def test_a_canarys_share_lapses_with_control_dead(tmp_path: Path) -> None:
+    arms = (Arm(name="old", pool="pool", weight=0.0), Arm(name="new", pool="pool", weight=1.0))
+
+    def canary(expires_at: float) -> ExperimentEntry:
+        return ExperimentEntry(
+            name="canary", epoch=4, seed="s", unit="request", arms=arms, incumbent="old", expires_at=expires_at
+        )
+
+    def route(house: House, lapse_s: float) -> tuple[Route, ...]:
+        (only,) = house.worker.gateway.index.snapshot.routes
+        return (msgspec.structs.replace(only, experiment=canary(time.time() + lapse_s)),)
+
+    async with controlled(tmp_path) as (house, control):
+        await control.publish(next_of(house, routes=route(house, 3600.0)))
+        await until(lambda: house.worker.gateway.index.generation == 2)
+        assert (await ask(house.port, chat("hello"))).headers[b"x-penstock-arm"] == b"canary/new"
+        await control.publish(next_of(house, routes=route(house, 1.0)))
+        await until(lambda: house.worker.gateway.index.generation == 3)
+        await control.server.drain(0.0)  # nobody renews it any more
+        for _ in range(500):
+            last = await ask(house.port, chat("hello"))
+            assert last.status == 200, "it goes on answering"
+            if last.headers[b"x-penstock-arm"] == b"canary/old":
+                break
+            await asyncio.sleep(0.01)
+        assert last.headers[b"x-penstock-arm"] == b"canary/old"
+        assert house.worker.gateway.index.generation == 3
+        await house.settled()
+        found = {(record.arm, record.epoch) for record in house.exchanges()}
+        assert found <= {("new", 4), ("old", 0)}
+        assert ("old", 0) in found, "and counts for no arm"
 
 
 async def test_without_control_the_file_alone_serves_and_is_read_again_when_it_changes(tmp_path: Path) -> None:

@@ -123,17 +123,29 @@ def _control(session: Session) -> Iterator[Finding]:
     except PenstockError as error:
         yield _finding("control API", "wrong", error.message)
         return
-    now = time.time()
     for one in heard["gateways"]:
-        behind = heard["generation"] - one["generation"]
-        quiet = now - one["at"]
-        text = f"{one['worker']} has Snapshot {one['generation']} of {heard['generation']}, heard of {quiet:.0f} s ago."
-        yield _finding("snapshot", "warning" if behind or quiet > _QUIET_S else "ok", text)
+        yield from gateway_findings(one, heard["generation"], time.time())
     if not heard["gateways"]:
         yield _finding("snapshot", "warning", "No gateway has told which Snapshot it has.")
     yield from _shipper(session)
     for one in failing:
         yield _finding(one["subject"], "warning", f"failed {one['failures']} times, last: {one['message']}")
+
+
+def gateway_findings(one: dict[str, Any], newest: int, now: float) -> Iterator[Finding]:
+    """What a worker serves from, and what it refuses of it."""
+    who = f"{one['worker']} on {one['host']}" if one["host"] else one["worker"]
+    behind = one["generation"] != newest
+    quiet = now - one["at"]
+    text = f"{who} has Snapshot {one['generation']} of {newest}, heard of {quiet:.0f} s ago."
+    yield _finding("snapshot", "warning" if behind or quiet > _QUIET_S else "ok", text)
+    if one["refused"]:
+        yield _finding("snapshot", "wrong", f"{who} refused the newest Snapshot: {one['refused']}")
+    for fault in one["faults"]:
+        yield _finding("snapshot", "wrong", f"{who} refuses the {fault['kind']} {fault['name']}: {fault['why']}")
+    untold = one["fault_count"] - len(one["faults"])
+    if untold > 0:
+        yield _finding("snapshot", "wrong", f"{who} refuses {untold} entries more.")
 
 
 def _shipper(session: Session) -> Iterator[Finding]:

@@ -63,13 +63,25 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     series: tuple[Point, ...] = ()
 
 
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the Snapshot that a worker cannot use, and refuses."""
+
+    kind: str
+    name: str
+    why: str
+
+
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     """A gateway worker, as it last reported."""
 
     worker: str
+    host: str = ""
     pid: int = 0
     generation: int = 0
     at: float = 0.0
+    refused: str = ""  # why it refused a newer Snapshot
+    faults: tuple[Fault, ...] = ()
+    fault_count: int = 0
 
 
 class Gateways(msgspec.Struct, frozen=True, kw_only=True):

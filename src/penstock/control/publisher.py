@@ -10,22 +10,17 @@ from sqlalchemy import select
 from penstock.control.context import Control
 from penstock.control.snapshot import compile_snapshot
 from penstock.control.state import ActiveExperiments, State, load_state, no_experiments
+from penstock.core.checksum import advanced, entries_checksum, result_checksum
 from penstock.core.errors import PenstockError
+from penstock.core.reports import Report
 from penstock.core.snapshot import Snapshot, SnapshotDelta, difference
 from penstock.store.schema import sequences
 
 _LOG = logging.getLogger("penstock.control")
 _KEPT = 64  # generations that a delta can start from
+_MOST_REPORTS = 1000  # beyond it workers that are gone are forgotten
+_FORGOTTEN_S = 300.0
 _POLL_S = 0.2  # how soon a change by another control process is seen
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway worker says of itself."""
-
-    worker: str
-    pid: int = 0
-    generation: int = 0
-    at: float = 0.0
 
 
 class Publisher:
@@ -39,12 +34,14 @@ class Publisher:
         self._control = control
         self._active_experiments = active_experiments
         self._recent: OrderedDict[int, Snapshot] = OrderedDict()
+        self._deltas: dict[int, SnapshotDelta] = {}  # to the newest, by where they start
+        self._sum = 0  # of the newest's entries
         self._condition = asyncio.Condition()
         self._dirty = asyncio.Event()
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
         self.failures = 0
-        self.reports: dict[str, Report] = {}
+        self.reports: dict[tuple[str, str], Report] = {}  # by host and worker
         control.listeners.append(self._changed)
 
     @property
@@ -81,6 +78,13 @@ class Publisher:
             if current is not None and state.generation <= current.generation:
                 return current
             snapshot = compile_snapshot(state, self._control.clock())
+            self._deltas = {}
+            if current is None:
+                self._sum = entries_checksum(snapshot)
+            else:
+                step = difference(current, snapshot)
+                self._sum = advanced(self._sum, current, step)
+                self._deltas[current.generation] = self._signed(step, snapshot)
             self._recent[snapshot.generation] = snapshot
             while len(self._recent) > _KEPT:
                 self._recent.popitem(last=False)
@@ -103,7 +107,17 @@ class Publisher:
         if current is None or current.generation == after:
             return None
         base = self._recent.get(after)
-        return current if base is None else difference(base, current)
+        if base is None:
+            return current
+        delta = self._deltas.get(after)
+        if delta is None:
+            delta = self._deltas[after] = self._signed(difference(base, current), current)
+        return delta
+
+    def _signed(self, delta: SnapshotDelta, result: Snapshot) -> SnapshotDelta:
+        """The delta with the checksum of what it leads to."""
+        checksum = result_checksum(self._sum, result.generation, result.environment)
+        return msgspec.structs.replace(delta, checksum=checksum)
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -134,4 +148,7 @@ class Publisher:
 
     def report(self, report: Report) -> None:
         """Keep what a gateway worker said; `at` is set to now."""
-        self.reports[report.worker] = msgspec.structs.replace(report, at=self._control.clock())
+        now = self._control.clock()
+        self.reports[report.host, report.worker] = msgspec.structs.replace(report, at=now)
+        if len(self.reports) > _MOST_REPORTS:
+            self.reports = {who: one for who, one in self.reports.items() if one.at > now - _FORGOTTEN_S}

@@ -168,6 +168,12 @@ TABLE: tuple[Metric, ...] = (
         help="Records that could not be written to the journal.",
         labels=(),
     ),
+    Metric(
+        name="penstock_snapshot_faults",
+        kind="gauge",
+        help="Entries of the Snapshot in use that cannot be used; what depends on them is refused.",
+        labels=("kind",),
+    ),
     Metric(name="penstock_snapshot_generation", kind="gauge", help="Generation of the Snapshot in use.", labels=()),
     Metric(
         name="penstock_replica_up", kind="gauge", help="1 while a replica takes requests.", labels=("pool", "replica")

@@ -300,16 +300,17 @@ class SnapshotDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     pools: tuple[Pool, ...] = ()
     policies: tuple[Policy, ...] = ()
     gone: dict[str, tuple[str, ...]] = {}  # "keys" -> ids, "routes" -> names, ...
+    checksum: str = ""  # of the Snapshot that it leads to, by core.checksum; "": none
 
 
-_TABLES = (("keys", "id"), ("tenants", "name"), ("routes", "name"), ("pools", "name"), ("policies", "name"))
+TABLES = (("keys", "id"), ("tenants", "name"), ("routes", "name"), ("pools", "name"), ("policies", "name"))
 
 
 def difference(old: Snapshot, new: Snapshot) -> SnapshotDelta:
     """The delta that turns `old` into `new`."""
     changed: dict[str, tuple[msgspec.Struct, ...]] = {}
     gone: dict[str, tuple[str, ...]] = {}
-    for table, key in _TABLES:
+    for table, key in TABLES:
         before = {getattr(e, key): e for e in getattr(old, table)}
         after = {getattr(e, key): e for e in getattr(new, table)}
         changed[table] = tuple(e for k, e in after.items() if before.get(k) != e)
@@ -328,12 +329,14 @@ def patched(old: Snapshot, delta: SnapshotDelta) -> Snapshot:
     """`old` with `delta` applied.
 
     Raises:
-        ValueError: if the delta starts from another generation.
+        ValueError: if the delta starts from another generation, or leads to an older one.
     """
     if delta.base != old.generation:
         raise ValueError(f"a delta from generation {delta.base} does not fit generation {old.generation}")
+    if delta.generation <= delta.base:
+        raise ValueError(f"a delta from generation {delta.base} cannot lead to generation {delta.generation}")
     tables: dict[str, tuple[msgspec.Struct, ...]] = {}
-    for table, key in _TABLES:
+    for table, key in TABLES:
         entries = {getattr(e, key): e for e in getattr(old, table)}
         entries.update({getattr(e, key): e for e in getattr(delta, table)})
         for name in delta.gone.get(table, ()):

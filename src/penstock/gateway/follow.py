@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from pathlib import Path
 
 import msgspec
 
+from penstock.core.checksum import advanced, entries_checksum, result_checksum
 from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
+from penstock.core.reports import MOST_FAULTS, Report
 from penstock.core.snapshot import Snapshot, SnapshotDelta, patched
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.index import Index
@@ -34,37 +37,58 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     delta: SnapshotDelta | None = None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker tells control of itself."""
-
-    worker: str
-    pid: int
-    generation: int
-    at: float
-    refused: str = ""
-
-
 _decode = msgspec.json.Decoder(Published).decode
 
 
 class _Unfit(Exception):
-    """A delta that does not start from the Snapshot in use."""
+    """A delta that does not start from the Snapshot in use, or leads to another one than control has."""
 
 
-def _read(body: bytes, old: Snapshot) -> Snapshot:
+class _Sums:
+    """The checksum of the Snapshot in use, carried on from delta to delta."""
+
+    def __init__(self) -> None:
+        self._of: Snapshot | None = None
+        self._entries = 0
+
+    def after(self, old: Snapshot, delta: SnapshotDelta) -> int:
+        """The checksum of the entries of `old` with `delta` applied."""
+        if self._of is not old:
+            self._of, self._entries = old, entries_checksum(old)
+        return advanced(self._entries, old, delta)
+
+    def take(self, snapshot: Snapshot, entries: int) -> None:
+        """`snapshot` has this checksum."""
+        self._of, self._entries = snapshot, entries
+
+
+def _read(body: bytes, old: Snapshot, sums: _Sums) -> Snapshot:
     published = _decode(body)
-    if published.delta is not None:
+    delta, snapshot = published.delta, published.snapshot
+    if delta is not None:
         try:
-            return patched(old, published.delta)
+            snapshot = patched(old, delta)
         except ValueError as error:
-            raise _Unfit from error
-    if published.snapshot is None:
-        raise UpstreamFailed("control published neither a Snapshot nor a delta")
-    return published.snapshot
+            raise _Unfit(str(error)) from error
+        if delta.checksum:
+            entries = sums.after(old, delta)
+            if result_checksum(entries, snapshot.generation, snapshot.environment) != delta.checksum:
+                raise _Unfit(f"the delta to generation {delta.generation} leads to something else here than at control")
+            sums.take(snapshot, entries)
+        return snapshot
+    if snapshot is None:
+        raise ValueError("control published neither a Snapshot nor a delta")
+    if snapshot.generation < 1:
+        raise ValueError(f"control published the generation {snapshot.generation}, and they begin at 1")
+    return snapshot
 
 
 class Follower:
-    """Keeps a gateway's Snapshot the newest. Bad ones are refused whole: the old one stays, and `refused` tells why."""
+    """Keeps a gateway's Snapshot the newest.
+
+    What is no Snapshot is refused whole: the one in use stays, and `refused` tells why. Of one that is, single entries may be of no
+    use: those fail closed, all else is served.
+    """
 
     def __init__(self, gateway: Gateway, client: Client, *, file: Path, control_url: str, token: str) -> None:
         self._gateway = gateway
@@ -74,6 +98,7 @@ class Follower:
         self._lines = b"authorization: Bearer %b\r\n" % token.encode()
         self._origin = parse_origin(control_url) if control_url else None
         self._changed = asyncio.Event()
+        self._sums = _Sums()
 
     async def run(self) -> None:
         """Follows until cancelled."""
@@ -106,7 +131,7 @@ class Follower:
             try:
                 await self._ask()
                 pause = _FIRST_PAUSE_S
-            except (PenstockError, ValueError, OSError) as error:
+            except (PenstockError, ValueError, RecursionError, OSError) as error:
                 _log.debug("control tells no Snapshot: %s", error)
                 await asyncio.sleep(pause)
                 pause = min(_LONGEST_PAUSE_S, 2 * pause)
@@ -122,12 +147,19 @@ class Follower:
             return
         if response.status != 200:
             raise UpstreamFailed(f"control answered {response.status}")
-        old = self._gateway.index
+        gateway = self._gateway
         try:
-            snapshot = await asyncio.to_thread(_read, body, old.snapshot)
-        except _Unfit:
-            self._seen = 0  # it starts from a generation that is not here: ask for the whole
+            snapshot = await asyncio.to_thread(_read, body, gateway.index.snapshot, self._sums)
+        except _Unfit as error:
+            _log.warning("a delta is of no use, the whole Snapshot is asked for: %s", error)
+            gateway.meters.error("snapshot_delta")
+            self._seen = 0
             return
+        except (ValueError, RecursionError) as error:
+            gateway.refuse(0, error)
+            self._changed.set()
+            self._seen = 0
+            raise
         if await self._take(snapshot):
             await asyncio.to_thread(self._keep, snapshot)
         elif self._seen >= snapshot.generation:
@@ -144,6 +176,14 @@ class Follower:
             return False
         finally:
             self._changed.set()
+        for fault in gateway.index.faults[:MOST_FAULTS]:
+            _log.error(
+                "the %s %s of generation %d cannot be used: %s",
+                fault.kind,
+                fault.name,
+                gateway.index.generation,
+                fault.why,
+            )
         return True
 
     def _keep(self, snapshot: Snapshot) -> None:
@@ -153,14 +193,18 @@ class Follower:
             _log.error("the Snapshot could not be kept in %s: %s", self._file, error)
 
     async def _report(self) -> None:
-        gateway = self._gateway
+        gateway, host = self._gateway, socket.gethostname()
         while self._origin is not None:
+            faults = gateway.index.faults
             report = Report(
                 worker=gateway.worker,
+                host=host,
                 pid=os.getpid(),
                 generation=gateway.index.generation,
                 at=time.time(),
                 refused=gateway.refused,
+                faults=tuple(faults[:MOST_FAULTS]),
+                fault_count=len(faults),
             )
             try:
                 response = await self._client.request(

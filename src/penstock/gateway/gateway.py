@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from penstock.core.errors import PenstockError
+from penstock.core.reports import FAULT_KINDS
 from penstock.core.snapshot import Snapshot
 from penstock.gateway.cache import Cache
 from penstock.gateway.identity import IdMaker
@@ -83,7 +85,7 @@ class Gateway:
         return found
 
     def take(self, snapshot: Snapshot) -> bool:
-        """Swaps in `snapshot` whole; False, with the reason in `refused`, if it contradicts itself: then nothing changes."""
+        """Swaps in `snapshot` whole; False, with the reason in `refused`, if it is none: then nothing changes."""
         try:
             self.swap(Index(snapshot, self.index))
         except (ValueError, PenstockError) as error:
@@ -99,14 +101,15 @@ class Gateway:
         self.pools.update(index, self._loop)
 
     def refuse(self, generation: int, error: Exception) -> None:
-        """Keeps the Snapshot in use, because `error` is wrong with a newer one."""
-        self.refused = f"generation {generation}: {error}"
+        """Keeps the Snapshot in use, because `error` is wrong with a newer one; generation 0: it could not be read so far."""
+        self.refused = f"generation {generation}: {error}" if generation else str(error)
         self.meters.error("snapshot_refused")
 
     def _register(self) -> None:
         meters = self.meters
         meters.gauge("penstock_requests_in_flight", lambda: iter([((), float(meters.in_flight))]))
         meters.gauge("penstock_snapshot_generation", lambda: iter([((), float(self.index.generation))]))
+        meters.gauge("penstock_snapshot_faults", self._faults)
         meters.gauge("penstock_queue_waiting", self._waiting)
         Standing(self.pools).register(meters)
         counts = self.journal.counts
@@ -116,6 +119,11 @@ class Gateway:
             meters.gauge("penstock_shared_cache_failures_total", lambda: iter([((), float(shared.failures))]))
         meters.gauge("penstock_journal_failures_total", lambda: iter([((), float(counts.failures))]))
         meters.gauge("penstock_journal_lost_records_total", lambda: iter([((), float(counts.lost))]))
+
+    def _faults(self) -> Iterator[tuple[tuple[str, ...], float]]:
+        counted = Counter(fault.kind for fault in self.index.faults)
+        for kind in FAULT_KINDS:
+            yield (kind,), float(counted[kind])
 
     def _waiting(self) -> Iterator[tuple[tuple[str, ...], float]]:
         for state in self.pools.all():

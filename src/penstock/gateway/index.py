@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from xxhash import xxh3_64_intdigest
 
 from penstock.access.leases import Holder
 from penstock.core.digests import sha256_digest
+from penstock.core.errors import PenstockError
+from penstock.core.reports import Fault, FaultKind
 from penstock.core.snapshot import (
     Arm,
     CachePolicy,
@@ -57,12 +61,20 @@ class Caller:
 
 
 class Rules:
-    """A policy, compiled. `guard` is None if it has no content rules; `mark` changes whenever the policy does."""
+    """A policy, compiled. `guard` is None if it has no content rules; `mark` changes whenever the policy does.
 
-    __slots__ = ("guard", "mark", "policy", "screens_input", "screens_output", "strict")
+    `fault` tells why it cannot be used, or is "": then what it is for must not be served.
+    """
+
+    __slots__ = ("fault", "guard", "mark", "policy", "screens_input", "screens_output", "strict")
 
     def __init__(self, policy: Policy) -> None:
-        guard = compile_policy(policy)
+        guard = None
+        self.fault = ""
+        try:
+            guard = compile_policy(policy)
+        except (ValueError, PenstockError) as error:
+            self.fault = str(error)
         self.policy = policy
         self.mark = sha256_digest(msgspec.json.encode(policy))
         self.strict = policy.audit == "strict"
@@ -72,21 +84,46 @@ class Rules:
 
 
 class PoolEntry:
-    """A pool of the Snapshot with its replicas' addresses parsed."""
+    """A pool of the Snapshot with its replicas' addresses parsed.
 
-    __slots__ = ("origins", "pool", "routes", "salted", "timeouts")
+    Replicas that cannot be dialled are left out, and all of them where a bound makes no sense; `fault` tells why, or is "".
+    """
+
+    __slots__ = ("fault", "origins", "pool", "routes", "salted", "timeouts")
 
     def __init__(self, pool: Pool) -> None:
+        self.origins: dict[str, Origin] = {}
+        self.fault = _out_of_range(pool)
+        if not self.fault:
+            for replica in pool.replicas:
+                try:
+                    self.origins[replica.id] = parse_origin(replica.url)
+                except (ValueError, PenstockError) as error:
+                    self.fault = f"the replica {replica.id}: {error}"
+        if self.fault:
+            able = tuple(replica for replica in pool.replicas if replica.id in self.origins)
+            pool = msgspec.structs.replace(pool, replicas=able)
         self.pool = pool
         self.routes: set[str] = set()  # that lead to it, not counting those that only fall back to it
         self.salted = pool.dialect == "vllm" and pool.prefix_cache == "separate"
-        self.origins: dict[str, Origin] = {replica.id: parse_origin(replica.url) for replica in pool.replicas}
         self.timeouts = Timeouts(
             connect_s=pool.connect_timeout_s,
             first_byte_s=pool.first_byte_timeout_s,
             stall_s=pool.stall_timeout_s,
             answer_s=pool.answer_timeout_s,
         )
+
+
+def _out_of_range(pool: Pool) -> str:
+    """Which bound of the pool makes no sense, or ""."""
+    queue = pool.queue
+    if pool.max_in_flight < 1:
+        return f"max_in_flight is {pool.max_in_flight}"
+    if min(pool.max_waiting, pool.max_wait_s, queue.input_cost, queue.output_cost, queue.headroom) < 0:
+        return "a bound of its queue is negative"
+    if min(pool.connect_timeout_s, pool.first_byte_timeout_s, pool.stall_timeout_s) <= 0:
+        return "a time limit is not above 0"
+    return ""
 
 
 class Leg:
@@ -184,42 +221,80 @@ class RouteEntry:
 
 
 class Index:
-    """All of one Snapshot.
+    """All of one Snapshot. What cannot be used of it fails closed alone, and is told in `faults`; all else is served.
 
-    Raises:
-        ValueError: if the Snapshot contradicts itself, or
-        BadRequest: if a rule or an address is wrong: then it is refused whole, and the old one stays.
+    Attributes:
+        lost_keys: why keys that are known cannot be used, by hash.
+        lost_routes: why routes cannot be used, by name.
     """
 
-    __slots__ = ("callers", "generation", "pools", "routes", "rules", "snapshot")
+    __slots__ = ("callers", "faults", "generation", "lost_keys", "lost_routes", "pools", "routes", "rules", "snapshot")
 
     def __init__(self, snapshot: Snapshot, previous: Index | None = None) -> None:
         """What has not changed since `previous` is taken over from it: compiled rules above all."""
         self.snapshot = snapshot
         self.generation = snapshot.generation
-        tenants = {tenant.name: tenant for tenant in snapshot.tenants}
+        self.faults: list[Fault] = []
         compiled = previous.rules if previous is not None else {}
         self.rules: dict[str, Rules] = {}
         for policy in snapshot.policies:
             rules = compiled.get(policy.name)
-            self.rules[policy.name] = rules if rules is not None and rules.policy == policy else Rules(policy)
-        known = previous.callers if previous is not None else {}
+            if rules is None or rules.policy != policy:
+                rules = Rules(policy)
+            self.rules[policy.name] = rules
+            if rules.fault:
+                self._fault("policy", policy.name, rules.fault)
         self.callers: dict[str, Caller] = {}
+        self.lost_keys: dict[str, str] = {}
+        self._take_keys(snapshot, previous.callers if previous is not None else {})
+        self.pools = {pool.name: PoolEntry(pool) for pool in snapshot.pools}
+        for name, entry in self.pools.items():
+            if entry.fault:
+                self._fault("pool", name, entry.fault)
+        self.routes: dict[str, RouteEntry] = {}
+        self.lost_routes: dict[str, str] = {}
+        for route in snapshot.routes:
+            try:
+                self.routes[route.name] = self._route(route)
+            except (ValueError, PenstockError) as error:
+                self.lost_routes[route.name] = str(error)
+                self._fault("route", route.name, str(error))
+        for way in self.routes.values():
+            for leg in (*way.legs, *way.arms.values(), *way.chosen.values()):
+                leg.entry.routes.add(way.route.name)
+
+    def _fault(self, kind: FaultKind, name: str, why: str) -> None:
+        self.faults.append(Fault(kind=kind, name=name, why=why))
+
+    def _take_keys(self, snapshot: Snapshot, known: Mapping[str, Caller]) -> None:
+        tenants = {tenant.name: tenant for tenant in snapshot.tenants}
+        lost_tenants = {
+            name: f"its policy {tenant.policy!r} is not there"
+            for name, tenant in tenants.items()
+            if tenant.policy is not None and tenant.policy not in self.rules
+        }
+        for name, why in lost_tenants.items():
+            self._fault("tenant", name, why)
         for key in snapshot.keys:
             tenant = tenants.get(key.tenant)
             if tenant is None:
-                raise ValueError(f"the key {key.id} belongs to the tenant {key.tenant!r}, which is not there")
-            caller = known.get(key.hash)
-            if caller is None or caller.key is not key or caller.tenant is not tenant:
-                caller = Caller(key, tenant)
-            own = self.rules.get(tenant.policy or "default")
-            caller.down = own.policy.ledger_down if own is not None else None
-            self.callers[key.hash] = caller
-        self.pools = {pool.name: PoolEntry(pool) for pool in snapshot.pools}
-        self.routes = {route.name: self._route(route) for route in snapshot.routes}
-        for entry in self.routes.values():
-            for leg in (*entry.legs, *entry.arms.values(), *entry.chosen.values()):
-                leg.entry.routes.add(entry.route.name)
+                self._lose_key(key, f"its tenant {key.tenant!r} is not there")
+            elif tenant.name in lost_tenants:
+                self.lost_keys[key.hash] = lost_tenants[tenant.name]
+            elif key.hash in self.callers or key.hash in self.lost_keys:
+                self.callers.pop(key.hash, None)
+                self._lose_key(key, "another key has the same text")
+            else:
+                caller = known.get(key.hash)
+                if caller is None or caller.key is not key or caller.tenant is not tenant:
+                    caller = Caller(key, tenant)
+                own = self.rules.get(tenant.policy or "default")
+                caller.down = own.policy.ledger_down if own is not None else None
+                self.callers[key.hash] = caller
+
+    def _lose_key(self, key: KeyEntry, why: str) -> None:
+        self.lost_keys[key.hash] = why
+        self._fault("key", key.id, why)
 
     def rules_for(self, name: str | None) -> Rules | None:
         """The rules of the policy `name`; of the policy `default` if no name is given.

@@ -1,6 +1,7 @@
 """The Snapshot on disk: what a worker starts from when control is away. Written whole or not at all."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,16 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def set_aside(path: Path, known: tuple[int, int, int]) -> None:
+    """Puts a damaged file out of the way of the next one, unless that is there already: `known` is its `mark`, taken before it was read.
+
+    It is kept beside it as `.damaged`.
+    """
+    if mark(path) == known:
+        with suppress(OSError):
+            path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 def mark(path: Path) -> tuple[int, int, int]:

@@ -24,9 +24,10 @@ class PoolState:
 
     Attributes:
         taken: places that are taken now.
+        faulty: whether what the Snapshot says of the pool cannot be used.
     """
 
-    __slots__ = ("_loop", "_meters", "_places", "_queue", "_rate", "balancer", "pool", "taken")
+    __slots__ = ("_loop", "_meters", "_places", "_queue", "_rate", "balancer", "faulty", "pool", "taken")
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, meters: Meters) -> None:
         self._loop = loop
@@ -35,6 +36,7 @@ class PoolState:
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(pool)
         self.balancer = Balancer(pool)
         self.taken = 0
+        self.faulty = False
         self.update(pool)
 
     def update(self, pool: Pool) -> None:
@@ -78,6 +80,11 @@ class PoolState:
             return place
         pool, queue, loop = self.pool, self._queue, self._loop
         if not pool.replicas:
+            if self.faulty:
+                raise Unavailable(
+                    f"What is configured for the pool {pool.name!r} cannot be used; `penstock doctor` tells its operator why.",
+                    code="pool_unusable",
+                )
             raise Unavailable(f"The pool {pool.name!r} has no replica that is ready.", code="no_replica", retry_after=1)
         now = loop.time()
         account = queue.account(tenant)
@@ -189,6 +196,7 @@ class Pools:
                 state = PoolState(entry.pool, loop, self._meters)
             else:
                 state.update(entry.pool)
+            state.faulty = bool(entry.fault)
             states[name] = state
         self._states = states
 

@@ -1,6 +1,6 @@
 """Step 4: from the model that was asked for to the pool that will answer."""
 
-from penstock.core.errors import Forbidden, NotFound
+from penstock.core.errors import Forbidden, NotFound, Unavailable
 from penstock.experiments.assignment import unit_of
 from penstock.gateway.call import Call
 from penstock.gateway.choose import cascade_leg, chosen_leg
@@ -14,9 +14,15 @@ def find_route(index: Index, caller: Caller, model: str) -> RouteEntry:
     Raises:
         NotFound: if there is none.
         Forbidden: if the caller may not use it.
+        Unavailable: if what the Snapshot says of it makes no sense.
     """
     entry = index.routes.get(model)
     if entry is None:
+        if model in index.lost_routes and caller.may_call(model):
+            raise Unavailable(
+                f"What is configured for the model {model!r} cannot be used; `penstock doctor` tells its operator why.",
+                code="route_unusable",
+            )
         raise NotFound(
             f"The model {model!r} does not exist. GET /v1/models lists those that do.",
             code="model_not_found",
@@ -33,6 +39,7 @@ def resolve(call: Call) -> None:
     Raises:
         NotFound: if there is no such route.
         Forbidden: if the key may not use it.
+        Unavailable: if the route or its policy cannot be used.
     """
     caller = call.caller
     if caller is None:
@@ -67,7 +74,12 @@ def resolve(call: Call) -> None:
     call.leg = leg
     call.pool = gateway.pools.get(leg.entry.pool.name)  # with the index, from one Snapshot
     call.digest = leg.entry.pool.digest
-    call.rules = leg.rules if leg.rules is not None else call.index.rules_for(caller.tenant.policy)
+    rules = call.rules = leg.rules if leg.rules is not None else call.index.rules_for(caller.tenant.policy)
+    if rules is not None and rules.fault:
+        raise Unavailable(
+            f"The policy {rules.policy.name!r} cannot be used; `penstock doctor` tells its operator why.",
+            code="policy_unusable",
+        )
 
 
 def _session(call: Call) -> str:

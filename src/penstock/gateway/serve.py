@@ -9,14 +9,14 @@ import resource
 import signal
 from pathlib import Path
 
-from penstock.core.errors import Unavailable
+from penstock.core.errors import Damaged, Unavailable
 from penstock.core.settings import GatewaySettings
 from penstock.core.snapshot import Snapshot
 from penstock.gateway.app import App
 from penstock.gateway.edge import Edge, server_limits
 from penstock.gateway.follow import Follower
 from penstock.gateway.gateway import Gateway
-from penstock.gateway.keep import read_snapshot
+from penstock.gateway.keep import mark, read_snapshot, set_aside
 from penstock.gateway.ports import Journal, Limiter, SharedCache
 from penstock.gateway.probes import Probes
 from penstock.gateway.siblings import Siblings
@@ -79,12 +79,10 @@ class Worker:
 
         Raises:
             Unavailable: if the address cannot be had.
-            Damaged: if the file holds no Snapshot.
+            Damaged: if the file holds no Snapshot and there is no control to have another one from.
         """
         settings = self._settings
-        snapshot = await asyncio.to_thread(read_snapshot, self._file)
-        if snapshot is not None and not self.gateway.take(snapshot):
-            _log.error("the Snapshot in %s was refused: %s", self._file, self.gateway.refused)
+        await self._take_kept()
         follower = Follower(
             self.gateway, self._client, file=self._file, control_url=settings.control_url, token=self._token
         )
@@ -96,6 +94,19 @@ class Worker:
         await self.edge.start()
         self._following = asyncio.create_task(follower.run())
         self._probing = asyncio.create_task(self._probes.run())
+
+    async def _take_kept(self) -> None:
+        known = mark(self._file)
+        try:
+            snapshot = await asyncio.to_thread(read_snapshot, self._file)
+        except Damaged as error:
+            if not self._settings.control_url:
+                raise
+            _log.error("%s Until control has told one, every request is answered with 503.", error)
+            set_aside(self._file, known)
+            return
+        if snapshot is not None and not self.gateway.take(snapshot):
+            _log.error("the Snapshot in %s was refused: %s", self._file, self.gateway.refused)
 
     async def stop(self) -> None:
         """Drains: what is in flight is answered, then everything closes."""

@@ -8,8 +8,9 @@ from sqlalchemy import select
 
 from penstock.access.principals import Principal
 from penstock.control.auth import Caller, ControlPart, check_service, needs
-from penstock.control.publisher import Publisher, Report
+from penstock.control.publisher import Publisher
 from penstock.core.errors import BadRequest
+from penstock.core.reports import Report
 from penstock.core.snapshot import Snapshot
 from penstock.store.schema import audit_events, replicas
 
@@ -38,13 +39,13 @@ async def me(who: Caller) -> dict[str, Any]:
 
 @router.get("/gateways")
 async def gateways(control: ControlPart, publisher: PublisherPart, _who: Reader) -> dict[str, Any]:
-    """The gateway workers heard of in the last minute, and the generation that they should have."""
+    """The gateway workers heard of in the last minute, the generation that they should have, and what they refuse of it."""
     current = publisher.current
     oldest = control.clock() - _GATEWAY_FORGOTTEN_S
     heard = [report for report in publisher.reports.values() if report.at >= oldest]
     return {
         "generation": current.generation if current is not None else 0,
-        "gateways": msgspec.to_builtins(sorted(heard, key=lambda r: r.worker)),
+        "gateways": msgspec.to_builtins(sorted(heard, key=lambda r: (r.host, r.worker))),
     }
 
 

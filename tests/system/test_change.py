@@ -1,0 +1,59 @@
+"""How soon a change is everywhere: keys that are made and revoked, over all workers of a running installation."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+import pytest
+
+from tests.system.starter import Up
+from tests.system.waiting import until
+
+pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(240)]
+
+ROUNDS = 5
+QUIET_S = 1.5  # after the last answer of the old kind
+
+
+def accepted(up: Up, key: str) -> bool:
+    """Whether some worker takes the key: each connection is new, and goes to any of them."""
+    reply = httpx.get(f"{up.gateway}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=10)
+    assert reply.status_code in {200, 401}, reply.text
+    return reply.status_code == 200
+
+
+def settles(up: Up, key: str, since: float, *, wanted: bool) -> float:
+    """Seconds from `since` until the last answer that was not as wanted."""
+    last = since
+    while time.monotonic() - last < QUIET_S:
+        if accepted(up, key) is not wanted:
+            last = time.monotonic()
+        assert last - since < 30, "it never settles"
+    return last - since
+
+
+def test_a_new_key_and_a_revoked_one_are_known_to_all_workers_within_a_second(up: Up) -> None:
+    admin = {"authorization": f"Bearer {up.secret('admin.key')}"}
+    made_s, revoked_s = [], []
+    with httpx.Client(base_url=f"{up.control}/api/v1", headers=admin, timeout=30) as control:
+        tenant = control.get("/tenants").json()[0]["name"]
+        for number in range(ROUNDS):
+            made = control.post("/keys", json={"name": f"soon-{number}", "tenant": tenant})
+            assert made.status_code == 201, made.text
+            made_s.append(settles(up, made.json()["key"], time.monotonic(), wanted=True))
+            revoked = control.post(f"/keys/{made.json()['id']}/revoke")
+            assert revoked.status_code == 200, revoked.text
+            revoked_s.append(settles(up, made.json()["key"], time.monotonic(), wanted=False))
+
+        def all_told() -> bool | None:
+            heard = control.get("/gateways").json()
+            generations = [one["generation"] for one in heard["gateways"]]
+            return True if len(generations) == 2 and set(generations) == {heard["generation"]} else None
+
+        until(all_told, 30)
+    print(
+        f"\nknown everywhere after {max(made_s) * 1e3:.0f} ms, refused everywhere after {max(revoked_s) * 1e3:.0f} ms"
+    )
+    assert max(made_s) < 1.0
+    assert max(revoked_s) < 1.0
