@@ -307,6 +307,7 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
     from penstock.store.ledger_log import LedgerLog
     from penstock.store.ledger_socket import SocketLedger
     from penstock.store.limiter import Limiter
+    from penstock.store.slate import Slate, boot_of_this_machine
 
     data = _data_folder(settings)
     loop = asyncio.get_running_loop()
@@ -338,6 +339,7 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         epoch=time.time() - time.monotonic(),
         down=gateway.ledger_down,
         workers=gateway.workers,
+        slate=Slate(data / "gateway" / f"{worker}.slate", boot_of_this_machine()),
     )
     if shared is not None:
         shared.seats = limiter.book.seats

@@ -107,13 +107,13 @@ async def test_two_gateways_on_one_redis_hold_one_limit_together(tmp_path: Path)
     """Never over, and at most 2 % under; a place that one has taken the other sees; a killed Redis comes back knowing."""
     redis = RedisServer(tmp_path / "redis")
     await redis.start()
-    keys = {"key": {"limits": Limits(requests_per_minute=150, tokens_per_minute=10**6, concurrency=40)}}
+    limits = {"limits": Limits(requests_per_minute=150, tokens_per_minute=10**6, concurrency=40)}
     async with AsyncExitStack() as stack:
         stack.callback(redis.kill)
         houses: list[House] = []
         ledgers: list[RedisLedger] = []
         for name in ("a", "b"):
-            house = await stack.enter_async_context(running(tmp_path / name, **keys))
+            house = await stack.enter_async_context(running(tmp_path / name, key=limits))
             ledger = RedisLedger(redis.url, name, clock=time.monotonic)
             limiter = Limiter(ledger, epoch=time.time() - time.monotonic(), down="closed")
             ledger.seats = limiter.book.seats

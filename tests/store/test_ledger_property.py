@@ -17,12 +17,12 @@ from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
 from tests.store.books import Books, RedisBooks, SocketBooks, Worker, until
 from tests.store.redis_server import PROGRAM, RedisServer
 
-TOKEN_LIMIT = 300
-MODEL_TOKEN_LIMIT = 250
-SEAT_LIMIT = 5
-MINUTE_NANOUSD = 4_000
-DAY_NANOUSD = 20_000
-REQUEST_LIMIT = 60
+TOKEN_LIMIT = 3000
+MODEL_TOKEN_LIMIT = 2500
+SEAT_LIMIT = 50
+MINUTE_NANOUSD = 40_000
+DAY_NANOUSD = 70_000
+REQUEST_LIMIT = 100
 PRICE = 15  # nano-dollars a token
 KEY = KeyEntry(
     id="k",
@@ -118,23 +118,26 @@ class World:
     async def step(self) -> None:
         draws = self.draws
         what = draws.choices(
-            ["requests", "settle", "abort", "time", "tick", "kill", "restart", "away"], [10, 10, 3, 6, 3, 1, 1, 1]
+            ["requests", "settle", "abort", "time", "tick", "kill", "restart", "away"], [14, 8, 3, 7, 3, 1, 1, 1]
         )[0]
         gateway = draws.choice(self.gateways)
         if what == "requests":
-            many = range(draws.randint(1, 6))
-            await asyncio.gather(*(self.request(draws.choice(self.gateways), draws.randint(1, 60)) for _ in many))
+            least, most, many = draws.choice(
+                [(1, 6, 25), (1, 12, 12), (100, 700, 5)]
+            )  # many that fit into leases, or few that do not
+            wanted = [draws.randint(least, most) for _ in range(draws.randint(1, many))]
+            await asyncio.gather(*(self.request(draws.choice(self.gateways), amount) for amount in wanted))
         elif what == "settle":
-            for _ in range(draws.randint(1, 4)):
+            for _ in range(draws.randint(1, 20)):
                 self.settle(draws.choice(self.gateways))
         elif what == "abort":
-            task = asyncio.create_task(self.request(gateway, draws.randint(1, 60)))
+            task = asyncio.create_task(self.request(gateway, draws.randint(1, 600)))
             for _ in range(draws.randint(0, 6)):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         elif what == "time":
-            self.books.now += draws.choice([0.1, 0.9, 2.5, 20.0, 61.0, 5000.0])
+            self.books.now += draws.choice([0.1, 0.9, 2.5, 9.0, 14.0, 31.0, 31.0, 5000.0])
             await self.heard()
         elif what == "tick":
             gateway.limiter.tick(self.books.now)
@@ -148,7 +151,7 @@ class World:
         """Kill the ledger, while requests are on their way or none is; `away`: let work go on without it."""
         draws = self.draws
         asking = [
-            asyncio.create_task(self.request(draws.choice(self.gateways), 30)) for _ in range(draws.randint(0, 3))
+            asyncio.create_task(self.request(draws.choice(self.gateways), 300)) for _ in range(draws.randint(0, 3))
         ]
         for _ in range(draws.randint(0, 4)):
             await asyncio.sleep(0)
@@ -221,7 +224,7 @@ def over(make: Callable[[Path], tuple[Books, RedisServer | None]], seed: int, st
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 2**32))
 def test_never_over_whatever_happens_with_the_supervisors_ledger(seed: int) -> None:
-    over(lambda folder: (SocketBooks(folder), None), seed, 40)
+    over(lambda folder: (SocketBooks(folder), None), seed, 60)
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no redis-server here")
@@ -232,4 +235,4 @@ def test_never_over_whatever_happens_with_redis(seed: int) -> None:
         server = RedisServer(folder / "redis")
         return RedisBooks(folder, server), server
 
-    over(make, seed, 30)
+    over(make, seed, 40)

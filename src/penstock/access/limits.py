@@ -36,6 +36,7 @@ SEATS = 3
 SPEND_MINUTE = 4
 SPEND_MONTH = 5
 SPENDS = (SPEND_MINUTE, SPEND, SPEND_MONTH)
+LASTING = (SPEND, SPEND_MONTH)  # with windows so long that what a killed worker held must not wait for their end
 DAY_S = 86400
 RESOURCES = (
     Resource(name="requests", per="per minute", window_s=60),

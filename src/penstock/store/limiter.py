@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 from penstock.access.leases import Account, Holder, LeaseBook, Reservation
-from penstock.access.limits import REQUESTS, RESOURCES, SEATS, TOKENS, Window
+from penstock.access.limits import LASTING, REQUESTS, RESOURCES, SEATS, TOKENS, Window
 from penstock.access.register import OLDEST, Refusal, Return
 from penstock.core.errors import Unavailable
 from penstock.core.snapshot import KeyEntry, LedgerDown, Limits, TenantEntry
 from penstock.store.ledger import Ledger
+from penstock.store.slate import Slate
 
 TICK_S = 0.25
 AWAY_S = 5.0
@@ -23,9 +24,18 @@ class Limiter:
         down: what happens while the ledger is away: `closed` refuses with 503 what needs it; `open` lets each worker use up to its share
             of each limit (the limit divided by `workers`, or by how many the ledger told of), which is reported when the ledger is back. A caller's policy may say otherwise.
         workers: how many share the ledger, at least.
+        slate: where the money that running requests hold is noted; what a killed predecessor held is given back.
     """
 
-    def __init__(self, ledger: Ledger, *, epoch: float = 0.0, down: LedgerDown = "open", workers: int = 1) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        epoch: float = 0.0,
+        down: LedgerDown = "open",
+        workers: int = 1,
+        slate: Slate | None = None,
+    ) -> None:
         self.book = LeaseBook()
         self.refusals = 0
         self.outages = 0
@@ -34,6 +44,7 @@ class Limiter:
         self._down: LedgerDown = down
         self._workers = max(1, workers)
         self._stamp = 0
+        self._slate = slate
         self._sharing: list[Account] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -45,6 +56,8 @@ class Limiter:
             self._timer = loop.call_later(TICK_S, again)
 
         self._timer = loop.call_later(TICK_S, again)
+        if self._slate is not None and self._slate.left:
+            self._ledger.give_back(self._slate.left, clock() + self._epoch)
 
     def close(self, now: float) -> None:
         """Give back what is left of all leases."""
@@ -119,6 +132,8 @@ class Limiter:
             account.balance -= tokens
         for account in holder.seats:
             account.balance -= 1
+        if self._slate is not None and holder.spends:
+            self._note([(account, account.slot, nanousd) for account in holder.spend])
         return Reservation(holder, tokens, nanousd, self._stamp)
 
     async def reserve(
@@ -131,6 +146,8 @@ class Limiter:
             Unavailable: if the ledger is needed, away, and it is `closed` then.
         """
         taken = await self._claim(holder.parts(tokens, nanousd), now, down)
+        if self._slate is not None and holder.spends:
+            self._note(taken)
         return Reservation(holder, tokens, nanousd, self._stamp, taken)
 
     def settle(self, reservation: Reservation, tokens: int, now: float, nanousd: int = 0) -> None:
@@ -165,10 +182,13 @@ class Limiter:
             parts = reservation.holder.parts(reservation.tokens, reservation.nanousd)
             taken = [(a, slot, n) for a, n in parts if (slot := a.slot_of(stamp)) is not None]
         back: list[Return] = []
+        slate = self._slate if reservation.holder.spends else None
         for account, slot, amount in taken:
             resource = account.resource
             if resource == REQUESTS:
                 continue
+            if slate is not None and resource in LASTING:
+                slate.take(account.scope, resource, slot, amount)
             unused = amount if resource == SEATS else amount - (tokens if resource == TOKENS else nanousd)
             if unused > 0:
                 self._put(account, slot, unused, now, back)
@@ -182,6 +202,12 @@ class Limiter:
                     back.append(Return(account.scope, resource, 0, -more))
         if back:
             self._ledger.give_back(back, now + self._epoch)
+
+    def _note(self, taken: list[tuple[Account, int, int]]) -> None:
+        if self._slate is not None:
+            for account, slot, amount in taken:
+                if account.resource in LASTING and slot != OLDEST:
+                    self._slate.add(account.scope, account.resource, slot, amount)
 
     def _put(self, account: Account, slot: int, amount: int, now: float, back: list[Return]) -> None:
         if slot == OLDEST and account.share is not None:
