@@ -39,6 +39,7 @@ SETTINGS = {
     "gateway.cache_bytes": "Memory for kept answers, per worker.",
     "gateway.control_url": "Where control is. Empty: the Snapshot on disk is served and never renewed. `up` sets it.",
     "gateway.snapshot_file": "Where the Snapshot is kept. Empty: `DATA/gateway/snapshot.json`.",
+    "gateway.redis_url": "Redis that gateways of several hosts share for limits and answers: `redis://HOST:PORT/DB`, `rediss://` or `unix://`. Empty: none.",
     "gateway.ledger_down": "Limits while the ledger is away: `open` grants each worker its share, `closed` answers 503.",
     "gateway.journal_segment_bytes": "Size at which a journal begins its next segment.",
     "gateway.journal_disk_bytes": "Most bytes of one worker's journal; beyond it segments that were shipped are removed.",

@@ -1,6 +1,7 @@
 """Every way in leads to the same answer: HTTP, the Responses API, gRPC; over the whole of it with the real model."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from penstock.core.exchange import Exchange
 from penstock.journal.inspect import cat
 from penstock.supervisor.records import Records
 from tests.gateway.grpc_client import credentials, generated, question, texts
-from tests.system.starter import Up
+from tests.system.starter import ROOT, Up
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(240)]
@@ -77,6 +78,15 @@ def test_what_the_engine_cannot_do_is_told_by_name(client: openai.OpenAI) -> Non
             text={"format": {"type": "json_schema", "name": "a", "schema": {"type": "object"}}},
         )
     assert refused.value.param == "text.format"
+
+
+def test_the_pages_example_works(up: Up, capsys: pytest.CaptureFixture[str]) -> None:
+    generated()
+    page = (ROOT / "docs" / "reference" / "grpc.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    code = code.replace("127.0.0.1:8082", up.grpc).replace("penstock-data/demo.key", str(up.data / "demo.key"))
+    exec(compile(code, "grpc.md", "exec"), {})
+    assert "4471902" in capsys.readouterr().out
 
 
 def test_a_grpc_process_that_is_killed_is_back(up: Up, stub: Any) -> None:

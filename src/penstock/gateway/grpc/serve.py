@@ -36,7 +36,8 @@ def server_credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
     def renewed() -> grpc.ServerCertificateConfiguration | None:
         return configuration() if held.renew() else None
 
-    return grpc.dynamic_ssl_server_credentials(configuration(), renewed)  # type: ignore[arg-type] - None: unchanged
+    # None stands for what was shown before, which the type does not tell.
+    return grpc.dynamic_ssl_server_credentials(configuration(), renewed)  # type: ignore[arg-type]
 
 
 class GrpcServer:
