@@ -1,12 +1,17 @@
 """What makes requests cheaper, from `apply` to the Snapshot that gateways follow; and prices."""
 
+import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from penstock.cli.explain import _cascade
 from penstock.control.snapshot import compile_snapshot
 from penstock.control.specs import PoolSpec, PriceSpec
 from penstock.control.state import BuildInfo, State, price_of
+from penstock.control.statistics_api import _exchange
+from penstock.core.exchange import Exchange, Usage
 from penstock.core.snapshot import CachePolicy, Cascade, ChooseRule, Price, Route, Snapshot, Trim
 from penstock.delivery.pools import BuildKey
 from penstock.gateway.index import Index
@@ -114,6 +119,16 @@ def test_metadata_that_hold_no_price_price_nothing() -> None:
     assert price_of({"price": {"prompt": 0.5}}) == PriceSpec(prompt=0.5)
     for metadata in ({}, {"price": 3}, {"price": {"prompt": -1}}, {"price": {"per_page": 1}}):
         assert price_of(metadata) is None
+
+
+def test_what_a_request_tells_of_its_cascade() -> None:
+    exchange = Exchange(id="r", at=1.0, escalated=True, usage=Usage(20, 8), tried=Usage(9, 3), trimmed=2)
+    told = _exchange(msgspec.msgpack.encode(exchange))
+    assert (told["escalated"], told["trimmed"]) == (True, 2)
+    assert told["tried"] == {"prompt": 9, "completion": 3, "cached": 0}
+    json.dumps({name: value for name, value in told.items() if name != "findings"})
+    assert _cascade(told) == "the first model did not convince (9 prompt, 3 completion of the tokens)"
+    assert _cascade(told | {"escalated": False}) is None
 
 
 async def test_a_push_with_a_price_that_is_none_is_refused(small_house: House) -> None:

@@ -45,6 +45,15 @@ def _behind(session: Session, request: dict[str, Any]) -> tuple[dict[str, Any] |
     return shown, before
 
 
+def _cascade(request: dict[str, Any]) -> str | None:
+    if not request["escalated"]:
+        return None
+    tried = request["tried"]
+    return (
+        f"the first model did not convince ({tried['prompt']} prompt, {tried['completion']} completion of the tokens)"
+    )
+
+
 def _show(session: Session, told: dict[str, Any]) -> None:
     request, version, experiment = told["request"], told["version"], told["experiment"]
     console = session.console
@@ -71,6 +80,8 @@ def _show(session: Session, told: dict[str, Any]) -> None:
                 f"{request['version'] or 'nobody'} on {request['replica'] or '-'} of pool {request['pool'] or '-'}",
             ),
             ("tokens", f"{usage['prompt']} prompt, {usage['completion']} completion, {usage['cached']} cached"),
+            ("cascade", _cascade(request)),
+            ("left out", f"{request['trimmed']} turns of the conversation" if request["trimmed"] else None),
             ("cost", f"{request['cost_nanousd'] / 1e9:.6f} USD"),
             ("cache", request["cache"]),
             ("attempts", request["attempts"]),

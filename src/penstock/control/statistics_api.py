@@ -205,7 +205,7 @@ def _exchange(record: bytes) -> dict[str, Any]:
     """All fields, also those that have their default."""
     exchange = msgspec.msgpack.decode(record, type=Exchange)
     told = {name: getattr(exchange, name) for name in exchange.__struct_fields__}
-    for name in ("phases", "usage"):
+    for name in ("phases", "usage", "tried"):
         part = told[name]
         told[name] = {field: getattr(part, field) for field in part.__struct_fields__}
     told["findings"] = [{f: getattr(one, f) for f in one.__struct_fields__} for one in exchange.findings]
