@@ -17,6 +17,7 @@ from penstock.core.exchange import Exchange, Observation, Opened, Record
 from penstock.core.settings import GatewaySettings
 from penstock.core.snapshot import KeyEntry, Pool, Replica, Route, Snapshot, Target, TenantEntry
 from penstock.gateway.keep import write_snapshot
+from penstock.gateway.ports import SharedCache
 from penstock.gateway.serve import Worker
 from penstock.journal.format import HEADER_BYTES, decode_frames
 from penstock.journal.writer import JournalWriter
@@ -34,7 +35,7 @@ class House:
     def __init__(self, worker: Worker, mocks: list[MockUpstream], journal: Path, ledger: LocalLedger) -> None:
         self.worker = worker
         self.mocks = mocks
-        self.mock = mocks[0]
+        self.mock = mocks[0] if mocks else MockUpstream()
         self.ledger = ledger
         self._journal = journal
 
@@ -121,12 +122,14 @@ async def running(
     replicas: int = 1,
     pause_s: float = 0.0,
     settings: dict[str, Any] | None = None,
+    shared: SharedCache | None = None,
     damaged: bytes = b"",
+    others: tuple[str, ...] = (),
     **more: Any,
 ) -> AsyncIterator[House]:
-    """A worker over `replicas` mocks; `more` goes to `snapshot`, and `damaged` is on disk instead of one."""
+    """A worker over `replicas` mocks and the servers at `others`; `more` goes to `snapshot`, and `damaged` is on disk instead of one."""
     mocks = [MockUpstream(pause_s=pause_s) for _ in range(replicas)]
-    urls = [await mock.start() for mock in mocks]
+    urls = [*[await mock.start() for mock in mocks], *others]
     file = data / "gateway" / "snapshot.json"
     write_snapshot(file, snapshot(urls, **more))
     if damaged:
@@ -143,6 +146,7 @@ async def running(
         limiter=limiter,
         service_token="token",
         subject_key=bytes(32),
+        shared=shared,
     )
     await worker.start()
     try:
