@@ -129,13 +129,14 @@ def _out_of_range(pool: Pool) -> str:
 class Leg:
     """One way that a route leads: a pool, or an arm of its experiment."""
 
-    __slots__ = ("arm", "edits", "entry", "lines", "name", "rules", "weight")
+    __slots__ = ("arm", "edits", "entry", "lines", "name", "names", "rules", "weight")
 
     def __init__(self, route: Route, entry: PoolEntry, weight: float, arm: Arm | None, rules: Rules | None) -> None:
         self.entry = entry
         self.weight = weight
         self.arm = arm
         self.name = arm.name if arm is not None else ""
+        self.names: dict[tuple[str, str, str, bool, str], bytes] = {}  # what keys of the cache begin with
         self.rules = rules
         self.edits = arm is not None and (bool(arm.params) or arm.system is not None)
         experiment = route.experiment.name if route.experiment is not None else ""
@@ -160,15 +161,32 @@ class CascadeEntry:
         self.mark = sha256_digest(msgspec.json.encode((policy, pool.build or pool.digest)))
 
 
-class SemanticEntry:
-    """A policy of the semantic cache, with the pool that makes its vectors."""
+_FAILURES = 3
+_LONGEST_REST_S = 30.0
 
-    __slots__ = ("entry", "policy", "same")
+
+class SemanticEntry:
+    """A policy of the semantic cache, with the pool that makes its vectors.
+
+    Attributes:
+        failures: vectors in a row that did not come.
+        rests_until: the pool is not asked before, monotonic seconds.
+    """
+
+    __slots__ = ("entry", "failures", "policy", "rests_until", "same")
 
     def __init__(self, policy: SemanticPolicy, entry: PoolEntry) -> None:
         self.policy = policy
         self.entry = entry
         self.same = same_words(policy.same_words)
+        self.failures = 0
+        self.rests_until = 0.0
+
+    def told(self, now: float, *, ok: bool) -> None:
+        """A vector has come, or not: after a few that did not, the pool is left alone, for longer each time."""
+        self.failures = 0 if ok else self.failures + 1
+        if self.failures >= _FAILURES:
+            self.rests_until = now + min(_LONGEST_REST_S, 2.0 ** (self.failures - _FAILURES))
 
 
 class RouteEntry:

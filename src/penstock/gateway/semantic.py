@@ -144,7 +144,8 @@ def _recalled(call: Call, value: bytes, key: bytes, how: str) -> bool:
         entry = _decode_entry(value)
     except msgspec.DecodeError:
         return False
-    if entry.expires <= call.at or entry.stream is not call.stream:
+    whose = call.caller.tenant.name if call.caller is not None else ""
+    if entry.expires <= call.at or entry.stream is not call.stream or entry.tenant != whose:
         return False
     call.gateway.cache.put(key, entry)
     take(call, entry)
@@ -183,9 +184,10 @@ async def _embedded(call: Call, semantic: SemanticEntry, text: str) -> array[flo
     """The text's vector, asked of the policy's pool; None if it does not come in time."""
     gateway, entry = call.gateway, semantic.entry
     state = gateway.pools.get(entry.pool.name)
-    if state is None:
+    now = time.monotonic()
+    if state is None or now < semantic.rests_until:
         return None
-    member = state.balancer.take(time.monotonic(), gateway.draw(), (), [], "")
+    member = state.balancer.take(now, gateway.draw(), (), [], "")
     if member is None:
         return None
     origin = entry.origins.get(member.replica.id)
@@ -209,7 +211,10 @@ async def _embedded(call: Call, semantic: SemanticEntry, text: str) -> array[flo
     finally:
         if response is not None:
             response.abort()
-        state.balancer.ended(member, ok, time.monotonic())
+        now = time.monotonic()
+        state.balancer.ended(member, ok, now)
+        if ok is not None:
+            semantic.told(now, ok=ok)
     return vector
 
 

@@ -258,10 +258,10 @@ class _Reader:
 
     def _carry(self, word: str, *, named: bool) -> None:
         known = base(word)
-        if known is None or named:
-            self._state(word)
+        folded = self._same.get(word) or self._same.get(known or word, known or word)
+        if named or (known is None and base(folded) is None):
+            self._state(folded)
             return
-        folded = self._same.get(word) or self._same.get(known, known)
         self._content.append(folded)
         if self._reach:
             self._reach -= 1

@@ -152,7 +152,7 @@ SYNONYMS = _groups("""
 order/purchase/buy/bought parcel/package/packet/shipment deliver/ship/dispatch delivery/shipping refund/reimburse/reimbursement/repay/repayment
 invoice/bill voucher/coupon email/mail phone/telephone/call change/alter/amend/edit/modify/update delete/erase/remove
 cancel/undo broken/damage/damaged/defective/faulty/busted/smashed return/back send/sent shop/store company/firm/business website/site/page
-courier/carrier cost/price/charge/charged/fee arrive/arrival/come/came receive/got obtain/receive repair/fix/mend swap/exchange
+courier/carrier cost/price/charge/charged/fee arrive/arrival obtain/receive repair/fix/mend swap/exchange
 complain/complaint abroad/overseas/foreign warranty/guarantee person/human/agent/operator/representative colour/color size/dimension
 late/delay/overdue lose/lost pay/paid payment/pay leave/left forget/forgot/forgotten instalment/installment track/follow stop/cancel
 promo/promotional/promotion login/log sign/signed password/pw
