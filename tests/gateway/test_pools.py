@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,7 +15,8 @@ from penstock.core.exchange import Usage
 from penstock.core.snapshot import Pool, QueuePolicy, Replica, TenantEntry
 from penstock.gateway.metrics import Meters
 from penstock.gateway.pools import Place, PoolState
-from tests.gateway.house import until
+from tests.gateway.house import running, until
+from tests.gateway.raw_client import ask, chat
 
 A, B = TenantEntry(name="a"), TenantEntry(name="b")
 DONE = Usage(10, 10)
@@ -182,6 +184,22 @@ async def test_replicas_that_come_let_in_who_waits() -> None:
     assert state.taken == 2
     state.leave(await task, 10, DONE)
     state.leave(place, 10, DONE)
+
+
+async def test_a_replica_that_is_out_has_no_places(tmp_path: Path) -> None:
+    """Else those that it was to take would be sent to it, or be refused, while they could wait for the one that works."""
+    async with running(tmp_path, replicas=2, pause_s=0.02, pool={"max_in_flight": 2, "max_wait_s": 60.0}) as house:
+        (state,) = house.worker.gateway.pools.all()
+        assert state._places == 4
+        await house.mocks[0].stop()
+        while state._places == 4:
+            assert (await ask(house.port, chat("hello"))).status == 200, "tried elsewhere"
+        assert state._places == 2
+        many = await asyncio.gather(*[ask(house.port, chat(f"hello {n}")) for n in range(40)])
+        assert [got.status for got in many] == [200] * 40, "the others wait"
+        await house.settled()
+        house.take(pools=(msgspec.structs.replace(state.pool, replicas=state.pool.replicas[1:]),))
+        assert state._places == 2
 
 
 async def test_in_a_storm_no_place_is_lost_and_none_is_given_twice() -> None:

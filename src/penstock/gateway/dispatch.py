@@ -113,6 +113,8 @@ def let_go(call: Call, *, ok: bool | None, unreachable: bool = False) -> None:
         if ok and call.first_ns and balancer.timed:
             balancer.timing(member, (call.first_ns - call.dispatched_ns) * 1e-9, stream=call.stream)
         balancer.ended(member, ok, time.monotonic(), unreachable=unreachable)
+        if ok is False:
+            state.resize()
 
 
 def release(call: Call, usage: Usage, *, ok: bool | None) -> None:

@@ -18,7 +18,7 @@ _Ticket = Ticket["asyncio.Future[None]"]
 
 
 class PoolState:
-    """Places in one pool: as many as its replicas may have in flight.
+    """Places in one pool: as many as its replicas may have in flight, those that are left out not counted.
 
     Who finds none waits, bounded in number and in time, and in the order of `routing.fair`.
 
@@ -44,8 +44,19 @@ class PoolState:
         self.pool = pool
         self.balancer.update(pool)
         self._queue.update(pool)
-        self._places = pool.max_in_flight * len(pool.replicas)
-        self._wake()
+        self._places = 0
+        self.resize()
+
+    def resize(self) -> None:
+        """Counts the places anew; to be asked when replicas may have failed or come back.
+
+        While all are left out there are places for one: its requests find out whether it is back.
+        """
+        pool = self.pool
+        places = pool.max_in_flight * max(1, self.balancer.able) if pool.replicas else 0
+        if places != self._places:
+            self._places = places
+            self._wake()
 
     @property
     def waiting(self) -> int:

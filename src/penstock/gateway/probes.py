@@ -47,6 +47,7 @@ class Probes:
         for state in self._pools.all():
             if reviews:
                 state.balancer.review(now)
+            state.resize()
             for member in state.balancer.due(now):
                 if member not in self._asked and len(self._running) < _MOST:
                     self._asked.add(member)

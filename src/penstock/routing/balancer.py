@@ -82,6 +82,12 @@ class Balancer:
         self._calm = not any(member.out_until or member.returned for member in members)
 
     @property
+    def able(self) -> int:
+        """How many are not left out."""
+        members = self._members
+        return len(members) if self._calm else sum(not member.out_until for member in members)
+
+    @property
     def members(self) -> Sequence[Member]:
         """Those of the Snapshot in use."""
         return self._members
