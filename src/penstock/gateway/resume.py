@@ -29,7 +29,7 @@ async def resume_stream(call: Call) -> None:
     Raises:
         PenstockError: why the stream broke, if nobody could go on with it.
     """
-    single = call.operation in {"chat", "completions"} and (call.envelope.n or 1) == 1
+    single = call.operation != "embeddings" and (call.envelope.n or 1) == 1
     if single:
         call.resume = _ASK
     response = await dispatch(call)

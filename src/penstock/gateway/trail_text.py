@@ -120,7 +120,7 @@ class TextTrail(Trail):
         asked = _decode_asked(self._body)
         text = "".join(self._texts)
         changes: dict[str, Any] = {}
-        if call.operation == "chat":
+        if call.operation != "completions":
             changes["messages"] = [*asked.messages, {"role": "assistant", "content": text}]
             changes["continue_final_message"] = True
             changes["add_generation_prompt"] = False
