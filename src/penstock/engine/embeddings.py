@@ -1,7 +1,6 @@
 """`POST /v1/embeddings`: OpenAI's body and answer around an embedder."""
 
 import asyncio
-import base64
 from array import array
 from typing import Annotated, Any, Literal
 
@@ -153,8 +152,9 @@ class EmbeddingService:
 
 def document(vectors: list[bytes], model: str, tokens: int, packed: bool) -> bytes:
     """The answer: vectors as lists of numbers, or `packed` as base64 of little-endian float32."""
+    # The encoder writes bytes as base64.
     data = [
-        {"object": "embedding", "index": at, "embedding": base64.b64encode(vector) if packed else _numbers(vector)}
+        {"object": "embedding", "index": at, "embedding": vector if packed else _numbers(vector)}
         for at, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
