@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.core.snapshot import Cascade, Pool, Route, Target
 from penstock.gateway.salt import tenant_salt
 from tests.gateway.house import KEY, OTHER, running
 from tests.gateway.raw_client import ask, chat, post
@@ -45,6 +46,24 @@ async def test_pools_that_share_have_no_salt(tmp_path: Path) -> None:
             body: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "hi"}], **fields}
             assert (await ask(house.port, post("/v1/chat/completions", msgspec.json.encode(body)))).status == 200
         assert not any("cache_salt" in asked for asked in house.mock.asked)
+
+
+@pytest.mark.parametrize(("first", "then"), [("vllm", "openai"), ("openai", "vllm"), ("vllm", "vllm")])
+async def test_a_pool_that_is_asked_next_is_given_what_it_takes(tmp_path: Path, first: str, then: str) -> None:
+    """A cascade's second model, as any other pool: the salt goes with the pool, not with the request."""
+    async with running(tmp_path, replicas=2, pool={"dialect": first}) as house:
+        small, large = house.worker.gateway.index.snapshot.pools[0].replicas
+        pools = tuple(
+            Pool(name=name, replicas=(replica,), dialect=dialect)  # type: ignore[arg-type]
+            for name, replica, dialect in (("pool", small, first), ("large", large, then))
+        )
+        cascade = Cascade(first="pool", then="large", patterns=("unsure",))
+        route = Route(name="mock", to=(Target(pool="pool"),), cascade=cascade)
+        house.take(pools=pools, routes=(route,))
+        assert (await ask(house.port, chat("I am unsure"))).status == 200
+        salts = [mock.asked[0].get("cache_salt") for mock in house.mocks]
+        mine = tenant_salt(SECRET, "acme")
+        assert salts == [mine if dialect == "vllm" else None for dialect in (first, then)]
 
 
 def test_salts_depend_on_tenant_and_secret() -> None:

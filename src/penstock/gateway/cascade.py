@@ -11,6 +11,7 @@ from penstock.gateway.call import Call
 from penstock.gateway.dispatch import dispatch, release
 from penstock.gateway.index import CascadeEntry
 from penstock.gateway.relay import MAX_ANSWER_BYTES
+from penstock.gateway.salt import salt
 from penstock.net.response import Response, Sink
 from penstock.routing.cascade import Draft as Choice
 from penstock.routing.prices import cost_nanousd
@@ -72,6 +73,8 @@ def escalate(call: Call, error: PenstockError) -> bool:
     call.setback = None
     call.avoid = ()
     call.body = replaced(call.body, {"model": pool.model if pool.model is not None else call.envelope.model})
+    if entry.first.entry.salted or entry.then.entry.salted:
+        salt(call)
     count(call, "escalated")
     return True
 

@@ -23,8 +23,8 @@ def tenant_salt(secret: bytes, tenant: str) -> str:
 
 
 def salt(call: Call) -> None:
-    """Writes the tenant's salt into the body if the pool's engines take one, in place of whatever the client wrote."""
-    if call.envelope.cache_salt is not UNSET:
+    """Writes the tenant's salt into the body if the pool's engines take one, in place of whatever stands there."""
+    if call.envelope.cache_salt is not UNSET or b'"cache_salt"' in call.body:
         call.body = without(call.body, _MEMBER)
     caller, leg = call.caller, call.leg
     if caller is None or leg is None or not leg.entry.salted or call.operation not in _TAKES:
