@@ -21,6 +21,7 @@ from penstock.core.snapshot import (
     Rule,
     Snapshot,
     SnapshotDelta,
+    Target,
     TenantEntry,
     patched,
 )
@@ -193,6 +194,48 @@ async def test_in_flight_requests_keep_the_snapshot_they_began_with(tmp_path: Pa
         assert (await waiting).status == 200
         await house.settled()
         assert house.exchanges()[0].generation == 1
+
+
+async def test_no_request_sees_two_snapshots(tmp_path: Path) -> None:
+    """Each odd generation leads to one pool under one policy, each even one to another under another, while requests come."""
+    async with controlled(tmp_path) as (house, control):
+        gateway = house.worker.gateway
+        first = gateway.index.snapshot
+        (one,) = first.pools
+        pools = {1: one, 0: msgspec.structs.replace(one, name="even", version="mock:v2.0.0")}
+        words = {1: "oddly", 0: "evenly"}
+
+        def generation(number: int) -> Snapshot:
+            half = number % 2
+            rule = Rule(name=words[half], words=(words[half],), do="flag")
+            (route,) = first.routes
+            to = (Target(pool=pools[half].name),)
+            route = msgspec.structs.replace(route, to=to, policy=f"p{half}")
+            policy = Policy(name=f"p{half}", rules=(rule,))
+            return msgspec.structs.replace(
+                first, generation=number, pools=(pools[half],), routes=(route,), policies=(policy,)
+            )
+
+        stop = asyncio.Event()
+
+        async def asks() -> None:
+            while not stop.is_set():
+                assert (await ask(house.port, chat("oddly and evenly"))).status == 200
+
+        asking = [asyncio.create_task(asks()) for _ in range(4)]
+        for number in range(2, 40):
+            await control.publish(generation(number))
+            await until(lambda number=number: gateway.index.generation == number)  # type: ignore[misc]
+        stop.set()
+        await asyncio.gather(*asking)
+        await house.settled()
+        seen = {record.generation for record in house.exchanges()}
+        for record in house.exchanges():
+            if record.generation > 1:
+                half = record.generation % 2
+                assert (record.pool, record.version) == (pools[half].name, pools[half].version)
+                assert {finding.rule for finding in record.findings} == {words[half]}
+        assert len(seen) > 10
 
 
 def test_what_has_not_changed_is_taken_over() -> None:
