@@ -1,5 +1,6 @@
 """Every way in leads to the same answer: HTTP, the Responses API, gRPC; over the whole of it with the real model."""
 
+import math
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(240)]
 
 ASKED = "Where is my order 4471902?"
 MODEL = "support-bot"
+EMBEDDER = "support-embedder"
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,20 @@ def test_all_ways_give_one_answer(up: Up, client: openai.OpenAI, stub: Any) -> N
     (record,) = records(up.data, name)
     assert (record.tenant, record.outcome, record.route) == ("demo", "ok", MODEL)
     assert record.usage.completion == chat.usage.completion_tokens
+
+
+def test_vectors_of_what_means_the_same_are_close(client: openai.OpenAI) -> None:
+    given = ["Where is my parcel?", "Where is my package?", "How do I change my password?"]
+    reply = client.embeddings.create(model=EMBEDDER, input=given)
+    one, same, other = (item.embedding for item in reply.data)
+    assert reply.usage.prompt_tokens > 0
+    assert cosine(one, same) > cosine(one, other)
+    assert client.embeddings.create(model=EMBEDDER, input=given[0]).data[0].embedding == pytest.approx(one, abs=1e-3)
+
+
+def cosine(left: list[float], right: list[float]) -> float:
+    dot = sum(a * b for a, b in zip(left, right, strict=True))
+    return dot / math.sqrt(sum(a * a for a in left) * sum(b * b for b in right))
 
 
 def test_what_the_engine_cannot_do_is_told_by_name(client: openai.OpenAI) -> None:
