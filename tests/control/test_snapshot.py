@@ -3,6 +3,8 @@
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -305,27 +307,55 @@ async def test_deltas_over_several_generations_lead_to_the_newest_too(house: Hou
     assert {t.name for t in slow.snapshot.tenants} == {"a", "c"}
 
 
-async def test_a_change_by_another_control_process_is_published_too(
-    house: House, database_url: str, tmp_path: Path
-) -> None:
+@asynccontextmanager
+async def another_publisher(database_url: str, data: Path) -> AsyncIterator[Publisher]:
+    """Of another control process on the same database; it runs when told to."""
     database = await open_database(database_url)
     other = Control(
         settings=Settings(),
-        data=tmp_path,
+        data=data,
         database=database,
-        blobs=open_blobs("", tmp_path / "blobs"),
+        blobs=open_blobs("", data / "blobs"),
         service_token=TOKEN,
         clock=time.time,
         entropy=os.urandom,
     )
-    publisher = Publisher(other)
-    task = asyncio.create_task(publisher.run())
     try:
+        yield Publisher(other)
+    finally:
+        await database.close()
+
+
+async def test_a_change_by_another_control_process_is_published_too(
+    house: House, database_url: str, tmp_path: Path
+) -> None:
+    async with another_publisher(database_url, tmp_path) as publisher:
+        task = asyncio.create_task(publisher.run())
+        try:
+            await house.post("/tenants", {"name": "acme"})
+            await eventually(
+                lambda: publisher.current is not None and any(t.name == "acme" for t in publisher.current.tenants)
+            )
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_control_process_that_lags_leads_no_gateway_back(
+    house: House, database_url: str, tmp_path: Path
+) -> None:
+    async with another_publisher(database_url, tmp_path) as publisher:
+        old = await publisher.refresh()
         await house.post("/tenants", {"name": "acme"})
         await eventually(
-            lambda: publisher.current is not None and any(t.name == "acme" for t in publisher.current.tenants)
+            lambda: house.publisher.current is not None and house.publisher.current.generation > old.generation
         )
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await database.close()
+        assert house.publisher.current is not None
+        newest = house.publisher.current.generation
+        assert publisher.current is old, "it has not looked since"
+        assert await publisher.newer(newest, 0.0) is None
+        step = await publisher.newer(old.generation, 0.0)
+        assert isinstance(step, SnapshotDelta)
+        assert step.generation == newest
+        whole = await publisher.newer(newest + 100, 0.0)
+        assert isinstance(whole, Snapshot), "a generation that the database does not have"

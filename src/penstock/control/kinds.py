@@ -78,7 +78,7 @@ def parse_spec(model: type[S], spec: object) -> S:
 
 
 def _check_rules(spec: PolicySpec) -> None:
-    """Raises `BadRequest` for rules that gateways could not compile: they would refuse the whole Snapshot."""
+    """Raises `BadRequest` for rules that gateways could not compile: they would refuse all that the policy is for."""
     try:
         compile_policy(msgspec.convert({"name": "policy", **spec.model_dump()}, Policy))
     except BadRequest as error:

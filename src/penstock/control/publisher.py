@@ -94,7 +94,7 @@ class Publisher:
     async def newer(self, after: int, wait_s: float) -> Snapshot | SnapshotDelta | None:
         """What is newer than generation `after`: a delta if `after` is remembered, else the whole; None if nothing came within `wait_s`.
 
-        A gateway that claims a generation of the future (its database was another one) gets the whole Snapshot.
+        A gateway that claims a generation that the database does not have (its database was another one) gets the whole Snapshot.
         """
         try:
             async with asyncio.timeout(wait_s), self._condition:
@@ -104,6 +104,9 @@ class Publisher:
         except TimeoutError:
             pass
         current = self.current
+        if current is not None and current.generation < after and not self._stopped:
+            # Another control process is ahead of this one: to go back, were it for a moment, would undo revocations.
+            current = await self.refresh()
         if current is None or current.generation == after:
             return None
         base = self._recent.get(after)

@@ -17,7 +17,7 @@ ENVIRONMENTS = ("dev", "staging", "production")
 
 
 def _is_address(url: str) -> bool:
-    """Whether gateways can dial `url`: they refuse a whole Snapshot for an address that they cannot read."""
+    """Whether gateways can dial `url`: they leave out a replica whose address they cannot read."""
     if not url.isascii() or not url.isprintable() or " " in url:
         return False
     try:

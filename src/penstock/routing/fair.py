@@ -29,6 +29,7 @@ Reason = Literal["share", "full", "hopeless"]
 PRIORITIES = ("premium", "standard", "batch")
 _RANK = {name: rank for rank, name in enumerate(PRIORITIES)}
 _FEW_ACCOUNTS = 1024  # below it nobody is forgotten
+_LEAST_WEIGHT = 1e-6
 _SMOOTHING = 0.125  # of the mean cost of a tenant's requests
 
 
@@ -62,7 +63,7 @@ class Account(Generic[Item]):
     def __init__(self, tenant: TenantEntry, line: Line[Item]) -> None:
         self.tenant = tenant
         self.line = line
-        self.weight = tenant.weight
+        self.weight = max(tenant.weight, _LEAST_WEIGHT)
         self.counter = 0.0
         self.input_price = self.output_price = 0.0  # a token's cost, divided by the weight
         self.in_flight = 0
@@ -340,9 +341,10 @@ class FairQueue(Generic[Item]):
                 account.counter = 0.0  # the lift brings it to its new class's level
             if account.line is line:
                 account.tenant = tenant
+            weight = max(tenant.weight, _LEAST_WEIGHT)
             if account.tickets:
-                account.line.weight += tenant.weight - account.weight
-            account.weight = tenant.weight
+                account.line.weight += weight - account.weight
+            account.weight = weight
         self._price(account)
         return account
 
