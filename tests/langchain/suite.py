@@ -42,3 +42,11 @@ class TestPenstock(ChatModelIntegrationTests):  # type: ignore[misc]
     @property
     def supports_json_mode(self) -> bool:
         return False
+
+
+class TestPenstockResponses(TestPenstock):
+    """The same by the Responses API."""
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**super().chat_model_params, "use_responses_api": True}
