@@ -10,6 +10,16 @@ import uvloop
 from tests.gateway.fault_table import play, table
 
 
+async def fault_line(data: Path) -> str:
+    """How many of the table's cases are as it says, alone and beside a replica that is well."""
+    alone, beside = await play(data / "alone"), await play(data / "beside", second=True)
+    wrong = [row for row in (*alone, *beside) if row.problems]
+    if wrong:
+        raise AssertionError("; ".join(f"{row.case.id}: {', '.join(row.problems)}" for row in wrong))
+    rescued = sum(row.case.elsewhere for row in beside)
+    return f"{len(alone)} faults: each client got the truth in at most {max(r.seconds for r in alone):.1f} s; beside a replica that is well {rescued} go unnoticed"
+
+
 async def _main(*, second: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows = await play(Path(folder), second=second)

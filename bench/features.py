@@ -17,6 +17,8 @@ from typing import Any
 
 import openai
 
+from bench.faults import fault_line
+from bench.hedging import hedging_line
 from tests.gateway.grpc_client import credentials, question, serving, texts
 from tests.gateway.house import KEY, House, running
 
@@ -97,6 +99,8 @@ FEATURES: list[tuple[str, Feature]] = [
     ("gRPC", grpc),
     ("/v1/responses", responses),
     ("/v1/embeddings", embeddings),
+    ("hedging", hedging_line),
+    ("faults", fault_line),
 ]
 
 

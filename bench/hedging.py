@@ -27,6 +27,7 @@ SLOW_SHARE = 0.1
 SLOW_S = 1.0
 USUAL_S = 0.005
 HEDGE_S = 0.05
+HEDGE_SHARE = HealthPolicy().hedge_share
 _ANSWER = whole("hello")
 
 
@@ -86,6 +87,20 @@ async def _worker(data: Path, urls: list[str], hedge_after_s: float | None, requ
             times.append(time.perf_counter() - began)
         writer.close()
         return times, house.worker.gateway.pools.all()[0].balancer.hedges.taken
+
+
+async def hedging_line(data: Path) -> str:
+    """The tail with and without, in a line, of fewer requests."""
+    without = await measure(data / "without", hedge_after_s=None, requests=1600, workers=8)
+    hedged = await measure(data / "with", hedge_after_s=HEDGE_S, requests=1600, workers=8)
+    if hedged.p99 >= without.p99 or hedged.copies > HEDGE_SHARE:
+        raise AssertionError(
+            f"p99 {hedged.p99:.0f} ms with and {without.p99:.0f} ms without, {hedged.copies:.1%} copies"
+        )
+    return (
+        f"one of {REPLICAS} replicas slow for {SLOW_SHARE:.0%} of its requests: p99 {without.p99:.0f} ms without, {hedged.p99:.0f} ms with"
+        f" a second copy after {HEDGE_S * 1000:.0f} ms, for {hedged.copies:.1%} more requests"
+    )
 
 
 async def _main(requests: int, workers: int) -> None:
