@@ -10,7 +10,10 @@ import pytest
 from penstock.core.snapshot import CachePolicy, Limits, Policy, Rule
 from tests.gateway.house import KEY, OTHER, House, running, until
 from tests.gateway.raw_client import ask, post
+from tests.gateway.speaker import Break
 from tests.gateway.test_arms import experiment
+from tests.gateway.test_resume import SAID, TEXT, bed
+from tests.gateway.test_semantic import FIRST, SAME, semantic
 
 PATH = "/v1/responses"
 TOOL: Any = {
@@ -308,6 +311,31 @@ async def test_key_limit_and_cache(tmp_path: Path) -> None:
         assert raw.headers["x-penstock-cache"] == "miss"
         await house.settled()
         assert [record.cache for record in house.exchanges()] == ["off", "miss", "hit", "miss", "hit", "off", "miss"]
+
+
+@pytest.mark.parametrize("dialect", ["penstock", "vllm"])
+@pytest.mark.parametrize("kind", ["reset", "error"])
+async def test_a_stream_is_resumed_at_another_replica(tmp_path: Path, dialect: str, kind: Break) -> None:
+    async with bed(tmp_path, dialect=dialect) as place, client_of(place.house) as client:
+        place.plan((5, kind))
+        events = [event async for event in await client.responses.create(model="told", input=TEXT, stream=True)]
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == SAID
+        last = events[-1]
+        assert last.type == "response.completed"
+        assert last.response.output_text == SAID
+        await place.house.settled()
+        assert place.house.exchanges()[0].outcome == "ok"
+
+
+async def test_a_question_in_other_words_gets_the_answer(tmp_path: Path) -> None:
+    async with semantic(tmp_path) as (house, _):
+        seen = []
+        for given in (FIRST, SAME):
+            got = await ask(house.port, post(PATH, body(input=given, temperature=0)))
+            assert msgspec.json.decode(got.body)["output"][0]["content"][0]["text"] == FIRST
+            seen.append(got.headers[b"x-penstock-cache"])
+        assert seen == [b"miss", b"semantic"]
 
 
 async def test_a_user_stays_in_an_arm(tmp_path: Path) -> None:

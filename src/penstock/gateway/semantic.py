@@ -95,9 +95,7 @@ def keep(call: Call, entry: Entry) -> None:
 
 def _place(call: Call) -> str:
     """Finds the question's shelf, into `call.sought`; its text, or "" if it is none that can be compared."""
-    found = (
-        asked(call.body, LABELS, chat=call.operation == "chat") if call.operation in {"chat", "completions"} else None
-    )
+    found = asked(call.body, LABELS, chat=call.operation != "completions") if call.operation != "embeddings" else None
     if found is None or not found.text.strip() or len(found.text) > _LONGEST:
         return ""
     caller = call.caller
