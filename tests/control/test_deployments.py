@@ -43,6 +43,23 @@ async def test_a_promoted_version_goes_live_when_its_replica_is_ready(house: Hou
     assert house.runtime.specs["support-bot-v1.0.0-int8-0"].model == "support-bot"
 
 
+async def test_engines_that_remember_for_all_tenants_take_the_place_of_those_that_do_not(house: House) -> None:
+    await house.push("support-bot", "v1.0.0")
+    await house.post("/pools", {"name": "bot", "spec": {"build": "support-bot:v1.0.0"}})
+    await eventually(lambda: set(house.runtime.servers) == {"support-bot-v1.0.0-int8-0"})
+    assert house.runtime.specs["support-bot-v1.0.0-int8-0"].args == ()
+    spec = {"build": "support-bot:v1.0.0", "prefix_cache": "shared"}
+    response = await house.admin.put("/api/v1/pools/bot", json={"name": "bot", "spec": spec})
+    assert response.status_code == 200, response.text
+    await eventually(lambda: set(house.runtime.servers) == {"support-bot-v1.0.0-int8-shared0"})
+    assert house.runtime.specs["support-bot-v1.0.0-int8-shared0"].args == ("--prefix-cache",)
+    current = house.publisher.current
+    assert current is not None
+    [pool] = current.pools
+    assert [replica.id for replica in pool.replicas] == ["support-bot-v1.0.0-int8-shared0"]
+    assert (pool.prefix_cache, pool.dialect) == ("shared", "penstock")
+
+
 async def test_rolling_back_to_what_is_warm_takes_less_than_a_second(house: House) -> None:
     for label in ("v1.0.0", "v1.1.0"):
         await house.push("support-bot", label)

@@ -152,6 +152,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Found, ...] = ()
     trace: str = ""
     generation: int = 0
+    resumed: int = 0
     escalated: bool = False
     trimmed: int = 0
 
