@@ -1,6 +1,8 @@
 """What makes requests cheaper, from `apply` to the Snapshot that gateways follow; and prices."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from penstock.delivery.pools import BuildKey
 from penstock.gateway.index import Index
 from tests.control.house import House, eventually
 
+PAGE = Path(__file__).parents[2] / "docs" / "cost.md"
 STACK = """
 kind: Pool
 name: small
@@ -104,6 +107,14 @@ async def test_what_gateways_could_not_use_is_refused_by_its_path(small_house: H
     pools = STACK.rpartition("---")[0]
     answer = await apply(small_house, f"{pools}---\nkind: Route\nname: bad\nspec: {spec}\n", 400)
     assert param in answer["error"]["message"]
+
+
+async def test_the_pages_examples_can_be_applied(small_house: House) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 4
+    await apply(small_house, STACK.rpartition("---")[0])
+    for block in blocks:
+        await apply(small_house, block)
 
 
 def test_a_version_tells_its_price_and_a_declared_pool_another() -> None:
