@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from penstock.core.exchange import Usage
 from penstock.core.snapshot import CachePolicy, Policy, Rule
-from penstock.gateway.cache import Cache, Entry, cache_key
+from penstock.gateway.cache import Cache, Entry, cache_key, cache_names
 from tests.gateway.house import KEY, OTHER, running, until
 from tests.gateway.raw_client import ask, chat, post
 
@@ -29,7 +29,9 @@ def key(**changes: object) -> bytes:
         "stream": False,
         "body": b'{"a":1,"b":[2]}',
     }
-    return cache_key(**{**parts, **changes})  # type: ignore[arg-type]
+    parts |= changes
+    body = parts.pop("body")
+    return cache_key(cache_names(**parts), body)  # type: ignore[arg-type]
 
 
 def test_a_key_is_of_its_tenant_weights_policy_and_question() -> None:

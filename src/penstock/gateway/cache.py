@@ -95,8 +95,8 @@ def cacheable(policy: CachePolicy, envelope: Envelope) -> bool:
     return policy.sampled or envelope.temperature == 0 or envelope.deterministic
 
 
-def cache_key(*, tenant: str, source: str, policy: str, operation: str, stream: bool, body: bytes) -> bytes:
-    """The key of a question: nobody but the same tenant, asking the same weights the same thing, has it.
+def cache_names(*, tenant: str, source: str, policy: str, operation: str, stream: bool) -> bytes:
+    """What a key begins with before it is hashed: nobody but the same tenant, asking the same weights in the same way, has it.
 
     Args:
         tenant: whose cache it is.
@@ -104,8 +104,12 @@ def cache_key(*, tenant: str, source: str, policy: str, operation: str, stream: 
         policy: what tells the guard policy that was applied from all others.
         operation: chat or completions.
         stream: whether the answer is a stream.
-        body: the request as it would be sent on; labels such as `user` do not count.
     """
     names = "\0".join((tenant, source, policy, operation, "s" if stream else "j")).encode()
-    key: bytes = blake3(len(names).to_bytes(4, "little") + names + canonical(body, LABELS)).digest()
+    return len(names).to_bytes(4, "little") + names
+
+
+def cache_key(names: bytes, body: bytes) -> bytes:
+    """The key of a question: `names` and the request as it would be sent on; labels such as `user` do not count."""
+    key: bytes = blake3(names + canonical(body, LABELS)).digest()
     return key

@@ -5,7 +5,6 @@ from penstock.gateway.call import Call
 from penstock.gateway.index import CascadeEntry, Leg, RouteEntry
 from penstock.routing.choose import Asked
 from penstock.wire.envelope import ChatEnvelope
-from penstock.wire.tools import offers_tools
 
 
 def chosen_leg(call: Call, entry: RouteEntry) -> Leg | None:
@@ -18,7 +17,7 @@ def chosen_leg(call: Call, entry: RouteEntry) -> Leg | None:
 
 def cascade_leg(call: Call, cascade: CascadeEntry) -> Leg | None:
     """The leg that is asked first, or at once for the control share; None if this request is none for a cascade."""
-    if call.operation == "embeddings" or (not cascade.policy.tools and offers_tools(call.body)):
+    if call.operation == "embeddings" or (not cascade.policy.tools and call.envelope.offers_tools):
         return None
     share = cascade.policy.control_share
     if share and call.gateway.draw() < share:
@@ -39,7 +38,7 @@ def _asked(call: Call) -> Asked:
         prompt_tokens=-(-size // BYTES_PER_TOKEN),
         answer_tokens=envelope.token_limit,
         messages=len(messages),
-        tools=offers_tools(call.body),
+        tools=call.envelope.offers_tools,
         stream=call.stream,
         tenant=call.caller.tenant.name if call.caller is not None else "",
         headers=call.request.headers,

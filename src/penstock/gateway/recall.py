@@ -1,9 +1,10 @@
 """Step 6: has the same tenant asked the same before?"""
 
 from penstock.core.snapshot import CachePolicy
-from penstock.gateway.cache import Entry, cache_key, cacheable
+from penstock.gateway.cache import Entry, cache_key, cache_names, cacheable
 from penstock.gateway.call import Call
-from penstock.wire.tools import offers_tools
+
+_MOST_NAMES = 4096
 
 
 def recall(call: Call) -> bool:
@@ -49,20 +50,29 @@ def take(call: Call, entry: Entry) -> None:
 
 def repeatable(call: Call, policy: CachePolicy) -> bool:
     """Whether an answer to the request may be given again, by what the route's policy says of sampling and of tools."""
-    return cacheable(policy, call.envelope) and (policy.tools or not offers_tools(call.body))
+    return cacheable(policy, call.envelope) and (policy.tools or not call.envelope.offers_tools)
 
 
 def question_key(call: Call) -> bytes:
     """What equal questions of one tenant, answered by the same weights under the same rules, have in common."""
-    caller = call.caller
-    return cache_key(
-        tenant=caller.tenant.name if caller is not None else "",
-        source=source_of(call),
-        policy=call.rules.mark if call.rules is not None else "",
-        operation=call.operation,
-        stream=call.stream,
-        body=call.body,
+    leg = call.leg
+    rules, mark = call.rules, call.cascade.mark if call.cascade is not None else ""
+    about = (
+        call.caller.tenant.name if call.caller is not None else "",
+        rules.mark if rules is not None else "",
+        call.operation,
+        call.stream,
+        mark,
     )
+    names = leg.names.get(about) if leg is not None else None
+    if names is None:
+        tenant, policy, operation, stream, _ = about
+        names = cache_names(tenant=tenant, source=source_of(call), policy=policy, operation=operation, stream=stream)
+        if leg is not None:
+            if len(leg.names) >= _MOST_NAMES:
+                leg.names.clear()
+            leg.names[about] = names
+    return cache_key(names, call.body)
 
 
 def directives_of(control: bytes) -> frozenset[bytes]:

@@ -44,6 +44,6 @@ def with_system(body: bytes, system: str) -> bytes:
 def canonical(body: bytes, without: frozenset[str]) -> bytes:
     """The members of `body` but those named in `without`, sorted by name: equal for equal questions."""
     members = _members(body)
-    for name in without & members.keys():
-        del members[name]
+    for name in without:
+        members.pop(name, None)
     return _encode_sorted(members)

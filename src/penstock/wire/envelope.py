@@ -57,11 +57,18 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     user: Label | None = None
     metadata: dict[str, Any] | None = None
     cache_salt: Any = msgspec.UNSET  # null is a value
+    tools: Any = None
+    functions: Any = None  # as before tools
 
     @property
     def wants_usage(self) -> bool:
         """Whether the client asked for the usage chunk of its stream."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the answer may be an act, not only a text: at least one tool or function is named."""
+        return bool(self.tools or self.functions)
 
     @property
     def token_limit(self) -> int | None:
