@@ -10,6 +10,7 @@ it is right by the evaluation's rules, or refuses what is off topic. Costs are o
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import random
@@ -30,12 +31,16 @@ from examples.support_bot.generator import Corpus, open_corpus
 from examples.support_bot.scoring import score
 from examples.support_bot.shop import OFF_TOPIC, Shop, load_shop
 from penstock.supervisor.values import RunRecord
+from tests.gateway.house import House, until
+from tests.gateway.house import running as mock_running
+from tests.gateway.raw_client import ask, chat
 from tests.system.starter import Up, running
 
 RULES = [
     *(("min_token_logprob", value) for value in (-0.1, -0.2, -0.3, -0.4, -0.5, -0.6, -0.8, -1.2)),
     *(("min_mean_logprob", value) for value in (-0.01, -0.015, -0.02, -0.03, -0.04, -0.06, -0.1)),
 ]
+DEFAULT = ("min_mean_logprob", -0.01)  # what that choice came to
 MOST_LOSS = 0.005  # of answers as they should be, on the held-out conversations
 _LIMIT = 96  # tokens of an answer
 _TUNING = 1000  # conversations that the threshold is chosen on
@@ -332,6 +337,63 @@ def measure(count: int | None = None) -> dict[str, Any]:
             "cascade": measured_cascade(up, gateway, count),
             "trim": measured_trim(up, gateway, shop, count),
         }
+
+
+async def cascade_line(data: Path) -> str:
+    """The cascade at the threshold that the held-out conversations chose, beside the larger model alone."""
+    row = await asyncio.to_thread(_beside_large, data, stack(DEFAULT, name="cascade"), "cascade", evaluation(None))
+    if row["saved_usd"] < 0.1 or row["difference"] < -0.05:
+        raise AssertionError(f"{row['saved_usd']:.0%} saved at {row['difference']:+.1%}")
+    return f"{_told(row)}; {row['by_small']:.0%} answered by the small model"
+
+
+async def trim_line(data: Path) -> str:
+    """Long chats trimmed, beside the same in full."""
+    long = lengthened(evaluation(None), open_corpus(held_out=True), load_shop())
+    row = await asyncio.to_thread(_beside_large, data, stack(trim=True), "trimmed", long)
+    if row["saved_usd"] < 0.3 or row["difference"] < -0.05:
+        raise AssertionError(f"{row['saved_usd']:.0%} saved at {row['difference']:+.1%}")
+    return f"{_told(row)}; {row['trimmed']:.1f} of {_EARLIER} unrelated turns and more left out"
+
+
+def _beside_large(data: Path, documents: list[dict[str, Any]], route: str, cases: list[Case]) -> dict[str, Any]:
+    with running(data / "data") as up:
+        gateway = Gateway(up, load_shop())
+        applied(up, documents)
+        large = gateway.run("large", cases)
+        return compared(gateway.run(route, cases), large)
+
+
+def _told(row: dict[str, Any]) -> str:
+    interval = f"{row['difference_low'] * 100:+.1f} to {row['difference_high'] * 100:+.1f}"
+    return (
+        f"{row['questions']} questions: {row['saved_usd']:.0%} of the cost saved, "
+        f"{row['difference'] * 100:+.1f} points of right answers ({interval})"
+    )
+
+
+async def coalescing_line(data: Path) -> str:
+    """A hundred equal requests at a time, whole and as streams."""
+    told = []
+    for stream in (False, True):
+        async with mock_running(data / str(stream), route={"coalesce": True}) as house:
+            request = chat("!wait one two three", temperature=0, stream=stream)
+            asked = [asyncio.create_task(ask(house.port, request, 60)) for _ in range(100)]
+            await until(lambda house=house: len(house.worker.gateway.flights) == 1 and _members(house) == 100)
+            begun = time.perf_counter()
+            house.mock.gate.set()
+            answers = {one.body for one in await asyncio.gather(*asked)}
+            took = (time.perf_counter() - begun) * 1e3
+            await house.settled()
+            shared = sum(one.cache == "coalesced" for one in house.exchanges())
+            if (len(answers), len(house.mock.asked), shared) != (1, 1, 99):
+                raise AssertionError(f"{len(house.mock.asked)} upstream requests, {len(answers)} different answers")
+            told.append(f"{'streams' if stream else 'requests'} in {took:.0f} ms")
+    return f"100 equal {' and 100 equal '.join(told)}: one upstream request each, 99 at no cost"
+
+
+def _members(house: House) -> int:
+    return sum(flight.members for flight in house.worker.gateway.flights.values())
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ def flights(house: House) -> list[Flight]:
 
 
 def members(house: House) -> int:
-    return sum(len(flight._members) for flight in flights(house))
+    return sum(flight.members for flight in flights(house))
 
 
 def together(house: House, count: int, text: str, **fields: Any) -> list[asyncio.Task[Got]]:

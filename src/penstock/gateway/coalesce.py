@@ -170,6 +170,11 @@ class Flight:
             self._close()
             self._wake()
 
+    @property
+    def members(self) -> int:
+        """How many share it now."""
+        return len(self._members)
+
     # -- for members -----------------------------------------------------------------------------------------------------
 
     def join(self, call: Call) -> Member:
