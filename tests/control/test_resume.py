@@ -1,0 +1,62 @@
+"""Which streams are resumed and what engines remember, from `apply` to the Snapshot that gateways follow."""
+
+from typing import Any
+
+import pytest
+
+from tests.control.house import House, eventually
+
+STACK = """
+kind: Pool
+name: gpu
+spec: {adopt: ["http://127.0.0.1:9100"], dialect: vllm, prefix_cache: shared}
+---
+kind: Pool
+name: own
+spec: {adopt: ["http://127.0.0.1:9101"], dialect: penstock}
+---
+kind: Route
+name: bot
+spec: {to: [{pool: gpu}, {pool: own}], resume: true}
+---
+kind: Route
+name: plain
+spec: {to: [{pool: own}]}
+"""
+
+
+async def apply(house: House, text: str, status: int = 200) -> Any:
+    response = await house.admin.post(
+        "/api/v1/apply", content=text.encode(), headers={"content-type": "application/yaml"}
+    )
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def test_what_is_declared_reaches_the_gateways(house: House) -> None:
+    await apply(house, STACK)
+
+    def published() -> bool:
+        return house.publisher.current is not None and len(house.publisher.current.routes) == 2
+
+    await eventually(published)
+    current = house.publisher.current
+    assert current is not None
+    assert {route.name: route.resume for route in current.routes} == {"bot": True, "plain": False}
+    assert {pool.name: (pool.dialect, pool.prefix_cache) for pool in current.pools} == {
+        "gpu": ("vllm", "shared"),
+        "own": ("penstock", "separate"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ('{adopt: ["http://127.0.0.1:1"], dialect: sglang}', "dialect"),
+        ('{adopt: ["http://127.0.0.1:1"], prefix_cache: "on"}', "prefix_cache"),
+        ("{build: bot@production, dialect: vllm}", "'dialect' goes with 'adopt'"),
+    ],
+)
+async def test_what_is_wrong_is_refused_by_its_path(house: House, spec: str, says: str) -> None:
+    refused = await apply(house, f"kind: Pool\nname: gpu\nspec: {spec}\n", 400)
+    assert says in refused["error"]["message"]
