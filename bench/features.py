@@ -17,8 +17,11 @@ from typing import Any
 
 import openai
 
+from bench.cost_levers import cascade_line, coalescing_line, trim_line
 from bench.faults import fault_line
 from bench.hedging import hedging_line
+from bench.semantic import semantic_line
+from bench.tls import tls_line
 from tests.gateway.grpc_client import credentials, question, serving, texts
 from tests.gateway.house import KEY, House, running
 
@@ -97,8 +100,13 @@ async def embeddings(data: Path) -> str:
 
 FEATURES: list[tuple[str, Feature]] = [
     ("gRPC", grpc),
+    ("TLS", tls_line),
     ("/v1/responses", responses),
     ("/v1/embeddings", embeddings),
+    ("semantic cache", semantic_line),
+    ("cascade", cascade_line),
+    ("context trimming", trim_line),
+    ("coalescing", coalescing_line),
     ("hedging", hedging_line),
     ("faults", fault_line),
 ]
