@@ -7,10 +7,11 @@ import importlib.util
 import json
 import os
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -98,23 +99,38 @@ def channel_to(port: int, root: Path | None) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(f"localhost:{port}", grpc.ssl_channel_credentials(root.read_bytes()))
 
 
-@asynccontextmanager
-async def serving(data: Path, *, tls: tuple[Path, Path] | None = None) -> AsyncIterator[Any]:
-    """A stub to a `penstock grpc` process over the workers of `data`; with `tls` it shows that certificate, which the stub trusts."""
+@contextmanager
+def process(data: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[int]:
+    """The port of a `penstock grpc` over the workers of `data`; with `tls` it shows that certificate."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "penstock.cli", "grpc", "--data", str(data), "--grpc-port", str(port),
-        *(("--tls-certificate", str(tls[0]), "--tls-key", str(tls[1])) if tls else ()),
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PENSTOCK_GATEWAY_DRAIN_S": "1"}, cwd=data,
-        stdout=asyncio.subprocess.DEVNULL,
+        port = int(probe.getsockname()[1])
+    started = subprocess.Popen(
+        [
+            sys.executable, "-P", "-m", "penstock.cli", "grpc", "--data", str(data), "--grpc-port", str(port),
+            *(("--tls-certificate", str(tls[0]), "--tls-key", str(tls[1])) if tls else ()),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PENSTOCK_GATEWAY_DRAIN_S": "1"}, cwd=data, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        async with channel_to(port, tls[0] if tls else None) as channel:
-            async with asyncio.timeout(60):
-                await channel.channel_ready()
-            yield generated()[1].GRPCInferenceServiceStub(channel)
+        yield port
     finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 30)
+        started.terminate()
+        started.wait(30)
+
+
+@asynccontextmanager
+async def connected(port: int, *, root: Path | None = None) -> AsyncIterator[Any]:
+    """A stub to the server at `port`, which trusts the certificate `root`."""
+    async with channel_to(port, root) as channel:
+        async with asyncio.timeout(60):
+            await channel.channel_ready()
+        yield generated()[1].GRPCInferenceServiceStub(channel)
+
+
+@asynccontextmanager
+async def serving(data: Path, *, tls: tuple[Path, Path] | None = None) -> AsyncIterator[Any]:
+    """A stub to a process of its own."""
+    with process(data, tls=tls) as port:
+        async with connected(port, root=tls[0] if tls else None) as stub:
+            yield stub

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,38 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from penstock.core.snapshot import CachePolicy, Limits, Policy, Rule
-from tests.gateway.grpc_client import credentials, generated, parameters, question, serving, texts, trailing
+from tests.gateway.grpc_client import (
+    connected,
+    credentials,
+    generated,
+    parameters,
+    process,
+    question,
+    serving,
+    texts,
+    trailing,
+)
 from tests.gateway.house import OTHER, running, until
 from tests.gateway.test_arms import experiment
 from tests.net.certificates import make_certificate
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """One process for all tests: its port, and the folder in which it looks for workers."""
+    data = tmp_path_factory.mktemp("grpc")
+    (data / "run").mkdir()
+    with process(data) as port:
+        yield port, data / "run"
+
+
+@pytest.fixture
+async def stub(server: tuple[int, Path], tmp_path: Path) -> AsyncIterator[Any]:
+    """A stub to it; the workers of a test's own folder are the ones that it finds."""
+    port, run = server
+    (tmp_path / "run").symlink_to(run)
+    async with connected(port) as made:
+        yield made
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -23,9 +52,9 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def test_a_question_and_what_the_server_tells_of_itself(tmp_path: Path) -> None:
+async def test_a_question_and_what_the_server_tells_of_itself(tmp_path: Path, stub: Any) -> None:
     pb, _ = generated()
-    async with running(tmp_path) as house, serving(tmp_path) as stub:
+    async with running(tmp_path) as house:
         assert (await stub.ServerLive(pb.ServerLiveRequest())).live
         assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
         assert (await stub.ServerMetadata(pb.ServerMetadataRequest())).name == "penstock"
@@ -71,7 +100,7 @@ async def test_a_question_and_what_the_server_tells_of_itself(tmp_path: Path) ->
         assert len(house.exchanges()) == 1
 
 
-async def test_raw_tensors_as_tritons_clients_send_them(tmp_path: Path) -> None:
+async def test_raw_tensors_as_tritons_clients_send_them(tmp_path: Path, stub: Any) -> None:
     pb, _ = generated()
     tensor = pb.ModelInferRequest.InferInputTensor
     asked = pb.ModelInferRequest(
@@ -84,7 +113,7 @@ async def test_raw_tensors_as_tritons_clients_send_them(tmp_path: Path) -> None:
         ],
         raw_input_contents=[b"\x08\0\0\0say this", b"\x07\0\0\0", b"\0\0\0\x3f", b"\0"],
     )
-    async with running(tmp_path) as house, serving(tmp_path) as stub:
+    async with running(tmp_path) as house:
         got = await stub.ModelInfer(asked, metadata=credentials())
         assert texts(got) == ["say this"]
         assert got.raw_output_contents
@@ -92,12 +121,12 @@ async def test_raw_tensors_as_tritons_clients_send_them(tmp_path: Path) -> None:
         assert house.exchanges()[0].operation == "completions"
 
 
-async def test_errors_have_their_codes(tmp_path: Path) -> None:
+async def test_errors_have_their_codes(tmp_path: Path, stub: Any) -> None:
     pb, _ = generated()
     limits = Limits(requests_per_minute=9)
     rules = (Rule(name="names", words=("mallory",), on=("input",), do="block"),)
     policies = (Policy(name="default", rules=rules),)
-    async with running(tmp_path, key={"limits": limits}, policies=policies) as house, serving(tmp_path) as stub:
+    async with running(tmp_path, key={"limits": limits}, policies=policies) as house:
         error = await refused(stub.ModelInfer(question("hi")))
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
         assert trailing(error)["x-penstock-error-code"] == "missing_api_key"
@@ -132,8 +161,8 @@ async def test_errors_have_their_codes(tmp_path: Path) -> None:
         await house.settled()
 
 
-async def test_users_stay_in_their_arms_and_each_call_leaves_one_record(tmp_path: Path) -> None:
-    async with running(tmp_path, route={"experiment": experiment()}) as house, serving(tmp_path) as stub:
+async def test_users_stay_in_their_arms_and_each_call_leaves_one_record(tmp_path: Path, stub: Any) -> None:
+    async with running(tmp_path, route={"experiment": experiment()}) as house:
         arms: dict[str, set[str]] = {}
         for number in range(24):
             call = stub.ModelInfer(question("hello", user=f"user {number % 12}"), metadata=credentials())
@@ -147,8 +176,8 @@ async def test_users_stay_in_their_arms_and_each_call_leaves_one_record(tmp_path
         assert {record.experiment for record in records} == {"bot"}
 
 
-async def test_the_second_answer_comes_from_the_cache(tmp_path: Path) -> None:
-    async with running(tmp_path, route={"cache": CachePolicy(mode="exact")}) as house, serving(tmp_path) as stub:
+async def test_the_second_answer_comes_from_the_cache(tmp_path: Path, stub: Any) -> None:
+    async with running(tmp_path, route={"cache": CachePolicy(mode="exact")}) as house:
         seen = []
         for who in (credentials(), credentials(), credentials(OTHER)):
             call = stub.ModelInfer(question("hello you", temperature=0.0), metadata=who)
@@ -171,14 +200,14 @@ async def test_the_second_answer_comes_from_the_cache(tmp_path: Path) -> None:
         assert [record.cache for record in house.exchanges()] == ["miss", "hit", "miss", "miss", "hit"]
 
 
-async def test_a_stream_of_questions(tmp_path: Path) -> None:
+async def test_a_stream_of_questions(tmp_path: Path, stub: Any) -> None:
     asked = [
         question("one two three", name="a"),
         question("!error two three", name="b"),
         question("hi", name="c", model="nobody"),
         question("whole", name="d", stream=False),
     ]
-    async with running(tmp_path) as house, serving(tmp_path) as stub:
+    async with running(tmp_path) as house:
         got = [one async for one in stub.ModelStreamInfer(iter(asked), metadata=credentials())]
         answers: dict[str, list[Any]] = {}
         for one in got:
@@ -208,9 +237,9 @@ async def test_a_stream_of_questions(tmp_path: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_who_leaves_stops_the_engine(tmp_path: Path) -> None:
+async def test_who_leaves_stops_the_engine(tmp_path: Path, stub: Any) -> None:
     """By cancelling a call or a stream, and by a deadline that passes."""
-    async with running(tmp_path) as house, serving(tmp_path) as stub:
+    async with running(tmp_path) as house:
         call = stub.ModelInfer(question("!wait"), metadata=credentials())
         waiting = asyncio.ensure_future(call)
         await until(lambda: house.mock.running == 1)
@@ -238,16 +267,15 @@ async def test_tls_is_the_gateways(tmp_path: Path) -> None:
         assert texts(await stub.ModelInfer(question("hi"), metadata=credentials())) == ["hi"]
 
 
-async def test_without_a_worker_it_says_so_and_with_one_it_goes_on(tmp_path: Path) -> None:
+async def test_without_a_worker_it_says_so_and_with_one_it_goes_on(tmp_path: Path, stub: Any) -> None:
     pb, _ = generated()
-    async with serving(tmp_path) as stub:
-        assert (await stub.ServerLive(pb.ServerLiveRequest())).live
-        assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready
-        error = await refused(stub.ModelInfer(question("hi"), metadata=credentials()))
-        assert error.code() is grpc.StatusCode.UNAVAILABLE
-        async with running(tmp_path):
-            assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
-            assert texts(await stub.ModelInfer(question("hi"), metadata=credentials())) == ["hi"]
+    assert (await stub.ServerLive(pb.ServerLiveRequest())).live
+    assert not (await stub.ServerReady(pb.ServerReadyRequest())).ready
+    error = await refused(stub.ModelInfer(question("hi"), metadata=credentials()))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    async with running(tmp_path):
+        assert (await stub.ServerReady(pb.ServerReadyRequest())).ready
+        assert texts(await stub.ModelInfer(question("hi"), metadata=credentials())) == ["hi"]
 
 
 def test_parameters_are_of_their_kind() -> None:
