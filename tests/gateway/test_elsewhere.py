@@ -193,6 +193,40 @@ async def test_attempts_are_as_many_as_the_route_says(tmp_path: Path) -> None:
         assert house.exchanges()[0].attempts == 2
 
 
+async def test_who_cannot_be_sent_elsewhere_now_waits_for_a_place_there(tmp_path: Path) -> None:
+    pool = {"max_in_flight": 1, "affinity": "off", "health": CALM}
+    async with running(tmp_path, replicas=2, pool=pool) as house:
+        house.worker.gateway.draw = lambda: 0.99
+        busy = asyncio.create_task(ask(house.port, chat("!wait")))
+        await until(lambda: house.mocks[1].running == 1)
+        await house.mocks[0].stop()
+        second = asyncio.create_task(ask(house.port, chat("hello")))
+        state = house.worker.gateway.pools.all()[0]
+        await until(lambda: state.waiting == 1)
+        house.mocks[1].gate.set()
+        assert [(await one).status for one in (busy, second)] == [200, 200]
+        await house.settled()
+        assert {record.replica for record in house.exchanges()} == {"r1"}
+
+
+async def test_what_is_stuck_on_a_replica_that_is_out_takes_no_places_of_the_others(tmp_path: Path) -> None:
+    health = msgspec.structs.replace(CALM, failures=1, pause_s=60.0, longest_pause_s=60.0)
+    async with running(tmp_path, replicas=2, pool={"max_in_flight": 3, "affinity": "off", "health": health}) as house:
+        house.worker.gateway.draw = lambda: 0.0
+        state = house.worker.gateway.pools.all()[0]
+        stuck = [asyncio.create_task(ask(house.port, chat("!wait"))) for _ in range(4)]
+        await until(lambda: [member.in_flight for member in state.balancer.members] == [2, 2])
+        assert (await ask(house.port, chat("!reset"))).status == 502
+        assert [member.condition(time.monotonic()) for member in state.balancer.members] == ["out", "up"]
+        assert (await ask(house.port, chat("hello"))).status == 200, (
+            "the four that are stuck leave one place at the other"
+        )
+        for mock in house.mocks:
+            mock.gate.set()
+        assert {(await one).status for one in stuck} == {200}
+        await house.settled()
+
+
 async def test_retries_have_a_budget(tmp_path: Path) -> None:
     health = HealthPolicy(probe_s=0.0, failures=10**3, retry_share=0.0)
     async with running(tmp_path, replicas=2, pool={"health": health}) as house:

@@ -85,6 +85,8 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             ("cost", f"{request['cost_nanousd'] / 1e9:.6f} USD"),
             ("cache", request["cache"]),
             ("attempts", request["attempts"]),
+            ("hedged", "a second replica was asked too" if request["hedged"] else None),
+            ("fallback", "answered by a pool that the route falls back to" if request["fallback"] else None),
             ("resumed", f"{request['resumed']} times, by another replica" if request["resumed"] else None),
             ("worker", f"{request['worker']}, Snapshot generation {request['generation']}"),
             ("findings", [f"{f['rule']} {f['action']} {f['where']} x{f['count']}" for f in request["findings"]]),

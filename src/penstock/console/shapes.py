@@ -152,6 +152,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Found, ...] = ()
     trace: str = ""
     generation: int = 0
+    hedged: bool = False
+    fallback: bool = False
     resumed: int = 0
     escalated: bool = False
     trimmed: int = 0

@@ -18,6 +18,8 @@ from penstock.routing.member import Member
 
 _FIELDS = {"chat": b'"messages"', "completions": b'"prompt"', "responses": b'"input"'}  # what holds the prompt
 
+_NOWHERE: tuple[list[int], str] = ([], "")
+
 
 async def dispatch(call: Call) -> Response:
     """The head of a replica's answer. What it began is ended by `release`.
@@ -37,8 +39,8 @@ async def dispatch(call: Call) -> Response:
     failed = call.avoid
     refusal: Response | None = None  # kept until another replica has done better
     last, call.setback = call.setback, None
-    chain, session = _affinity(call, balancer)
-    tries = call.redone
+    chain, session = _affinity(call, balancer) if balancer.affine else _NOWHERE
+    tries, queued = call.redone, False
     while tries < plan.attempts:
         now = time.monotonic()
         if tries and not balancer.retries.take(balancer.asked, now):
@@ -47,7 +49,11 @@ async def dispatch(call: Call) -> Response:
         if member is None:
             if tries:
                 balancer.retries.give_back()
-            break
+            if not failed or queued or not balancer.knows_other(failed):
+                break
+            queued = True
+            await _queue_again(call)
+            continue
         tries += 1
         try:
             response = await (send(call, member) if plan.hedge_after_s is None else hedged(call, member, failed, send))
@@ -76,6 +82,21 @@ async def dispatch(call: Call) -> Response:
         )
     finally:
         del last  # it leads to this frame
+
+
+async def _queue_again(call: Call) -> None:
+    """Waits for a place at those that are well and have too much to do, instead of the one that has failed.
+
+    Raises:
+        RateLimited, Unavailable: as `PoolState.enter`.
+    """
+    state, place, caller = call.pool, call.place, call.caller
+    if state is None or place is None or caller is None:
+        return
+    tokens = prompt_tokens(call)
+    call.place = None
+    state.leave(place, tokens, Usage())
+    call.place = await state.enter(caller.tenant, tokens)
 
 
 def _affinity(call: Call, balancer: Balancer) -> tuple[list[int], str]:

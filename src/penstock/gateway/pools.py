@@ -53,7 +53,8 @@ class PoolState:
         While all are left out there are places for one: its requests find out whether it is back.
         """
         pool = self.pool
-        places = pool.max_in_flight * max(1, self.balancer.able) if pool.replicas else 0
+        balancer = self.balancer
+        places = pool.max_in_flight * max(1, balancer.able) + balancer.stranded if pool.replicas else 0
         if places != self._places:
             self._places = places
             self._wake()

@@ -28,7 +28,7 @@ class Balancer:
     Attributes:
         in_flight: requests that run on the pool.
         asked: requests that it has had, further attempts not counted.
-        by_prefix, by_session: which affinity has something to decide: none in a pool of one.
+        affine, by_prefix, by_session: which affinity has something to decide, if any: none in a pool of one.
         shared: tenants share what engines remember of prompts.
         timed: the time to the first byte is to be told to `ended`.
         retries, hedges: what further attempts may cost.
@@ -37,8 +37,8 @@ class Balancer:
     """
 
     __slots__ = (
-        "_calm", "_factor", "_members", "_most", "_policy", "_prefixes", "asked", "by_prefix", "by_session", "ejections", "far",
-        "hedges", "in_flight", "near", "retries", "shared", "timed",
+        "_calm", "_factor", "_members", "_most", "_policy", "_prefixes", "affine", "asked", "by_prefix", "by_session", "ejections",
+        "far", "hedges", "in_flight", "near", "retries", "shared", "timed",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -78,6 +78,7 @@ class Balancer:
         self.by_prefix = several and pool.affinity == "prefix"
         self.shared = pool.prefix_cache == "shared"
         self.by_session = several and pool.affinity == "session"
+        self.affine = self.by_prefix or self.by_session
         self.timed = several and pool.health.slow_factor > 0.0
         self._calm = not any(member.out_until or member.returned for member in members)
 
@@ -86,6 +87,18 @@ class Balancer:
         """How many are not left out."""
         members = self._members
         return len(members) if self._calm else sum(not member.out_until for member in members)
+
+    @property
+    def stranded(self) -> int:
+        """How many requests run on members that are left out, while others are not."""
+        members = self._members
+        if self._calm or not self.able:
+            return 0
+        return sum(member.in_flight for member in members if member.out_until)
+
+    def knows_other(self, exclude: Collection[str]) -> bool:
+        """Whether a member that is not in `exclude` is well, though it may have too much to do."""
+        return any(not member.out_until and member.replica.id not in exclude for member in self._members)
 
     @property
     def members(self) -> Sequence[Member]:
@@ -200,7 +213,7 @@ class Balancer:
     def _recovered(self, member: Member, now: float) -> None:
         if member.trying:
             health.readmit(member, now)
-        member.failures = member.refused = 0
+        member.failures = 0
 
     def _count(self, member: Member, reason: Reason) -> None:
         self._calm = False

@@ -14,7 +14,6 @@ from statistics import median
 from penstock.core.snapshot import HealthPolicy
 from penstock.routing.member import Member, Reason
 
-_REFUSALS = 2  # connections in a row that a replica does not take, and probes that it does not answer, until it is out
 _SAMPLE = 20  # requests that a share of failures needs
 _OBSERVATIONS = 10.0  # that a typical time needs
 _FADE = 0.8  # of a typical time's observations, from one look to the next
@@ -29,14 +28,12 @@ def fail(
     """Notes that a request failed on `member`; why it is left out from now on, if it is."""
     member.failed += 1
     member.failures += 1
-    if unreachable:
-        member.refused += 1
     if member.out_until and now < member.out_until:
         member.trying = False
         return None  # several that fail together are one sign
     if member.trying:
         reason = member.reason
-    elif member.refused >= _REFUSALS:
+    elif unreachable:
         reason = "unreachable"
     elif member.failures >= policy.failures and may_suspect(members):
         reason = "failures"
@@ -68,7 +65,7 @@ def readmit(member: Member, now: float) -> None:
     member.out_until = 0.0
     member.returned = now
     member.trying = False
-    member.failures = member.refused = member.missed = 0
+    member.failures = member.missed = 0
     member.window = (member.answered, member.failed)
 
 

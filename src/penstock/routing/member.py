@@ -41,12 +41,11 @@ class Member:
         returned: when it came back from a pause; 0.0: long ago.
         trying: a request tries whether it works again.
         answered, failed: requests that it did its part in, and those that it did not, since the start.
-        refused: connections in a row that it did not take.
     """
 
     __slots__ = (
-        "answered", "ejections", "failed", "failures", "gone", "in_flight", "missed", "out_until", "probe_at", "reason", "refused",
-        "replica", "returned", "seed", "seen", "stream", "trying", "whole", "window",
+        "answered", "ejections", "failed", "failures", "gone", "in_flight", "missed", "out_until", "probe_at", "reason", "replica",
+        "returned", "seed", "seen", "stream", "trying", "whole", "window",
     )  # fmt: skip
 
     def __init__(self, replica: Replica) -> None:
@@ -57,7 +56,6 @@ class Member:
         self.answered = 0
         self.failed = 0
         self.failures = 0  # in a row
-        self.refused = 0
         self.missed = 0  # probes in a row
         self.ejections = 0  # since it last was well for a while
         self.reason: Reason = "failures"  # of the last of them
