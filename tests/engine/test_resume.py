@@ -152,7 +152,7 @@ def test_half_a_character_is_made_whole_after_the_seam(engine: Running) -> None:
 
 def test_cut_before_the_end_that_the_model_chose(engine: Running) -> None:
     """The token that ends an answer is told with the last text, so that the end can be told again, and no more is made."""
-    fields = {"temperature": 1.5, "max_tokens": 200}
+    fields: dict[str, Any] = {"temperature": 1.5, "max_tokens": 200}
     asked = (events(ask(engine, headers=TOLD, seed=seed, **fields)) for seed in range(60))
     whole = next(found for found in asked if finish_of(found) == ["stop"] and len(found) > 3)
     after = events(ask(engine, headers=GO_ON, penstock_continue=so_far(whole[:-2]), **fields))
