@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from penstock.core.exchange import Exchange, Usage
-from penstock.core.snapshot import CachePolicy, Cascade, Limits
+from penstock.core.snapshot import CachePolicy, Cascade, Limits, Policy, Rule
 from tests.gateway.house import House, running, until
 from tests.gateway.model_server import ModelServer, models
 from tests.gateway.raw_client import Got, ask, chat, post
@@ -126,12 +126,37 @@ async def test_a_full_first_pool_leads_to_the_second(tmp_path: Path) -> None:
 
 
 async def test_rules_on_texts_and_ends(tmp_path: Path) -> None:
-    rule = {"min_token_logprob": None, "patterns": ("(?i)SORRY",)}
+    rule: dict[str, Any] = {"min_token_logprob": None, "patterns": ("(?i)SORRY",)}
     async with cascading(tmp_path, **rule) as (house, small, _):
         assert said(await ask(house.port, chat("hard one"))) == "small says hard one"
         assert "logprobs" not in small.asked[0]
         assert said(await ask(house.port, chat("sorry one"))) == "large says sorry one"
         assert said(await ask(house.port, chat("a b c", max_tokens=3))) == "large says a b c"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_content_rules_look_at_what_is_given(tmp_path: Path, stream: bool) -> None:
+    rule = Rule(name="words", words=("easy",), on=("output",), do="mask")
+    async with cascading(tmp_path) as (house, _, _):
+        house.take(policies=(Policy(name="default", rules=(rule,)),))
+        got = await ask(house.port, chat("easy one", stream=stream))
+        assert b"easy" not in got.body
+        assert said(got).startswith("small says")
+        assert said(got).endswith("one")
+        assert [(one.rule, one.action) for one in (await last(house)).findings] == [("words", "mask")]
+
+
+async def test_who_leaves_while_the_first_is_asked_stops_it(tmp_path: Path) -> None:
+    async with cascading(tmp_path, hold_tokens=100) as (house, small, large):
+        small.gate = asyncio.Event()
+        request = asyncio.create_task(ask(house.port, chat("a b c d e", stream=True)))
+        await until(lambda: bool(small.asked))
+        request.cancel()
+        await until(lambda: len(house.exchanges()) == 1)
+        record = await last(house)
+        assert (record.outcome, record.pool, record.escalated) == ("cancelled", "small", False)
+        assert not large.asked
+        small.gate.set()
 
 
 async def test_tools_and_the_control_share_do_not_go_to_the_first(tmp_path: Path) -> None:

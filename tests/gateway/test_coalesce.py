@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -250,6 +251,22 @@ async def test_the_answer_is_kept_once_and_limits_hold(tmp_path: Path) -> None:
         again = await ask(house.port, chat("!wait here", temperature=0, max_tokens=500))
         assert again.headers[b"x-penstock-cache"] == b"hit"
         assert len(house.worker.gateway.cache) == len(house.mock.asked) == 1
+        await house.settled()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_responses_are_shared_too_each_under_its_own_id(tmp_path: Path, stream: bool) -> None:
+    async with sharing(tmp_path) as house:
+        body = {"model": "mock", "input": "!wait for it", "temperature": 0, "stream": stream}
+        request = post("/v1/responses", msgspec.json.encode(body))
+        asked = [asyncio.create_task(ask(house.port, request)) for _ in range(3)]
+        await until(lambda: members(house) == 3)
+        house.mock.gate.set()
+        got = await asyncio.gather(*asked)
+        assert all(b"!wait for it" in one.body for one in got)
+        names = {re.search(rb'"id":"(resp_[^"]+)"', one.body) for one in got}
+        assert len({name[1] for name in names if name is not None}) == 3
+        assert len(house.mock.asked) == 1
         await house.settled()
 
 

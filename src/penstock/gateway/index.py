@@ -278,7 +278,8 @@ class Index:
                 self.lost_routes[route.name] = str(error)
                 self._fault("route", route.name, str(error))
         for way in self.routes.values():
-            for leg in (*way.legs, *way.arms.values(), *way.chosen.values()):
+            both = () if way.cascade is None else (way.cascade.first, way.cascade.then)
+            for leg in (*way.legs, *way.arms.values(), *way.chosen.values(), *both):
                 leg.entry.routes.add(way.route.name)
 
     def _fault(self, kind: FaultKind, name: str, why: str) -> None:
