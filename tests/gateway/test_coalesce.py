@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import socket
 from collections import Counter
@@ -268,6 +269,34 @@ async def test_responses_are_shared_too_each_under_its_own_id(tmp_path: Path, st
         assert len({name[1] for name in names if name is not None}) == 3
         assert len(house.mock.asked) == 1
         await house.settled()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_however_they_come_and_go_nothing_is_left_behind(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    async with running(tmp_path, route={"coalesce": True}, pool=PRICED, pause_s=0.01) as house:
+        asked: list[asyncio.Task[Got]] = []
+        for _ in range(60):
+            stream = draw.random() < 0.7
+            text = draw.choice(("one two three four five", "!truncate b c d", "!status500", "!nojson d e f"))
+            asked += together(house, 1, text, stream=stream)
+            if draw.random() < 0.4:
+                draw.choice(asked).cancel()
+            if draw.random() < 0.5:
+                for _ in range(draw.randrange(30)):
+                    await asyncio.sleep(0)
+        got = await asyncio.gather(*asked, return_exceptions=True)
+        await until(lambda: len(house.exchanges()) >= sum(not isinstance(one, BaseException) for one in got))
+        await house.settled()
+        assert not flights(house)
+        assert house.mock.running == 0
+        for one in got:
+            if isinstance(one, Got) and one.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+                assert one.body.endswith(b"data: [DONE]\n\n") == (b'"error"' not in one.body)
+        whole_ones = {one.body for one in got if isinstance(one, Got) and one.status == 200 and b"five" in one.body}
+        assert len(whole_ones) <= 2  # as JSON, and as a stream
+        costs = [one.cost_nanousd for one in house.exchanges() if one.outcome == "ok"]
+        assert {15000} >= set(costs) - {0}
 
 
 async def test_a_pipelined_second_request_waits_for_nobody(tmp_path: Path) -> None:
