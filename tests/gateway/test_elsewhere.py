@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.core.digests import hash_secret
 from penstock.core.snapshot import (
     Arm,
     CachePolicy,
     ExperimentEntry,
     HealthPolicy,
+    KeyEntry,
     Limits,
     Policy,
     Pool,
@@ -24,7 +26,7 @@ from penstock.core.snapshot import (
     Rule,
     Target,
 )
-from tests.gateway.house import House, running, until
+from tests.gateway.house import KEY, House, running, until
 from tests.gateway.mock_upstream import MockUpstream
 from tests.gateway.raw_client import Got, ask, chat
 
@@ -137,6 +139,29 @@ async def test_another_version_must_be_the_callers_to_use(
         got = await ask(house.port, chat("!reset"))
         assert (got.status == 200) == allowed
         assert bool(other.asked) == allowed
+
+
+async def test_what_the_route_limits_is_limited_there_too(tmp_path: Path) -> None:
+    async with with_spare(tmp_path, route={"max_tokens": 7}) as (house, other):
+        _well(other)
+        check_spare(await ask(house.port, chat("!reset")))
+        assert [asked["max_tokens"] for asked in (*house.mock.asked, *other.asked)] == [7, 7]
+
+
+async def test_who_shares_an_answer_may_have_had_it_alone(tmp_path: Path) -> None:
+    direct = Route(name="direct", to=(Target(pool="spare"),))
+    async with with_spare(tmp_path, route={"coalesce": True}, routes=(direct,)) as (house, other):
+        _well(other)
+        keys = house.worker.gateway.index.snapshot.keys
+        narrow = KeyEntry(id="key_3", hash=hash_secret("sk-narrow"), tenant="acme", models=("mock",))
+        house.take(keys=(*keys, narrow))
+        pools = house.worker.gateway.index.snapshot.pools
+        house.take(pools=(msgspec.structs.replace(pools[0], first_byte_timeout_s=0.3), pools[1]))
+        both = await asyncio.gather(
+            *[ask(house.port, chat("!hang", temperature=0, key=key)) for key in (KEY, "sk-narrow")]
+        )
+        assert [got.status for got in both] == [200, 504]
+        await house.settled()
 
 
 async def test_the_policy_holds_for_the_spare(tmp_path: Path) -> None:

@@ -79,7 +79,11 @@ def _key(call: Call) -> bytes | None:
     control = call.request.headers.get(b"cache-control")
     if control is not None and directives_of(control) & {b"no-store", b"no-cache"}:
         return None
-    return (call.cache_key or question_key(call)) + (b"u" if call.envelope.wants_usage else b"")
+    key = (call.cache_key or question_key(call)) + (b"u" if call.envelope.wants_usage else b"")
+    models = call.caller.models if call.caller is not None else None
+    if route.fallbacks and models is not None:  # they decide which of these may answer
+        key += " ".join(sorted(models)).encode()
+    return key
 
 
 async def _follow(call: Call, flight: Flight, member: Member) -> None:

@@ -16,7 +16,7 @@ from penstock.routing.affinity import prefix_chain
 from penstock.routing.balancer import Balancer
 from penstock.routing.member import Member
 
-_FIELDS = {"chat": b'"messages"', "completions": b'"prompt"', "responses": b'"input"'}  # what holds the prompt
+_FIELDS = {"chat": b'"messages"', "completions": b'"prompt"', "responses": b'"messages"'}  # what holds the prompt
 
 _NOWHERE: tuple[list[int], str] = ([], "")
 

@@ -4,6 +4,7 @@ from penstock.core.errors import PenstockError, UpstreamFailed
 from penstock.core.exchange import Usage
 from penstock.gateway.amend import amend
 from penstock.gateway.call import Call
+from penstock.gateway.decode import envelope_of
 from penstock.gateway.dispatch import let_go, release
 from penstock.gateway.index import Caller, Leg
 from penstock.gateway.settle import reserve, settle, try_reserve
@@ -80,6 +81,7 @@ def _turn_to(call: Call, leg: Leg) -> None:
     call.fallback = True
     _forget(call)
     call.body = call.plain
+    call.envelope = envelope_of(call.operation, call.body)
     amend(call)
     if call.route is not None:
         call.gateway.meters.cell("penstock_fallbacks_total", call.route.route.name, pool.name).value += 1
