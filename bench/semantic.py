@@ -91,7 +91,7 @@ async def house_of(data: Path, timeout_s: float = 5.0) -> AsyncIterator[tuple[Ho
             writer.close()
 
 
-async def semantic_line(data: Path, *, pairs: int = 300, others: int = 1002) -> str:
+async def semantic_line(data: Path, *, pairs: int = 300, others: int = 1002, shelf: int = 500) -> str:
     """Hits on paraphrases of a writer whom the embedder has never read, and none on pairs that differ in one fact."""
     writer = Writer(voices=(HELD_OUT_VOICE,), held_out=None)
     same = [(a.text, b.text) for a, b in reworded(writer, pairs, 31)]
@@ -103,13 +103,13 @@ async def semantic_line(data: Path, *, pairs: int = 300, others: int = 1002) -> 
         wrong = await asker.hits(different, "other")
         if wrong:
             raise AssertionError(f"{wrong} of {len(different)} pairs that differ in one fact shared an answer")
-        for at in range(500):
+        for at in range(shelf):
             await asker.ask(f"Where is my order {at + 1000}?", "one shelf")
         asker.took.clear()
-        for at in range(200):
+        for at in range(shelf // 2):
             await asker.ask(f"hello, where's my order {at + 1000} please", "one shelf")
         semantic = asker.median_ms("semantic")
-        for at in range(200):
+        for at in range(shelf // 2):
             await asker.ask(f"hello, where's my order {at + 1000} please", f"empty shelf {at}")
         miss = asker.median_ms("miss")
         await house.settled()

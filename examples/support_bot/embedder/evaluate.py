@@ -91,7 +91,7 @@ def drawn(writer: Writer, count: int, seed: int) -> list[Text]:
 def reworded(writer: Writer, count: int, seed: int) -> list[tuple[Text, Text]]:
     """Two ways to write one sentence: other words of the same meaning, greetings, pleas, capitals and stops. No typing mistakes."""
     rng = random.Random(seed)
-    pairs = []
+    pairs: list[tuple[Text, Text]] = []
     while len(pairs) < count:
         line = writer.line(rng)
         slots = writer.slots(line, rng)
@@ -105,7 +105,7 @@ def reworded(writer: Writer, count: int, seed: int) -> list[tuple[Text, Text]]:
 def asked_otherwise(writer: Writer, count: int, seed: int) -> list[tuple[Text, Text]]:
     """Two sentences of one intent with the same values; either may tell more than the other."""
     rng = random.Random(seed)
-    pairs = []
+    pairs: list[tuple[Text, Text]] = []
     while len(pairs) < count:
         line = writer.line(rng)
         other = writer.like(line, rng, same_line=0.0)

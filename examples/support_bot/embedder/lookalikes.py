@@ -179,9 +179,9 @@ def _negation(writer: Writer, rng: random.Random) -> tuple[str, str]:
     while True:
         line = writer.line(rng)
         text = writer.text(line, writer.slots(line, rng), rng, noise=False).text
-        other = negated(text, rng)
-        if other is not None:
-            return text, other
+        changed = negated(text, rng)
+        if changed is not None:
+            return text, changed
 
 
 def _line(writer: Writer, slot: str, rng: random.Random) -> str:

@@ -25,7 +25,7 @@ from penstock.net.client import parse_origin
 from penstock.routing.agreement import Marks, marks
 from penstock.wire.question import asked
 
-_LONGEST = 4000  # characters; longer questions are not compared by meaning
+_LONGEST = 2000  # characters; longer questions are not compared by meaning
 _MOST_BYTES = 1 << 20  # of an embedder's answer
 
 

@@ -33,7 +33,7 @@ from penstock.routing.lexicon import (
 
 _TOKEN = re.compile(
     r"[\"\u201c\u201e\u00ab`](?P<quoted>[^\"\u201c\u201d\u201e\u00ab\u00bb`]{1,200})[\"\u201d\u201c\u00bb`]"
-    r"|(?P<address>[^\s@]+@[^\s@]+|(?:https?://|www\.)\S+)"
+    r"|(?P<address>[^\s@]{1,64}@[^\s@]{1,255}|(?:https?://|www\.)\S+)"
     r"|(?P<number>(?:[^\W\d_]+[-_/]?)?\d(?:[\w.,:/\-]*\w)?)"
     r"|(?P<sign>[\u20ac$\u00a3\u00a5%<>=+*^\u00b0])"
     r"|(?P<word>[^\W\d_]+(?:['\u2019\u02bc][^\W\d_]+)*)"
