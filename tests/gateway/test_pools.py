@@ -202,6 +202,25 @@ async def test_a_replica_that_is_out_has_no_places(tmp_path: Path) -> None:
         assert state._places == 2
 
 
+async def test_a_client_is_told_when_to_come_back(tmp_path: Path) -> None:
+    tight = {"max_in_flight": 1, "max_waiting": 2, "queue": QueuePolicy(headroom=0.5)}
+    async with running(tmp_path, pool=tight) as house:
+        first = asyncio.create_task(ask(house.port, chat("!wait")))
+        await until(lambda: house.mock.running == 1)
+        second = asyncio.create_task(ask(house.port, chat("second")))
+        (state,) = house.worker.gateway.pools.all()
+        await until(lambda: state.waiting == 1)
+        third = await ask(house.port, chat("third"))
+        assert (third.status, third.error["code"], third.error["type"]) == (429, "queue_share", "rate_limit_error")
+        assert int(third.headers[b"retry-after"]) >= 1
+        text = (await ask(house.port, b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")).body.decode()
+        assert 'penstock_queue_waiting{pool="pool",priority="standard",worker="w0"} 1.0' in text
+        assert 'penstock_queue_refusals_total{pool="pool",reason="share",worker="w0"} 1.0' in text
+        house.mock.gate.set()
+        assert {(await first).status, (await second).status} == {200}
+        await house.settled()
+
+
 async def test_in_a_storm_no_place_is_lost_and_none_is_given_twice() -> None:
     draw = random.Random(7)
     state = state_of(max_in_flight=3, max_waiting=20, max_wait_s=0.03)

@@ -146,6 +146,9 @@ def release(call: Call, usage: Usage, *, ok: bool | None) -> None:
     place = call.place
     if place is not None and call.pool is not None:
         call.place = None
+        tried = call.tried  # was charged at the first model's pool
+        if tried is not None:
+            usage = Usage(max(0, usage.prompt - tried.prompt), max(0, usage.completion - tried.completion))
         call.pool.leave(place, prompt_tokens(call), usage)
 
 

@@ -16,7 +16,7 @@ from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
 from penstock.core.reports import MOST_FAULTS, Report
 from penstock.core.snapshot import Snapshot, SnapshotDelta, patched
 from penstock.gateway.gateway import Gateway
-from penstock.gateway.index import Index
+from penstock.gateway.index import UNUSABLE, Index
 from penstock.gateway.keep import mark, read_snapshot, write_snapshot
 from penstock.net.client import Client, Timeouts, parse_origin
 
@@ -170,7 +170,7 @@ class Follower:
         gateway = self._gateway
         try:  # away from the requests: with many keys it takes a while
             gateway.swap(await asyncio.to_thread(Index, snapshot, gateway.index))
-        except (ValueError, PenstockError) as error:
+        except UNUSABLE as error:
             gateway.refuse(snapshot.generation, error)
             _log.error("a Snapshot was refused: %s", gateway.refused)
             return False

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from penstock.core.errors import PenstockError
 from penstock.core.reports import FAULT_KINDS
 from penstock.core.snapshot import Snapshot
 from penstock.gateway.cache import Cache
 from penstock.gateway.identity import IdMaker
-from penstock.gateway.index import Index
+from penstock.gateway.index import UNUSABLE, Index
 from penstock.gateway.metrics import Meters
 from penstock.gateway.pools import Pools
 from penstock.gateway.ports import Journal, Limiter, SharedCache
@@ -88,17 +87,17 @@ class Gateway:
         """Swaps in `snapshot` whole; False, with the reason in `refused`, if it is none: then nothing changes."""
         try:
             self.swap(Index(snapshot, self.index))
-        except (ValueError, PenstockError) as error:
+        except UNUSABLE as error:
             self.refuse(snapshot.generation, error)
             return False
         return True
 
     def swap(self, index: Index) -> None:
         """From the next request on, `index` decides."""
-        self.refused = ""
-        self.index = index
-        self.salts.clear()  # those of tenants that have gone
         self.pools.update(index, self._loop)
+        self.index = index
+        self.refused = ""
+        self.salts.clear()  # those of tenants that have gone
 
     def refuse(self, generation: int, error: Exception) -> None:
         """Keeps the Snapshot in use, because `error` is wrong with a newer one; generation 0: it could not be read so far."""

@@ -32,6 +32,7 @@ from penstock.routing.agreement import same_words
 from penstock.routing.cascade import Judge
 from penstock.routing.choose import Chooser
 
+UNUSABLE = (PenstockError, ValueError, LookupError, ArithmeticError)  # what making sense of an entry may raise
 _ILLEGAL = str.maketrans({"\r": None, "\n": None})
 
 
@@ -73,7 +74,7 @@ class Rules:
         self.fault = ""
         try:
             guard = compile_policy(policy)
-        except (ValueError, PenstockError) as error:
+        except UNUSABLE as error:
             self.fault = str(error)
         self.policy = policy
         self.mark = sha256_digest(msgspec.json.encode(policy))
@@ -98,7 +99,7 @@ class PoolEntry:
             for replica in pool.replicas:
                 try:
                     self.origins[replica.id] = parse_origin(replica.url)
-                except (ValueError, PenstockError) as error:
+                except UNUSABLE as error:
                     self.fault = f"the replica {replica.id}: {error}"
         if self.fault:
             able = tuple(replica for replica in pool.replicas if replica.id in self.origins)
@@ -274,7 +275,7 @@ class Index:
         for route in snapshot.routes:
             try:
                 self.routes[route.name] = self._route(route)
-            except (ValueError, PenstockError) as error:
+            except UNUSABLE as error:
                 self.lost_routes[route.name] = str(error)
                 self._fault("route", route.name, str(error))
         for way in self.routes.values():
