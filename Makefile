@@ -7,7 +7,7 @@ PROTO := src/penstock/gateway/grpc/inference.proto
 GENERATED := src/penstock/gateway/grpc/inference_pb2.py
 ARGS ?=
 
-.PHONY: up install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean
+.PHONY: up install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -66,6 +66,15 @@ features: install-dev
 
 bench-fairness: install-dev
 	$(BIN)/python -m bench.fairness $(ARGS)
+
+bench-connections: install-dev
+	$(BIN)/python -m bench.connections $(ARGS)
+
+bench-tls: install-dev
+	$(BIN)/python -m bench.tls $(ARGS)
+
+bench-slow-clients: install-dev system-packages
+	$(BIN)/python -m bench.slow_clients $(ARGS)
 
 bench-peers:
 	bench/install-peers

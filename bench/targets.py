@@ -46,8 +46,8 @@ def bench_snapshot(upstream_port: int, secret: str, *, cache: str = "off") -> Sn
 
 
 @contextmanager
-def penstock(upstream_port: int) -> Iterator[Running]:
-    """Our gateway: one worker with keys, limits, cache look-up, journal and metrics on."""
+def penstock(upstream_port: int, *more: str) -> Iterator[Running]:
+    """Our gateway: one worker with keys, limits, cache look-up, journal and metrics on; `more` are further flags."""
     data = OUT / f"penstock-{time.time_ns()}"
     (data / "gateway").mkdir(parents=True)
     secret = "pk-" + secrets.token_urlsafe(32)
@@ -64,6 +64,7 @@ def penstock(upstream_port: int) -> Iterator[Running]:
         str(port),
         "--workers",
         "1",
+        *more,
     ]
     with pinned(command, TARGET_CORE, log=OUT / "penstock.log") as process:
         wait_for_port(port, process)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Sink = Callable[[bytes, bytes], bool]
 HIGH_WATER_BYTES = 65536  # unread bytes beyond which the other server has to wait
 MAX_HEAD_BYTES = 65536
+_VERSIONS = frozenset({"1.0", "1.1"})
 _HEAD, _LENGTH, _CHUNKS, _PARSED = range(4)  # what comes next, and who reads it
 _CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -461,6 +462,8 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if status < 200:
             return
+        if self._parser.get_http_version() not in _VERSIONS:
+            raise ValueError("a version of HTTP that is not spoken")
         if response is None or self._finished:
             raise ValueError("an answer that nobody asked for")
         response.begin(status, headers)

@@ -29,7 +29,7 @@ __all__ = ["Handler", "Reply", "Request", "Server", "ServerLimits"]
 
 _log = logging.getLogger("penstock.net")
 
-_SLICE = 256  # connections whose time is looked at in one go, before requests have their turn again
+_SLICE = 64  # connections whose time is looked at in one go, before requests have their turn again
 _BREATH_S = 0.002
 
 
