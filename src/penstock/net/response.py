@@ -227,8 +227,8 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to an origin: idle in its pool, or busy with one response."""
 
     __slots__ = (
-        "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_keep", "_missing", "_mode", "_parser", "_paused", "_pool", "_reader",
-        "_paused_ns", "_response", "_stall_ns", "_transport", "deadline", "idle_since", "latest", "loop", "received", "used",
+        "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_keep", "_missing", "_mode", "_parser", "_paused",
+        "_paused_ns", "_pool", "_reader", "_response", "_stall_ns", "_transport", "deadline", "idle_since", "latest", "loop", "received", "used",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
