@@ -43,7 +43,7 @@ dear super massive huge bit pleased happen amuse mention whoever til advance lis
 RELATING = _words("before after from than instead until because if while but rather without except")
 
 # Opposite only between questions that are the same otherwise: as words they are everywhere.
-LOOSE_OPPOSITES = _words("from to on off up down in out into like hate do undo")
+LOOSE_OPPOSITES = _words("from to on off up down in out into like hate do undo all any some every")
 
 QUESTION_WORDS = {
     "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where", "why": "why", "which": "which",
@@ -58,7 +58,8 @@ CHAT_LETTERS = _words("a i u r n y k")  # whole words, as some type them
 
 NEGATIONS = _words("""
 not no never nobody nothing none neither nor nowhere without cannot cant dont doesnt didnt isnt arent wasnt werent wont wouldnt couldnt
-shouldnt mustnt hasnt havent hadnt aint neednt unable hardly barely rarely seldom except unless wo nope nay sans lack minus excluding
+shouldnt mustnt hasnt havent hadnt aint neednt unable hardly barely rarely seldom except unless wo nope nay sans lack minus excluding refuse refuses refused refusing
+avoid avoids avoided avoiding prevent prevents prevented preventing deny denies denied denying
 """)
 
 # Count or date something: they must agree like numbers.
@@ -87,7 +88,7 @@ upload/download lock/unlock pack/unpack plug/unplug do/undo log_in/log_out sign_
 more/less more/fewer most/least minimum/maximum min/max first/last next/last next/previous early/late earliest/latest earlier/later
 old/new older/newer cheap/expensive cheaper/dearer big/small bigger/smaller large/small long/short longer/shorter high/low higher/lower
 fast/slow faster/slower hot/cold warm/cold wet/dry light/heavy light/dark hard/soft full/empty left/right front/back top/bottom
-inner/outer always/never all/none all/some everyone/nobody everything/nothing anyone/nobody same/different true/false yes/no
+inner/outer always/never all/none all/some all/any every/any every/some everyone/nobody everything/nothing anyone/nobody same/different true/false yes/no
 correct/wrong right/wrong win/lose won/lost lose/find give/take lend/borrow push/pull save/spend save/delete create/delete create/cancel
 show/hide include/exclude included/excluded join/leave arrive/leave arrive/depart enter/leave attach/detach connect/disconnect
 public/private male/female man/woman husband/wife son/daughter brother/sister mother/father day/night weekday/weekend
