@@ -132,6 +132,7 @@ class RedisBooks:
         self.now = 1_000_000.0
         self._server = server
         self._prefix = f"{PREFIX}{folder.name}:"
+        self._clients: list[RedisLedger] = []
         self._alive = False
 
     async def start(self) -> None:
@@ -139,8 +140,11 @@ class RedisBooks:
         self._alive = True
 
     def kill(self) -> None:
+        """Every worker asks soon after, and so notices."""
         self._server.kill()
         self._alive = False
+        for client in self._clients:
+            client._wake.set()
 
     async def close(self) -> None:
         """The server is its owner's to stop."""
@@ -153,6 +157,7 @@ class RedisBooks:
             unix=lambda: self.now,
             prefix=self._prefix,
         )
+        self._clients.append(client)
         limiter = Limiter(client, down=down, workers=workers)
         client.seats = limiter.book.seats
         await client.start()

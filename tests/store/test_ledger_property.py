@@ -228,7 +228,7 @@ def test_never_over_whatever_happens_with_the_supervisors_ledger(seed: int) -> N
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no redis-server here")
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(st.integers(0, 2**32))
 def test_never_over_whatever_happens_with_redis(seed: int) -> None:
     def make(folder: Path) -> tuple[Books, RedisServer]:

@@ -1,5 +1,6 @@
 import asyncio
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,45 @@ def test_server_and_client_run_on_uvloop_too(tmp_path: Path) -> None:
         return used
 
     assert uvloop.run(main()) >= 30
+
+
+async def test_what_comes_back_late_does_not_live_on_in_a_newer_lease() -> None:
+    """Tokens booked at one time and spent at another would be free before they are due."""
+    limiter = Limiter(LocalLedger())
+    holder = limiter.holder(key(tokens_per_minute=1000), FREE)
+    await limiter.reserve(holder, 1, 0.0)
+    early = limiter.try_reserve(holder, 8, 0.0)
+    assert early is not None
+    later = 400 + 8 + 8
+    await limiter.reserve(holder, 400, 30.0)
+    assert limiter.try_reserve(holder, 8, 30.0) is not None
+    limiter.settle(early, 0, 30.0)
+    assert limiter.try_reserve(holder, 8, 30.0) is None
+    await limiter.reserve(holder, 8, 30.0)
+    while True:
+        try:
+            await limiter.reserve(holder, 3, 63.0)
+            later += 3
+        except RateLimited:
+            break
+    assert 975 <= later <= 1000
+
+
+async def test_many_small_requests_fill_a_limit_and_no_more() -> None:
+    limiter = Limiter(LocalLedger())
+    holder = limiter.holder(key(tokens_per_minute=1000, concurrency=500), FREE)
+    draws = random.Random(7)
+    spent, refused, now = 0, 0, 100.0
+    while refused < 50:
+        now += 0.002
+        amount = draws.randint(1, 9)
+        try:
+            held = limiter.try_reserve(holder, amount, now) or await limiter.reserve(holder, amount, now)
+        except RateLimited:
+            refused += 1
+            continue
+        used = draws.randint(0, amount)
+        limiter.settle(held, used, now)
+        spent += used
+    assert now < 160
+    assert 980 <= spent <= 1000

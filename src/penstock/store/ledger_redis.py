@@ -149,7 +149,8 @@ class RedisLedger(AskingLedger):
     async def _keep(self) -> None:
         """Send turns as they come up, and one in `BEAT_S` at least; join again after failures."""
         pause = 0.02
-        while True:
+        task = asyncio.current_task()
+        while task is None or not task.cancelling():  # the client may tell a cancellation as an error of the connection
             closing = self._closing
             try:
                 if self._up:
