@@ -298,7 +298,8 @@ async def play(data: Path, cases: tuple[Case, ...] = CASES, *, second: bool = Fa
 
 
 def _pool(index: int, case: Case, bad: str, well: str | None) -> Pool:
-    times = {"connect_timeout_s": 0.5, "first_byte_timeout_s": 0.6, "stall_timeout_s": 0.6, "answer_timeout_s": 1.5}
+    begins = 0.6 if case.status == 504 else LONGEST_S
+    times = {"connect_timeout_s": 0.5, "first_byte_timeout_s": begins, "stall_timeout_s": 0.6, "answer_timeout_s": 2.0}
     replicas = (Replica(id="bad", url=bad), *((Replica(id="well", url=well),) if well is not None else ()))
     return Pool(
         name=f"p{index}",
