@@ -1,5 +1,6 @@
 # make up     install what is missing and run the whole of Penstock on this machine
 # make test   install what is missing (servers and a browser included) and run all tests
+# make soak   run the long forms of tests that have a short one, and print their figures
 PYTHON ?= python3
 BIN := .venv/bin
 VENDOR := src/penstock/console/static/vendor/uplot.js
