@@ -1,6 +1,6 @@
 """Many connections to one worker: memory of those that rest, streams on thousands at once, refusals of those beyond the limit.
 
-`python -m bench.connections [--connections N] [--streams N] [--refusals N]`
+`python -m bench.connections [--connections N] [--streams N] [--refusals N] [--seconds S]`
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bench.process_tree import spent
 from bench.targets import Running, penstock
 
 Say = Callable[[str, str], None]
+_EVENTS = 20  # of a stream
 _AT_ONCE = 200  # attempts beyond the limit that are under way together
 
 
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--streams", type=int, default=2000)
     parser.add_argument("--refusals", type=int, default=10000)
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of a stream")
     wanted = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -139,7 +141,7 @@ def main() -> None:
         print(f"{what:58} {figure}", flush=True)
 
     os.environ["PENSTOCK_GATEWAY_MAX_CONNECTIONS"] = str(wanted.connections)
-    with upstream(interval_us=250_000, events=20) as port, penstock(port) as target:
+    with upstream(interval_us=int(wanted.seconds * 1e6 / _EVENTS), events=_EVENTS) as port, penstock(port) as target:
         uvloop.run(measure(target, wanted.connections, wanted.streams, wanted.refusals, say))
 
 

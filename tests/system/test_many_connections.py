@@ -12,7 +12,8 @@ from tests.system.starter import ROOT
 
 def test_hundreds_of_connections_and_streams_on_one_worker() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.connections", "--connections", "600", "--streams", "150", "--refusals", "300"],
+        [sys.executable, "-m", "bench.connections", "--connections", "600", "--streams", "150", "--refusals", "300",
+         "--seconds", "1"],
         capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
