@@ -96,6 +96,8 @@ async def test_without_its_ledger_the_policy_says_whether_a_tenant_is_served(tmp
         assert 1 <= int(opened[2].headers[b"retry-after"]) <= 5
         closed = await ask(house.port, chat("hello", key=OTHER))
         assert (closed.status, closed.error["code"], closed.headers[b"retry-after"]) == (503, "ledger_down", b"1")
+        metrics = await ask(house.port, b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b'penstock_ledger_up{worker="w0"} 0.0' in metrics.body
         house.take(routes=(to_pool("mock", policy="careful"),), policies=policies)
         house.take(tenants=(msgspec.structs.replace(tenants[0], limits=Limits(tokens_per_minute=10_000)), tenants[1]))
         by_route = await ask(house.port, chat("hello"))

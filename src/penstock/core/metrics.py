@@ -174,6 +174,7 @@ TABLE: tuple[Metric, ...] = (
         help="Entries of the Snapshot in use that cannot be used; what depends on them is refused.",
         labels=("kind",),
     ),
+    Metric(name="penstock_ledger_up", kind="gauge", help="1 while the ledger of limits can be asked.", labels=()),
     Metric(name="penstock_snapshot_generation", kind="gauge", help="Generation of the Snapshot in use.", labels=()),
     Metric(
         name="penstock_replica_up", kind="gauge", help="1 while a replica takes requests.", labels=("pool", "replica")

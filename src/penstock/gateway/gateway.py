@@ -108,6 +108,7 @@ class Gateway:
         meters = self.meters
         meters.gauge("penstock_requests_in_flight", lambda: iter([((), float(meters.in_flight))]))
         meters.gauge("penstock_snapshot_generation", lambda: iter([((), float(self.index.generation))]))
+        meters.gauge("penstock_ledger_up", lambda: iter([((), float(self.limiter.up))]))
         meters.gauge("penstock_snapshot_faults", self._faults)
         meters.gauge("penstock_queue_waiting", self._waiting)
         Standing(self.pools).register(meters)

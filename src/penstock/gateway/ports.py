@@ -58,6 +58,10 @@ class SharedCache(Protocol):
 class Limiter(Protocol):
     """The limits of keys, tenants and models, over all workers. `now` is `time.monotonic()`."""
 
+    @property
+    def up(self) -> bool:
+        """Whether the ledger that the workers share can be asked."""
+
     def holder(self, key: KeyEntry, tenant: TenantEntry) -> Holder:
         """What the requests of `key` draw on, whatever the model; to be kept as long as these entries are."""
 

@@ -48,6 +48,11 @@ class Limiter:
         self._sharing: list[Account] = []
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def up(self) -> bool:
+        """Whether the ledger can be asked."""
+        return self._ledger.up
+
     def start(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:
         """Call `tick` from time to time; `clock` is the one of `now`."""
 
