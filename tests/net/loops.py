@@ -28,4 +28,5 @@ def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
     both = pytest.mark.parametrize(
         "make_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
     )
-    return both(run)
+    found: Callable[..., None] = both(run)
+    return found

@@ -111,3 +111,11 @@ async def test_what_is_odd_and_clear_is_read_as_it_is_meant(seen: Seen, name: st
         assert b"[%b %b]" % (path, body) in got
         assert b"[/next ]" in got
     assert set(seen.paths) == {path.decode(), "/next"}
+
+
+async def test_other_protocols_are_named(seen: Seen) -> None:
+    for name, words in (
+        ("the preface of HTTP/2", b"HTTP/2 is not spoken"),
+        ("a handshake of TLS", b"does not speak TLS"),
+    ):
+        assert words in await exchange(seen.port, REFUSED[name])

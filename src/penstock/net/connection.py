@@ -23,7 +23,7 @@ from penstock.core.errors import (
     RequestTimeout,
 )
 from penstock.net.fiber import Fiber
-from penstock.net.head import body_too_large, check_head, check_trailer, header_too_large, origin_form
+from penstock.net.head import body_too_large, check_head, check_trailer, header_too_large, not_http, origin_form
 from penstock.net.reply import STATUS_LINES, Reply, header_lines
 from penstock.net.request import Request
 from penstock.wire.openai import error_body, error_headers
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
                 raise
             self._refuse(cause)
         except httptools.HttpParserError as error:
-            self._refuse(BadRequest(f"The request is not valid HTTP/1.1: {error}.", code="bad_http"))
+            self._refuse(not_http(data, error))
         else:
             if self._phase == HEAD and self._head_bytes > self._server.limits.max_header_bytes:
                 self._refuse(header_too_large(self._server.limits))

@@ -69,6 +69,15 @@ def check_trailer(name: bytes) -> None:
         raise BadRequest(f"The field {name.decode()} stands in the trailer.", code="bad_http")
 
 
+def not_http(data: bytes, reason: Exception) -> PenstockError:
+    """The refusal of what the parser does not take; says so where it is another protocol that people may have meant."""
+    if data.startswith(b"PRI * HTTP/2.0"):
+        return BadRequest("HTTP/2 is not spoken here; use HTTP/1.1.", code="bad_http")
+    if data[:2] == b"\x16\x03":
+        return BadRequest("This port does not speak TLS: write http:// for it.", code="bad_http")
+    return BadRequest(f"The request is not valid HTTP/1.1: {reason}.", code="bad_http")
+
+
 def header_too_large(limits: ServerLimits) -> PenstockError:
     """The refusal of a head beyond the limit."""
     return HeaderTooLarge(

@@ -165,8 +165,8 @@ class Server:
             except TimeoutError:
                 for connection in list(self._connections):
                     connection.kill()
-        for connection in list(self._refused):
-            connection.kill()
+        for refusal in list(self._refused):
+            refusal.kill()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
