@@ -255,6 +255,7 @@ class Connection(asyncio.Protocol):
         if self._fields > limits.max_headers or self._field_bytes > limits.max_header_bytes:
             raise header_too_large(limits)  # before they are all joined
         headers = self._headers
+        value = value.rstrip(b" \t")
         if name in headers:
             if name in {b"host", b"authorization", b"content-type"}:
                 raise BadRequest(f"The header field {name.decode()} was sent twice.", code="bad_http")
