@@ -184,7 +184,7 @@ async def test_running_an_experiment(new_house: House, newcomer: httpx.AsyncClie
 
 
 async def test_making_and_revoking_a_key(new_house: House, newcomer: httpx.AsyncClient) -> None:
-    new_house.call("POST", "/tenants", {"name": "demo", "spec": {}})
+    new_house.call("POST", "/tenants", {"name": "demo", "spec": {"model_limits": {"bot": {"usd_per_month": 2.5}}}})
     await sign_in(newcomer)
     csrf = token((await newcomer.get("/access")).text)
     reply = await newcomer.post("/access/keys", data={"csrf": csrf, "name": "shop", "tenant": "demo", "rpm": "60"})
@@ -194,6 +194,7 @@ async def test_making_and_revoking_a_key(new_house: House, newcomer: httpx.Async
     page = (await newcomer.get("/access")).text
     assert made[1] not in page
     assert "requests per minute 60" in page
+    assert "bot: usd per month 2.5" in page
     path = re.search(r'href="(/access/revoke\?id=[^"]*)"[^>]*>Revoke…<span class="hidden-text"> shop', page)
     assert path is not None
     confirm = (await newcomer.get(path[1])).text

@@ -277,6 +277,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     models: tuple[str, ...] | None = None
     limits: dict[str, Any] = {}
+    model_limits: dict[str, dict[str, Any]] = {}
     created_at: float = 0.0
     expires_at: float | None = None
     revoked_at: float | None = None
