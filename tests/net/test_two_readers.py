@@ -8,8 +8,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.core.errors import PenstockError
 from penstock.net.connection import Connection
 from penstock.net.plain import Reader
+from penstock.net.response import UpstreamConnection
 from penstock.net.server import Reply, Request, Server, ServerLimits
 
 METHODS = [b"GET", b"POST", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"CONNECT", b"get", b"PRI", b"DELETE", b""]
@@ -142,3 +144,99 @@ async def test_both_understand_the_same(sent: list[bytes], cut: int) -> None:
     assert await _read([whole], blind=False) == parsed, "all in one read"
     assert await _read([whole[:cut], whole[cut:]], blind=False) == parsed, "cut anywhere"
     assert await _read([whole[i : i + 1] for i in range(len(whole))], blind=True) == parsed, "byte by byte"
+
+
+ANSWER_FIELDS = [
+    b"content-length: 3", b"Content-Length: 3", b"content-length: 0", b"content-length: 03", b"content-length: 3, 3", b"content-length: -3",
+    b"transfer-encoding: chunked", b"Transfer-Encoding: chunked", b"transfer-encoding: gzip", b"transfer-encoding: chunked, chunked",
+    b"connection: close", b"connection: keep-alive", b"content-type: text/event-stream", b"x: \xe4", b"x : y", b" folded", b"x", b"keep-alive: 5",
+    b"upgrade: h2c", b"x:\ty \t",
+]  # fmt: skip
+FIRST_LINES = [
+    b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.0 200 OK", b"HTTP/1.1 200", b"HTTP/1.1 20 OK",
+    b"HTTP/1.1 429 Too Many Requests", b"HTTP/1.1 101 Switching Protocols", b"HTTP/2.0 200 OK", b"HTTP/1.1  200 OK", b"http/1.1 200 OK",
+    b"HTTP/1.1 2000 OK", b"HTTP/1.1 200 \xe4",
+]  # fmt: skip
+CHUNKS = [
+    b"3\r\nabc\r\n", b"0003\r\nabc\r\n", b"A\r\n0123456789\r\n", b"3;x=y\r\nabc\r\n", b"3 \r\nabc\r\n", b"3\nabc\r\n", b"4\r\nabc\r\n", b"-3\r\nabc\r\n",
+    b"0x3\r\nabc\r\n", b"\r\nabc\r\n", b"fffffffff\r\nabc\r\n", b"3\r\nabcd\r\n", b"00\r\n",
+]  # fmt: skip
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """A good answer of either framing, with up to two things wrong or odd, and now and then something behind it."""
+    places = draw(st.lists(st.sampled_from(["first", "field", "body", "end", "behind"]), max_size=2))
+    first = draw(st.sampled_from(FIRST_LINES)) if "first" in places else FIRST_LINES[0]
+    fields = [b"content-type: application/json"]
+    if draw(st.booleans()):
+        body = draw(st.binary(max_size=9))
+        fields.append(b"content-length: %d" % len(body))
+    else:
+        pieces = draw(st.lists(st.binary(min_size=1, max_size=9), max_size=4))
+        chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+        if "body" in places:
+            chunks.insert(draw(st.integers(0, len(chunks))), draw(st.sampled_from(CHUNKS)))
+        trailer = draw(st.sampled_from([b"", b"", b"", b"x: y\r\n"]))
+        body = b"".join(chunks) + b"0\r\n" + trailer + b"\r\n"
+        fields.append(b"transfer-encoding: chunked")
+    for _ in range(places.count("field")):
+        fields.insert(draw(st.integers(0, len(fields))), draw(st.sampled_from(ANSWER_FIELDS)))
+    ends = [b"\r\n"] * (len(fields) + 1)
+    if "end" in places:
+        ends[draw(st.integers(0, len(fields)))] = draw(st.sampled_from(ENDS))
+    head = b"".join(part + end for part, end in zip([first, *fields], ends, strict=True))
+    return head + b"\r\n" + body + (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil" if "behind" in places else b"")
+
+
+class BlindToAnswers(Reader):
+    """Finds nothing plain."""
+
+    def answer(self, *_: Any) -> None:
+        return None
+
+
+class Upstreams:
+    """What a connection needs of its pool; remembers whether it was given back."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.reader = reader
+        self.kept = False
+
+    def release(self, _connection: UpstreamConnection) -> None:
+        self.kept = True
+
+    def drop(self, _connection: UpstreamConnection) -> None:
+        self.kept = False
+
+
+async def _answer(pieces: list[bytes], reader: Reader) -> tuple[int, bytes, bool, str]:
+    pool = Upstreams(reader)
+    connection = UpstreamConnection(pool)  # type: ignore[arg-type]
+    connection.connection_made(Transport())  # type: ignore[arg-type]
+    response = connection.send(b"", 10**10, 10**10, 10**10)
+    for piece in pieces:
+        if piece and connection._response is not None:
+            connection.data_received(piece)
+        elif piece:
+            pool.kept = False  # bytes that nobody asked for
+    kept = pool.kept
+    connection.connection_lost(None)
+    try:
+        body = await response.read()
+    except PenstockError as error:
+        return 0, b"", False, error.code
+    return response.status, body, kept, ""
+
+
+@settings(max_examples=400, deadline=None)
+@given(answers(), st.integers(0, 120), st.integers(0, 60))
+async def test_both_understand_the_same_answers(sent: bytes, cut: int, second: int) -> None:
+    parsed = await _answer([sent], BlindToAnswers())
+    for pieces in ([sent], [sent[:cut], sent[cut:]], [sent[:cut], sent[cut : cut + second], sent[cut + second :]]):
+        status, body, kept, code = await _answer(pieces, Reader())
+        assert (status, body, bool(code)) == (parsed[0], parsed[1], bool(parsed[3]))
+        assert kept <= parsed[2] or pieces != [sent]
+        if sent.endswith(b"evil"):
+            assert not kept, "what stands behind an answer is not the next one's"
