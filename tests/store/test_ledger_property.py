@@ -221,18 +221,41 @@ def over(make: Callable[[Path], tuple[Books, RedisServer | None]], seed: int, st
     asyncio.run(main())
 
 
-@settings(max_examples=50, deadline=None)
+def with_the_supervisors(folder: Path) -> tuple[Books, RedisServer | None]:
+    return SocketBooks(folder), None
+
+
+def with_redis(folder: Path) -> tuple[Books, RedisServer | None]:
+    server = RedisServer(folder / "redis")
+    return RedisBooks(folder, server), server
+
+
+needs_redis = pytest.mark.skipif(PROGRAM is None, reason="there is no redis-server here")
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32))
 def test_never_over_whatever_happens_with_the_supervisors_ledger(seed: int) -> None:
-    over(lambda folder: (SocketBooks(folder), None), seed, 60)
+    over(with_the_supervisors, seed, 60)
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="there is no redis-server here")
-@settings(max_examples=5, deadline=None)
+@needs_redis
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 2**32))
 def test_never_over_whatever_happens_with_redis(seed: int) -> None:
-    def make(folder: Path) -> tuple[Books, RedisServer]:
-        server = RedisServer(folder / "redis")
-        return RedisBooks(folder, server), server
+    over(with_redis, seed, 40)
 
-    over(make, seed, 40)
+
+@pytest.mark.soak
+@settings(max_examples=1000, deadline=None)
+@given(st.integers(0, 2**32))
+def test_never_over_in_a_thousand_lives_with_the_supervisors_ledger(seed: int) -> None:
+    over(with_the_supervisors, seed, 100)
+
+
+@needs_redis
+@pytest.mark.soak
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32))
+def test_never_over_in_a_hundred_lives_with_redis(seed: int) -> None:
+    over(with_redis, seed, 80)
