@@ -17,7 +17,7 @@ from penstock.core.errors import BadRequest
 from penstock.core.settings import GatewaySettings
 from penstock.gateway.edge import read_certificate, server_limits
 from penstock.gateway.keep import write_snapshot
-from tests.gateway.house import House, running, snapshot, until
+from tests.gateway.house import KEY, House, running, snapshot, until
 from tests.gateway.mock_upstream import MockUpstream
 from tests.gateway.raw_client import Got, ask, chat, read_reply
 from tests.gateway.test_serving import free_port, listens, open_journal, serving
@@ -135,3 +135,32 @@ def test_connections_are_bounded_by_open_files() -> None:
         bounds = server_limits(GatewaySettings(), descriptors)
         assert 2 * bounds.max_connections + bounds.max_refused + 64 <= descriptors
         assert bounds.max_connections >= min(8192, descriptors // 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"OPTIONS /v1/models", 405),
+        (b"TRACE /v1/models", 405),
+        (b"TRACE /v1/chat/completions", 405),
+        (b"PUT /v1/chat/completions", 405),
+        (b"OPTIONS *", 404),
+        (b"GET //v1/models", 404),
+        (b"GET /v1/../v1/models", 404),
+        (b"GET /v1/models%00", 404),
+        (b"GET /v1/models/%00", 404),
+        (b"GET /v1/models/%ff%fe", 404),
+        (b"GET /v1/models/..%2f..%2fetc", 404),
+        (b"GET http://elsewhere/v1/models", 200),
+        (b"GET http://elsewhere?/v1/models", 404),
+        (b"CONNECT /v1/models", 400),
+    ],
+)
+async def test_methods_and_paths_that_are_odd(tmp_path: Path, line: bytes, status: int) -> None:
+    async with running(tmp_path) as house:
+        request = b"%b HTTP/1.1\r\nhost: a\r\nauthorization: Bearer %b\r\n\r\n" % (line, KEY.encode())
+        got = await ask(house.port, request)
+        assert got.status == status
+        if status == 405:
+            assert got.headers[b"allow"] in {b"POST", b"GET, HEAD"}
+        assert b"authorization" not in got.body.lower(), "nothing is mirrored"

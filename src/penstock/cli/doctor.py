@@ -22,6 +22,7 @@ Finding = dict[str, str]
 _LOW_BYTES = 1 << 30
 _LAG_BYTES = 4 << 20
 _QUIET_S = 30.0
+_RENEWAL_DAYS = 14
 _COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 
 
@@ -105,15 +106,35 @@ async def _answers(session: Session, processes: "list[ProcessStatus]") -> list[F
     gateway = session.settings.gateway
     urls = {process.kind: process.url for process in processes if process.url and process.kind != "engine"}
     ports = {process.port for process in processes if process.kind == "gateway"}
+    found: list[Finding] = []
     for port in ports:
         plain, sealed = (f"{scheme}://{reachable(gateway.host)}:{port}" for scheme in ("http", "https"))
-        urls["gateway"] = sealed if await status_of(f"{sealed}/healthz") else plain
-    found = []
+        speaks_plain = await status_of(f"{plain}/healthz") == 200 or not await status_of(f"{sealed}/healthz")
+        urls["gateway"] = plain if speaks_plain else sealed
+        if not speaks_plain:
+            found.append(_certificate(await asyncio.to_thread(_expiry, reachable(gateway.host), port)))
     for kind, url in sorted(urls.items()):
         status = await status_of(f"{url}/readyz")
         state: State = "ok" if status == 200 else "wrong"
         found.append(_finding(f"{kind} /readyz", state, f"{url} answers {status or 'nothing'}."))
     return found
+
+
+def _expiry(host: str, port: int) -> float:
+    """When the certificate that is shown there ends, in Unix seconds."""
+    import ssl
+
+    from cryptography import x509
+
+    shown = ssl.get_server_certificate((host, port), timeout=5.0)
+    return x509.load_pem_x509_certificate(shown.encode()).not_valid_after_utc.timestamp()
+
+
+def _certificate(expires: float) -> Finding:
+    days = (expires - time.time()) / 86400
+    text = f"it ends in {days:.0f} days" if days > 0 else "it has ended"
+    state: State = "ok" if days > _RENEWAL_DAYS else "warning" if days > 0 else "wrong"
+    return _finding("gateway certificate", state, f"{text}; a new file is taken as soon as it is there.")
 
 
 def _control(session: Session) -> Iterator[Finding]:
