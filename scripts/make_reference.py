@@ -48,6 +48,7 @@ SETTINGS = {
     "control.database": "Empty: SQLite in `DATA/penstock.db`; or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`.",
     "control.blobs": "Empty: `DATA/blobs`; or `s3://BUCKET/PREFIX`.",
     "control.environment": "The environment whose deployments the gateways serve.",
+    "control.monitoring_token_file": "The token that Prometheus and Alertmanager show to control; it is made at the first start. Empty: `DATA/monitoring.token`.",
     "engine.host": "Address that an embedded engine listens on.",
     "engine.port": "Its port; under `up` the first one tried for replicas.",
     "engine.max_running": "Requests that run together in one engine.",

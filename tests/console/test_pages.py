@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from penstock.console.app import build_console
+from penstock.control.monitoring import monitoring_token
 from tests.console.conftest import sign_in, token
 from tests.console.fake_gateway import HEADERS, KEY, FakeGateway
 from tests.console.house import ADMIN, ANALYST, HOSTILE, House, furnish
@@ -374,10 +375,29 @@ async def test_the_overview_tells_who_refuses_what(new_house: House, newcomer: h
     assert HOSTILE not in text, "escaped"
 
 
+async def test_the_overview_tells_what_fires(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    await sign_in(newcomer)
+    assert "Alerts that fire" not in (await newcomer.get("/")).text
+    alert = {
+        "status": "firing",
+        "fingerprint": "f1",
+        "labels": {"alertname": "PenstockPoolDown", "severity": "page"},
+        "annotations": {"summary": f"No replica of {HOSTILE} answers.", "runbook_url": "docs/runbooks/pool-down.md"},
+        "startsAt": "2026-03-01T10:00:00Z",
+    }
+    headers = {"authorization": f"Bearer {monitoring_token(new_house.control)}"}
+    told = {"version": "4", "alerts": [alert]}
+    assert new_house.http.post(f"{new_house.url}/api/v1/alerts", json=told, headers=headers).status_code == 200
+    text = (await newcomer.get("/")).text
+    assert "PenstockPoolDown" in text
+    assert "docs/runbooks/pool-down.md" in text
+    assert HOSTILE not in text, "escaped"
+
+
 async def test_live_pages_send_their_pieces(visitor: httpx.AsyncClient) -> None:
     await sign_in(visitor)
     for path, names in (
-        ("/live/overview", {"figures", "charts", "state", "recent"}),
+        ("/live/overview", {"alerts", "figures", "charts", "state", "recent"}),
         ("/live/experiments/echo-warmth", {"verdict", "results"}),
     ):
         seen = set()

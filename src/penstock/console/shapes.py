@@ -63,6 +63,16 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     series: tuple[Point, ...] = ()
 
 
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One time that an alert fired; times are Unix seconds."""
+
+    name: str
+    severity: str = ""
+    summary: str = ""
+    runbook: str = ""
+    starts_at: float = 0.0
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """An entry of the Snapshot that a worker cannot use, and refuses."""
 

@@ -21,6 +21,7 @@ from penstock.control.errors import install_error_handlers
 from penstock.control.keys import KeyKind
 from penstock.control.kinds import Kind, resource_kinds
 from penstock.control.measures import Measures
+from penstock.control.monitoring import router as monitoring_router
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 
@@ -66,7 +67,7 @@ def build_app(
     api = APIRouter(prefix="/api/v1")
     for kind in own:
         api.include_router(resource_router(kind))
-    for part in (keys_router, models_router, deployments_router, system_router):
+    for part in (keys_router, models_router, deployments_router, monitoring_router, system_router):
         api.include_router(part)
     api.include_router(apply_router((*own, KeyKind(control), *kinds)))
     for router in routers:

@@ -35,8 +35,8 @@ _DESCRIPTIONS = {
 }
 
 
-def read_or_write_secret(path: Path, fresh: str) -> str:
-    """The line in the file `path`, which is made (readable by its owner alone) with `fresh` if it is not there.
+def read_or_write_secret(path: Path, fresh: str, *, mode: int = 0o600) -> str:
+    """The line in the file `path`, which is made with `fresh` if it is not there; by default only its owner may read it.
 
     Raises:
         Damaged: if the file is empty.
@@ -46,6 +46,7 @@ def read_or_write_secret(path: Path, fresh: str) -> str:
         if not path.exists():
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                os.fchmod(file.fileno(), mode)
                 file.write(fresh + "\n")
                 file.flush()
                 os.fsync(file.fileno())

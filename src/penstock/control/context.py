@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,6 +19,9 @@ from penstock.core.settings import Settings
 from penstock.store.blobs import Blobs
 from penstock.store.schema import audit_events
 from penstock.store.sql import Database, next_value
+
+if TYPE_CHECKING:
+    from penstock.control.alerts import Alert
 
 SYSTEM = Principal(key="", tenant="", name="penstock", roles=("admin",))
 
@@ -84,6 +87,7 @@ class Control:
         self.clock = clock
         self.entropy = entropy
         self.listeners: list[Callable[[int], None]] = []  # told each committed generation; must return at once
+        self.alerted: list[Callable[[Alert], None]] = []  # told each alert that began or ended; must return at once
         self.changed = asyncio.Event()  # set after each change; the reconcile loop clears it
 
     def new_id(self, prefix: str) -> str:

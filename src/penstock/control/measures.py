@@ -2,14 +2,21 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from sqlalchemy import func, select
 
 from penstock.control.context import Control
 from penstock.control.publisher import Publisher
+from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
+from penstock.store.schema_alerts import alerts
+from penstock.store.schema_experiments import experiments
+
+SEVERITIES = ("page", "ticket", "other")
 
 
 class Measures:
@@ -27,6 +34,14 @@ class Measures:
         self._took = Histogram(took.name, took.help, took.labels, buckets=took.buckets, registry=self.registry)
         self._generation = Gauge(generation.name, generation.help, registry=self.registry)
         self._gateways = Gauge(gateways.name, gateways.help, registry=self.registry)
+        firing, started, units = (
+            metric(f"penstock_{name}")
+            for name in ("alerts_firing", "experiment_started_timestamp_seconds", "experiment_units")
+        )
+        self._firing = Gauge(firing.name, firing.help, firing.labels, registry=self.registry)
+        self._started = Gauge(started.name, started.help, started.labels, registry=self.registry)
+        self._units = Gauge(units.name, units.help, units.labels, registry=self.registry)
+        ProcessCollector(registry=self.registry)
 
     def install(self, app: FastAPI) -> None:
         """Count every request to `app`, and answer /metrics."""
@@ -49,4 +64,29 @@ class Measures:
             self._generation.set(current.generation if current is not None else 0)
             fresh = self._control.clock() - 60.0
             self._gateways.set(sum(report.at >= fresh for report in self._publisher.reports.values()))
+            with suppress(Unavailable):  # while the database is away, what stands in it is told as it was
+                await self._read()
             return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _read(self) -> None:
+        """What stands in the database: alerts that fire, and experiments that run, with their units by arm."""
+        async with self._control.database.read() as connection:
+            by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")
+            firing = (await connection.execute(by_severity.group_by(alerts.c.severity))).all()
+            running = (
+                await connection.execute(
+                    select(experiments.c.name, experiments.c.started_at, experiments.c.verdict).where(
+                        experiments.c.state == "running"
+                    )
+                )
+            ).all()
+        for gauge in (self._firing, self._started, self._units):
+            gauge.clear()
+        for severity in SEVERITIES:
+            self._firing.labels(severity).set(0)
+        for severity, count in firing:
+            self._firing.labels(severity if severity in SEVERITIES else "other").set(count)
+        for row in running:
+            self._started.labels(row.name).set(row.started_at or 0.0)
+            for arm in (row.verdict or {}).get("arms", ()):
+                self._units.labels(row.name, arm["arm"]).set(arm["units"])

@@ -21,6 +21,7 @@ from penstock.control.experiments_evaluate import Evaluator
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_signal import Signal
 from penstock.control.ingest import ingest_router
+from penstock.control.monitoring import monitoring_token
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 from penstock.control.reconcile import Reconciler
@@ -112,6 +113,7 @@ async def serve_control(
         evaluator = Evaluator(control, signal)
 
         async def begin() -> None:
+            await asyncio.to_thread(monitoring_token, control)
             await bootstrap(control, starter=starter)
             await publisher.refresh()
             readiness.done("the first start")

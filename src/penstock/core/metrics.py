@@ -23,6 +23,21 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     on: tuple[str, ...] = ("gateway",)  # processes that expose it
 
 
+_PROCESS_ROWS: tuple[tuple[str, Literal["counter", "gauge"], str], ...] = (
+    ("cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds."),
+    ("resident_memory_bytes", "gauge", "Resident memory size in bytes."),
+    ("virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
+    ("start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds."),
+    ("open_fds", "gauge", "Number of open file descriptors."),
+    ("max_fds", "gauge", "Maximum number of open file descriptors."),
+)
+
+# As every Prometheus client names them; of the gateway by worker.
+_PROCESS = tuple(
+    Metric(name=f"process_{name}", kind=kind, help=text, on=("gateway", "control", "ship", "engine"))
+    for name, kind, text in _PROCESS_ROWS
+)
+
 TABLE: tuple[Metric, ...] = (
     Metric(
         name="gen_ai_server_request_duration_seconds",
@@ -376,3 +391,34 @@ def metric(name: str) -> Metric:
         if entry.name == name:
             return entry
     raise KeyError(name)
+    Metric(
+        name="penstock_alerts_firing",
+        kind="gauge",
+        help="Alerts that Alertmanager told of and that are not over, by severity: page, ticket, other.",
+        labels=("severity",),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_experiment_started_timestamp_seconds",
+        kind="gauge",
+        help="When a running experiment began, in Unix seconds.",
+        labels=("experiment",),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_experiment_units",
+        kind="gauge",
+        help="Units that a running experiment has counted, by arm, as of its last evaluation.",
+        labels=("experiment", "arm"),
+        on=("control",),
+    ),
+    *_PROCESS,
+    *(
+        msgspec.structs.replace(
+            entry,
+            name=f"penstock_engine_worker_{entry.name}",
+            help=f"Of the process that computes: {entry.help}",
+            on=("engine",),
+        )
+        for entry in _PROCESS
+    ),

@@ -46,6 +46,7 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     database: str = ""  # empty: sqlite in DATA/penstock.db; or postgresql+asyncpg://...
     blobs: str = ""  # empty: DATA/blobs; or s3://bucket/prefix
     environment: str = "production"
+    monitoring_token_file: str = ""  # shown by Prometheus and Alertmanager; empty: DATA/monitoring.token
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

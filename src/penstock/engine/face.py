@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import unquote
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
@@ -26,6 +26,7 @@ class Face:
         strict: refuse requests for a model of another name.
         ready: whether requests are taken now.
         posts: what answers a POST, by its path.
+        worker: process id of what computes, 0 while there is none; None if that is this process.
         refused: paths of the OpenAI API that this kind of model cannot answer, with the reason.
 
     Attributes:
@@ -42,6 +43,7 @@ class Face:
         collector: Collector,
         posts: Mapping[str, Endpoint],
         refused: Mapping[str, str],
+        worker: Callable[[], int] | None = None,
     ) -> None:
         self.draining = False
         self.name = name
@@ -52,6 +54,9 @@ class Face:
         self._refused = refused
         self._registry = CollectorRegistry()
         self._registry.register(collector)
+        ProcessCollector(registry=self._registry)
+        if worker is not None:
+            ProcessCollector("penstock_engine_worker", pid=worker, registry=self._registry)
 
     async def handle(self, request: Request, reply: Reply) -> None:
         """Answers one request.

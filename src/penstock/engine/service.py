@@ -56,6 +56,7 @@ class Service:
             collector=EngineCollector(engine.stats, name, lambda: (engine.running, engine.waiting, engine.cache_usage)),
             posts={"/v1/chat/completions": self._chat, "/v1/completions": self._completion},
             refused={"/v1/embeddings": "writes texts and makes no embeddings; ask one that does"},
+            worker=lambda: engine.worker_pid,
         )
         self._random = random.SystemRandom()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
@@ -93,6 +93,7 @@ class Meters:
         self._legs: dict[tuple[str, str], LegMeters] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        self._process = ProcessCollector(registry=None)
         self.cache_semantic = self.cell("penstock_cache_total", "semantic")
         self.embedding = self.distribution("penstock_semantic_embedding_seconds")
         self.cache_hit = self.cell("penstock_cache_total", "hit")
@@ -151,7 +152,7 @@ class Meters:
     def collect(self) -> Iterator[Family]:
         """For prometheus-client: every family of the table that the gateway exposes."""
         for entry in TABLE:
-            if "gateway" not in entry.on:
+            if "gateway" not in entry.on or entry.name.startswith("process_"):
                 continue
             labels = (*entry.labels, "worker")
             if entry.kind == "histogram":
@@ -165,6 +166,10 @@ class Meters:
             for key, value in numbers:
                 family.add_metric((*key, self._worker), value)
             yield family
+        for told in self._process.collect():
+            for sample in told.samples:
+                sample.labels["worker"] = self._worker
+            yield told
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format."""

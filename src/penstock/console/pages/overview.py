@@ -9,12 +9,13 @@ from starlette.responses import Response
 from penstock.console.charts import overview_charts
 from penstock.console.live import live
 from penstock.console.pages import experiments
-from penstock.console.shapes import Deployment, Gateways, Overview, Requests
+from penstock.console.shapes import Alert, Deployment, Gateways, Overview, Requests
 from penstock.console.visit import Visit, allowed
 
 WINDOWS = ((900, "15 min"), (3600, "1 h"), (86400, "24 h"))
-FRAGMENTS = ("figures", "charts", "state", "recent")
+FRAGMENTS = ("alerts", "figures", "charts", "state", "recent")
 _RECENT = 12
+_ALERTS = 20
 
 
 async def show(visit: Visit) -> Response:
@@ -41,8 +42,9 @@ def _window(visit: Visit) -> int:
 
 async def _read(visit: Visit, window: int) -> dict[str, Any]:
     api = visit.api
-    figures, deployments, gateways, latest, running = await asyncio.gather(
+    figures, alerts, deployments, gateways, latest, running = await asyncio.gather(
         allowed(api.get("/overview", Overview, window_s=window), None),
+        allowed(api.get("/alerts", tuple[Alert, ...], state="firing", limit=_ALERTS), ()),
         allowed(api.get("/deployments", tuple[Deployment, ...]), ()),
         allowed(api.get("/gateways", Gateways), None),
         allowed(api.get("/requests", Requests, limit=_RECENT), Requests()),
@@ -50,6 +52,7 @@ async def _read(visit: Visit, window: int) -> dict[str, Any]:
     )
     return {
         "window": window,
+        "alerts": alerts,
         "figures": figures,
         "plots": overview_charts(figures) if figures is not None and figures.requests else [],
         "deployments": deployments,
