@@ -247,6 +247,7 @@ def test_never_over_whatever_happens_with_redis(seed: int) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @settings(max_examples=1000, deadline=None)
 @given(st.integers(0, 2**32))
 def test_never_over_in_a_thousand_lives_with_the_supervisors_ledger(seed: int) -> None:
@@ -255,6 +256,7 @@ def test_never_over_in_a_thousand_lives_with_the_supervisors_ledger(seed: int) -
 
 @needs_redis
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
 def test_never_over_in_a_hundred_lives_with_redis(seed: int) -> None:
