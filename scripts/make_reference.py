@@ -62,6 +62,22 @@ SETTINGS = {
     "ship.port": "Its port: `/metrics`, `/healthz`.",
     "ship.control_url": "Where control is. `up` sets it.",
     "ship.poll_s": "Seconds between two looks at a journal that has nothing new.",
+    "analytics.enabled": "Write the analytical store, if `penstock[analytics]` is installed. See [analytics](../analytics.md).",
+    "analytics.folder": "Where it is. Empty: `DATA/analytics`.",
+    "analytics.flush_s": "Seconds between two files of a journal that has something new.",
+    "analytics.upkeep_s": "Seconds between two looks at what is to be merged or removed.",
+    "analytics.disk_bytes": "Most bytes of the store; beyond it the oldest days go, and are counted.",
+    "analytics.query_s": "Longest time of a statement of `penstock query`, seconds.",
+    "analytics.query_rows": "Most rows of its result.",
+    "analytics.query_memory_mb": "Memory that it may use, MiB.",
+    "ship.otlp_url": "Where traces go by OTLP: `http://HOST:4318` or `grpc://HOST:4317` (`https`, `grpcs` through TLS). Empty: nowhere. See [sinks](sinks.md).",
+    "ship.otlp_headers": "Header fields for the collector, `name=value,name=value`, as an API key is given.",
+    "ship.zipkin_url": "Where traces go as Zipkin's JSON: `http://HOST:9411`. Empty: nowhere.",
+    "ship.trace_share": "Share of the requests that are traced, beside those that failed, were slow or flagged, which all are.",
+    "ship.slow_s": "Seconds beyond which a request counts as slow: its trace is kept, its document tagged.",
+    "ship.elasticsearch_url": "Where documents go: `http://HOST:9200`, with `NAME:PASSWORD@` if need be. Empty: nowhere.",
+    "ship.elasticsearch_api_key": "API key for Elasticsearch, as its `encoded` form.",
+    "ship.elasticsearch_retention_days": "Days after which documents are deleted, in the policy that the shipper installs.",
 }
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.core.errors import BadRequest, Unavailable
-from penstock.core.settings import Settings, load_settings
+from penstock.core.settings import Settings, ShipSettings, load_settings
 from penstock.supervisor.ports import reachable
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from penstock.control.context import Control
+    from penstock.journal.analytics.sink import ParquetSink
+    from penstock.journal.ship import Sink
+    from penstock.journal.traces import Carrier
     from penstock.store.cache_redis import RedisCache as Answers
     from penstock.store.ledger_redis import RedisLedger as Shared
     from penstock.supervisor.folder import DataFolder
@@ -526,6 +529,8 @@ def run_ship(settings: Settings) -> None:
 
 
 async def _ship(settings: Settings) -> None:
+    from penstock.journal.analytics.asking import RetentionAsker
+    from penstock.journal.offsets import keep_readers
     from penstock.journal.serve import serve_ship
     from penstock.journal.ship import ControlSink, Shipper
 
@@ -534,25 +539,106 @@ async def _ship(settings: Settings) -> None:
     told, stop = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    sink = ControlSink(settings.ship.control_url, service_token(settings))
-    shippers = [Shipper(sink, data / "journal", data / "ship", poll_s=settings.ship.poll_s)]
+    sinks: list[Sink] = [ControlSink(settings.ship.control_url, service_token(settings)), *_sinks(settings.ship, data)]
+    parquet = _parquet_sink(settings)
+    if parquet is not None:
+        sinks.append(parquet)
+    for gone in keep_readers(data / "ship", [sink.name for sink in sinks]):
+        logging.getLogger("penstock.ship").warning("%s: has no sink any more, and holds the journal no longer", gone)
+    pauses = {"parquet": settings.analytics.flush_s}  # what is not in a file yet waits in the journal, also over a restart
+    shippers = [
+        Shipper(sink, data / "journal", data / "ship", poll_s=pauses.get(sink.name, settings.ship.poll_s))
+        for sink in sinks
+    ]
 
     async def drain() -> None:
         await told.wait()
         for _ in range(round(_FLUSH_S / settings.ship.poll_s)):
-            if not any(shipper.lag() for shipper in shippers):
+            if not any(shipper.lag() for shipper in shippers if shipper.name not in pauses):
                 break
             await asyncio.sleep(settings.ship.poll_s)
         stop.set()
 
-    draining = asyncio.create_task(drain())
+    asker = RetentionAsker(settings.ship.control_url, service_token(settings))
+    beside = [asyncio.create_task(drain())]
+    if parquet is not None:
+        beside.append(asyncio.create_task(parquet.keep(asker.ask, settings.analytics.upkeep_s)))
+    also = () if parquet is None else (parquet,)
     try:
-        await serve_ship(shippers, host=settings.ship.host, port=settings.ship.port, stop=stop)
+        await serve_ship(shippers, also=also, host=settings.ship.host, port=settings.ship.port, stop=stop)
     except OSError as error:
         raise Unavailable(
             f"The shipper cannot listen on {settings.ship.host}:{settings.ship.port}: {error.strerror or error}.",
             hint="Choose another port with --ship-port.",
         ) from None
     finally:
-        draining.cancel()
-        await sink.close()
+        for task in beside:
+            task.cancel()
+        for sink in sinks:
+            await sink.close()
+        await asker.close()
+
+
+def analytics_folder(settings: Settings) -> Path:
+    """Where the analytical store is, whether there is one or not."""
+    return Path(settings.analytics.folder or Path(settings.data) / "analytics").absolute()
+
+
+def _parquet_sink(settings: Settings) -> "ParquetSink | None":
+    if not settings.analytics.enabled or not find_spec("duckdb"):
+        return None
+    from penstock.journal.analytics.sink import ParquetSink
+
+    return ParquetSink(analytics_folder(settings), clock=time.time, disk_bytes=settings.analytics.disk_bytes)
+
+
+def _sinks(ship: ShipSettings, data: Path) -> "list[Sink]":
+    """Where records go beside control."""
+    from penstock.journal.refusals import DeadLetters
+    from penstock.journal.sampling import Sampling
+    from penstock.journal.traces import TraceSink
+
+    def dead(name: str) -> DeadLetters:
+        return DeadLetters(data / "dead-letters" / f"{name}.ndjson")
+
+    sampling = Sampling(share=ship.trace_share, slow_s=ship.slow_s)
+    sinks: list[Sink] = []
+    if ship.otlp_url:
+        sinks.append(TraceSink(_collector(ship), sampling, dead("otlp")))
+    if ship.zipkin_url:
+        from penstock.journal.zipkin import Zipkin
+
+        sinks.append(TraceSink(Zipkin(ship.zipkin_url), sampling, dead("zipkin")))
+    if ship.elasticsearch_url:
+        from penstock.journal.elastic import ElasticSink
+
+        sinks.append(
+            ElasticSink(
+                ship.elasticsearch_url,
+                dead("elasticsearch"),
+                api_key=ship.elasticsearch_api_key,
+                retention_days=ship.elasticsearch_retention_days,
+                slow_s=ship.slow_s,
+            )
+        )
+    return sinks
+
+
+def _collector(ship: ShipSettings) -> "Carrier":
+    from penstock.journal.posting import parse_headers
+
+    headers = parse_headers(ship.otlp_headers)
+    try:
+        if ship.otlp_url.startswith("grpc"):
+            from penstock.journal.otlp_grpc import OtlpGrpc
+
+            return OtlpGrpc(ship.otlp_url, headers)
+        from penstock.journal.otlp import OtlpHttp
+
+        return OtlpHttp(ship.otlp_url, headers)
+    except ImportError as error:
+        raise BadRequest(
+            f"Traces by OTLP need a package that is not there ({error.name}).",
+            param="ship.otlp_url",
+            hint="Install penstock[otlp].",
+        ) from None

@@ -79,11 +79,12 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     fallback: bool = False  # a pool that the route falls back to was asked
     resumed: int = 0  # how often another replica went on with the stream
     findings: tuple[Finding, ...] = ()
-    trace: str = ""  # W3C traceparent
+    trace: str = ""  # W3C traceparent as the engine was sent it: the caller's trace, the gateway's span
     generation: int = 0  # of the Snapshot that decided
     escalated: bool = False  # the first model of a cascade did not convince; `usage` and cost are of both
     tried: Usage = Usage()  # of `usage`, what the first one used
     trimmed: int = 0  # turns of the conversation that were left out
+    parent: str = ""  # the caller's span within `trace`, 16 hexadecimal digits
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="opened"):

@@ -265,6 +265,46 @@ TABLE: tuple[Metric, ...] = (
         on=("ship",),
     ),
     Metric(
+        name="penstock_analytics_bytes",
+        kind="gauge",
+        help="Size of the analytical store's files.",
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_analytics_files",
+        kind="gauge",
+        help="Files of the analytical store.",
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_analytics_removed_rows_total",
+        kind="counter",
+        help="Rows that went from the analytical store: retention, the disk's bound, or an id that stood there twice (repeated).",
+        labels=("reason",),
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_ship_dead_letters_total",
+        kind="counter",
+        help="Records that a reader's sink refused for good; they are in DATA/dead-letters.",
+        labels=("reader",),
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_ship_retried_total",
+        kind="counter",
+        help="Records that a sink put off one by one, and that were sent again at once.",
+        labels=("reader",),
+        on=("ship",),
+    ),
+    Metric(
+        name="penstock_ship_unsampled_total",
+        kind="counter",
+        help="Requests that leave no trace, because sampling leaves them out.",
+        labels=("reader",),
+        on=("ship",),
+    ),
+    Metric(
         name="vllm:num_requests_running",
         kind="gauge",
         help="Sequences that the pipeline works on.",
@@ -378,19 +418,6 @@ TABLE: tuple[Metric, ...] = (
         help="Gateway workers that reported within the last minute.",
         on=("control",),
     ),
-)
-
-
-def metric(name: str) -> Metric:
-    """The table's entry for `name`.
-
-    Raises:
-        KeyError: if the table has none: a metric is declared before it is used.
-    """
-    for entry in TABLE:
-        if entry.name == name:
-            return entry
-    raise KeyError(name)
     Metric(
         name="penstock_alerts_firing",
         kind="gauge",
@@ -422,3 +449,16 @@ def metric(name: str) -> Metric:
         )
         for entry in _PROCESS
     ),
+)
+
+
+def metric(name: str) -> Metric:
+    """The table's entry for `name`.
+
+    Raises:
+        KeyError: if the table has none: a metric is declared before it is used.
+    """
+    for entry in TABLE:
+        if entry.name == name:
+            return entry
+    raise KeyError(name)

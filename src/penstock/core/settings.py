@@ -6,7 +6,7 @@ The environment variable of a setting is its path: `gateway.port` is `PENSTOCK_G
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -70,6 +70,27 @@ class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     port: int = 8083  # /metrics, /healthz
     control_url: str = ""
     poll_s: float = 0.1
+    otlp_url: str = ""  # traces by OTLP: http(s)://HOST:4318, or grpc(s)://HOST:4317; empty: none
+    otlp_headers: str = ""  # name=value,name=value
+    zipkin_url: str = ""  # traces by Zipkin's JSON: http(s)://HOST:9411; empty: none
+    trace_share: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 1.0  # of requests that nothing else keeps
+    slow_s: float = 10.0  # requests that take longer are kept in traces, and tagged in documents
+    elasticsearch_url: str = ""  # empty: none
+    elasticsearch_api_key: str = ""
+    elasticsearch_retention_days: Annotated[int, msgspec.Meta(ge=1)] = 30
+
+
+class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The analytical store, which the shipper writes and control reads."""
+
+    enabled: bool = True  # if penstock[analytics] is installed
+    folder: str = ""  # empty: DATA/analytics
+    flush_s: float = 30.0  # how long a record may wait before it stands in a file
+    upkeep_s: float = 60.0  # between two looks at what is to be merged or removed
+    disk_bytes: int = 21474836480  # of all files; then the oldest days go
+    query_s: float = 30.0  # a statement's longest time
+    query_rows: int = 10000  # most rows of a result
+    query_memory_mb: int = 512
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,9 +106,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     control: ControlSettings = ControlSettings()
     engine: EngineSettings = EngineSettings()
     ship: ShipSettings = ShipSettings()
+    analytics: AnalyticsSettings = AnalyticsSettings()
 
 
-GROUPS = ("gateway", "control", "engine", "ship")
+GROUPS = ("gateway", "control", "engine", "ship", "analytics")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

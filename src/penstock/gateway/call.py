@@ -50,6 +50,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     stream: bool = False
     decoded_ns: int = 0
     trace: str = ""
+    parent: str = ""  # the caller's span
     onward: bytes = b""  # header fields of the client that the engine gets
     # authenticate, count
     caller: Caller | None = None

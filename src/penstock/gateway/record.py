@@ -73,6 +73,7 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         resumed=call.resumed,
         findings=call.findings,
         trace=call.trace,
+        parent=call.parent,
         generation=call.index.generation,
         escalated=call.escalated,
         tried=call.tried or _NOTHING,

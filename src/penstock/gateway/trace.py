@@ -61,6 +61,7 @@ def carry(call: Call) -> None:
     if parent is not None:
         call.trace = next_parent(parent, os.urandom(8))
         if call.trace:
+            call.parent = parent[36:52].decode()
             onward = b"traceparent: %b\r\n" % call.trace.encode()
             onward += _list(headers, b"tracestate", _STATE_BYTES, _STATE_MEMBERS)
     onward += _list(headers, b"baggage", _BAGGAGE_BYTES, _BAGGAGE_MEMBERS)

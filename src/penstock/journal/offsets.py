@@ -1,6 +1,8 @@
 """How far each reader has passed on each worker's journal: one small file each, `SHIP/<reader>/<worker>.json`."""
 
 import os
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -33,6 +35,25 @@ def save_offset(folder: Path, reader: str, worker: str, position: Position) -> N
     draft = path.with_suffix(f".{os.getpid()}")
     draft.write_bytes(msgspec.json.encode(_Saved(segment=position.segment, offset=position.offset)))
     draft.replace(path)
+
+
+def keep_readers(folder: Path, readers: Collection[str]) -> list[str]:
+    """Makes the folders of `readers`, which hold the journal from now on, and removes those of others, which do no longer.
+
+    A reader that comes back begins anew. Answers with the names of those that were removed.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    gone = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and path.name not in readers:
+            shutil.rmtree(path)
+            gone.append(path.name)
+    for name in readers:
+        (folder / name).mkdir(exist_ok=True)
+    return gone
 
 
 def shipped_before(folder: Path, worker: str) -> int:

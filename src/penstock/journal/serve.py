@@ -4,26 +4,30 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
 from penstock.core.errors import NotFound
 from penstock.core.metrics import metric
 from penstock.journal.ship import Shipper
 from penstock.net.server import Reply, Request, Server
 
+_STOP_S = 3.0  # what a sink may still take in after the order to stop; what it has not confirmed is sent again
 _JSON = ((b"content-type", b"application/json"),)
 _TEXT = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
 
 
-class ShipServer:
+class ShipServer(Collector):
     """`/healthz`, `/readyz` and `/metrics` of a shipper."""
 
-    def __init__(self, shippers: Sequence[Shipper]) -> None:
+    def __init__(self, shippers: Sequence[Shipper], also: Sequence[Collector] = ()) -> None:
         self._shippers = shippers
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
+        for collector in (self, *also):
+            self._registry.register(collector)
+        ProcessCollector(registry=self._registry)
 
     async def handle(self, request: Request, reply: Reply) -> None:
         """One request."""
@@ -42,6 +46,9 @@ class ShipServer:
             ("penstock_ship_records_total", lambda s: s.counts.records),
             ("penstock_ship_failures_total", lambda s: s.counts.failures),
             ("penstock_ship_damaged_bytes_total", lambda s: s.counts.damaged),
+            ("penstock_ship_dead_letters_total", lambda s: s.tally.dead),
+            ("penstock_ship_retried_total", lambda s: s.tally.retried),
+            ("penstock_ship_unsampled_total", lambda s: s.tally.unsampled),
         )
         for name, read in reads:
             entry = metric(name)
@@ -55,27 +62,31 @@ class ShipServer:
 async def serve_ship(
     shippers: Sequence[Shipper],
     *,
+    also: Sequence[Collector] = (),
     host: str,
     port: int,
     stop: asyncio.Event,
     started: Callable[[int], None] | None = None,
 ) -> None:
-    """Run `shippers` until `stop` is set, each on its own; `started` is told the port of the server.
+    """Run `shippers` until `stop` is set, each on its own; `started` is told the port of the server, whose metrics have `also` too.
 
     Raises:
         OSError: if the port is in use.
     """
-    server = Server(ShipServer(shippers).handle)
+    server = Server(ShipServer(shippers, also).handle)
     await server.start(host, port)
     if started is not None:
         started(server.port)
     try:
         async with asyncio.TaskGroup() as group:
-            for shipper in shippers:
-                group.create_task(shipper.run(), name=f"ship-{shipper.name}")
+            tasks = [group.create_task(shipper.run(), name=f"ship-{shipper.name}") for shipper in shippers]
             await stop.wait()
             for shipper in shippers:
                 shipper.stop()
+            if tasks:
+                _, late = await asyncio.wait(tasks, timeout=_STOP_S)
+                for task in late:
+                    task.cancel()
     finally:
         for shipper in shippers:
             shipper.close()

@@ -14,6 +14,7 @@ from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
 from penstock.journal.format import FRAME_HEAD_BYTES, Position, decode_payload
 from penstock.journal.offsets import load_offset, save_offset
 from penstock.journal.reader import Batch, JournalReader
+from penstock.journal.refusals import Tally
 from penstock.journal.segments import list_segments
 from penstock.net.client import Client, Timeouts, parse_origin
 
@@ -39,7 +40,9 @@ class _Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sink(Protocol):
-    """Where one reader's batches go."""
+    """Where one reader's batches go. A sink has one reader, and its failures are no other reader's."""
+
+    tally: Tally
 
     @property
     def name(self) -> str:
@@ -57,8 +60,12 @@ class Sink(Protocol):
 
         Raises:
             OutOfPlace: if the sink wants another position.
-            PenstockError: if it did not take the batch, or may not have.
+            PenstockError: if it did not take the batch, or may not have; `retry_after` says when to ask again, if the sink did.
+            OSError: if what it will never take cannot be written down.
         """
+
+    async def close(self) -> None:
+        """Let go of it."""
 
 
 class ControlSink:
@@ -66,6 +73,7 @@ class ControlSink:
 
     def __init__(self, url: str, token: str) -> None:
         """Control at `url`; `token` is the service token."""
+        self.tally = Tally()
         self._origin = parse_origin(url)
         self._headers = [
             (b"authorization", f"Bearer {token}".encode()),
@@ -145,6 +153,11 @@ class Shipper:
         """The sink's."""
         return self._sink.name
 
+    @property
+    def tally(self) -> Tally:
+        """The sink's."""
+        return self._sink.tally
+
     def stop(self) -> None:
         """Let `run` end after what it is doing."""
         self._stopping.set()
@@ -165,13 +178,14 @@ class Shipper:
         while not self._stopping.is_set():
             try:
                 moved = await self.step()
-            except (PenstockError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - one reader's unforeseen failure must not end the others
+                known = isinstance(error, PenstockError | OSError)
                 self.counts.failures += 1
                 if not self.problem:
-                    _log.warning("%s: %s", self.name, error)
-                self.problem = str(error)
+                    _log.warning("%s: %s", self.name, error, exc_info=None if known else error)
+                self.problem = str(error) if known else repr(error)
                 self._asked = False
-                await self._wait(pause)
+                await self._wait(max(pause, getattr(error, "retry_after", None) or 0.0))
                 pause = min(LONGEST_PAUSE_S, 2 * pause)
                 continue
             if self.problem:
