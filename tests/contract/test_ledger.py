@@ -186,6 +186,7 @@ async def test_a_dead_workers_places_are_free_and_what_it_leased_counts_as_spent
     await one.kill()
     await books.bury(one)
     books.now += 0.1
+    assert await books.used("key:k", SEATS) == 0
     await reserve(two.limiter, caller, FREE, 100, books.now)
     assert await books.used("key:k", SEATS) == 1
     assert await books.used("key:k", TOKENS) >= used

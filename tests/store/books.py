@@ -179,14 +179,21 @@ class RedisBooks:
         await until(lambda: all(w.client.up for w in workers))
 
     async def heard(self, workers: list[Worker]) -> None:
-        for worker in workers:
-            client = worker.client
-            assert isinstance(client, RedisLedger)
+        await self._heard([w.client for w in workers if isinstance(w.client, RedisLedger)])
+
+    async def bury(self, worker: Worker) -> None:
+        """Silence is how it shows, while the others go on."""
+        others = [c for c in self._clients if c._task is not None and not c._task.done()]
+        async with Redis.from_url(self._server.url) as redis:
+            async with asyncio.timeout(30):
+                while await redis.zscore(f"{self._prefix}alive", worker.name) is not None:
+                    self.now += 1.0
+                    await self._heard(others)
+                    if not others:
+                        return
+
+    async def _heard(self, clients: list[RedisLedger]) -> None:
+        for client in clients:
             before = client._number
             client._wake.set()
             await until(lambda client=client, before=before: client._number > before and client.up)  # type: ignore[misc]
-
-    async def bury(self, worker: Worker) -> None:
-        """Silence is how it shows: until then the others go on."""
-        async with Redis.from_url(self._server.url) as redis:
-            await redis.zadd(f"{self._prefix}alive", {worker.name: 0.0})
