@@ -545,7 +545,9 @@ async def _ship(settings: Settings) -> None:
         sinks.append(parquet)
     for gone in keep_readers(data / "ship", [sink.name for sink in sinks]):
         logging.getLogger("penstock.ship").warning("%s: has no sink any more, and holds the journal no longer", gone)
-    pauses = {"parquet": settings.analytics.flush_s}  # what is not in a file yet waits in the journal, also over a restart
+    pauses = {
+        "parquet": settings.analytics.flush_s
+    }  # what is not in a file yet waits in the journal, also over a restart
     shippers = [
         Shipper(sink, data / "journal", data / "ship", poll_s=pauses.get(sink.name, settings.ship.poll_s))
         for sink in sinks

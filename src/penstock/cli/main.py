@@ -31,6 +31,7 @@ class Penstock(LazyGroup):
         "alerts": ("alerts", "What Alertmanager has told: what fires, and what did."),
         "apply": ("apply", "Bring what is there to what documents say."),
         "journal": ("journal", "The exchange log of the gateways on this machine."),
+        "query": ("query", "Ask the records of all requests with SQL."),
         "explain": ("explain", "What became of one request, and why."),
         "doctor": ("doctor", "Look for what is wrong with the installation on this machine."),
     }

@@ -27,6 +27,9 @@ def _policy_flags(command: Command) -> Command:
             click.option(
                 "--ledger-down", type=click.Choice(["open", "closed"]), help="Limits while their ledger is away."
             ),
+            click.option(
+                "--retention-days", type=click.IntRange(1, 36500), help="Days that exchanges stay for analysis."
+            ),
             file_flag,
         )
     ):
@@ -36,7 +39,11 @@ def _policy_flags(command: Command) -> Command:
 
 def _policy_spec(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     new = {**spec, **(read_spec(flags["path"], "Policy") if flags.get("path") else {})}
-    return new | {name: flags[name] for name in ("capture", "audit", "ledger_down") if flags.get(name) is not None}
+    return new | {
+        name: flags[name]
+        for name in ("capture", "audit", "ledger_down", "retention_days")
+        if flags.get(name) is not None
+    }
 
 
 @policies.command("list")

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from penstock.control.analytics_api import Analytics, analytics_router, retention_router
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
 from penstock.control.context import Control
@@ -85,7 +86,13 @@ async def serve_control(
             control,
             publisher,
             readiness,
-            routers=(experiments_router(), statistics_router(), ingest_router(signal)),
+            routers=(
+                experiments_router(),
+                statistics_router(),
+                ingest_router(signal),
+                retention_router(),
+                analytics_router(Analytics(settings, Path(settings.analytics.folder or data / "analytics"))),
+            ),
             kinds=(ExperimentKind(),),
         )
         if extend is not None:

@@ -359,6 +359,12 @@ class PolicySpec(Spec):
         default=None,
         description="Limits while their ledger is away: each worker's share of them, or 503; left out: gateway.ledger_down.",
     )
+    retention_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="Days that the analytical store keeps its tenants' exchanges; left out: as the policy `default` says, or until the disk's bound.",
+    )
     rules: list[RuleSpec] = Field(default=[], max_length=1000)
 
 
