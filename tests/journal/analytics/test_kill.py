@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.journal.analytics.query import Bounds, run_query
+from penstock.journal.analytics.child import run
+from penstock.journal.analytics.query import Bounds, ask_for
 from penstock.journal.analytics.store import AnalyticsStore
 from penstock.journal.segments import list_segments
 from penstock.journal.writer import Bounds as JournalBounds
@@ -56,18 +57,18 @@ def ship(folder: Path, kill_after_s: float | None) -> bool:
         child.stdout.close()
 
 
-async def test_no_row_is_doubled_or_lost_by_any_kill(tmp_path: Path) -> None:
+def test_no_row_is_doubled_or_lost_by_any_kill(tmp_path: Path) -> None:
     """Short form; the long one kills a hundred times."""
-    await killed(tmp_path, 5)
+    killed(tmp_path, 5)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-async def test_no_row_is_doubled_or_lost_by_a_hundred_kills(tmp_path: Path) -> None:
-    await killed(tmp_path, 100)
+def test_no_row_is_doubled_or_lost_by_a_hundred_kills(tmp_path: Path) -> None:
+    killed(tmp_path, 100)
 
 
-async def killed(folder: Path, times: int) -> None:
+def killed(folder: Path, times: int) -> None:
     draws = random.Random(8)
     wanted = 0
     for turn in range(times):
@@ -75,9 +76,9 @@ async def killed(folder: Path, times: int) -> None:
         write(folder, "w1", range(turn * 1000 + 300, turn * 1000 + 600))
         wanted += 600
         ship(folder, draws.uniform(0.0, 0.25))
-        await sound(folder, wanted, whole=False)
+        sound(folder, wanted, whole=False)
     ship(folder, None)
-    await sound(folder, wanted, whole=True)
+    sound(folder, wanted, whole=True)
     left = {str(p.relative_to(folder / "analytics")) for p in (folder / "analytics").rglob("*.parquet")}
     store = AnalyticsStore(folder / "analytics")
     store.tidy(1e9)
@@ -90,19 +91,15 @@ async def killed(folder: Path, times: int) -> None:
     assert list_segments(folder / "journal" / "w0")
 
 
-async def sound(folder: Path, wanted: int, *, whole: bool) -> None:
+def sound(folder: Path, wanted: int, *, whole: bool) -> None:
     """No row is there twice at any moment; all are in the end."""
     bounds = Bounds(rows=1)
-    (row,) = (
-        await run_query(
-            folder / "analytics",
-            "SELECT count(*), count(DISTINCT id), count(DISTINCT (worker, segment, position)), "
-            "count(*) FILTER (id LIKE 'req%'), (SELECT count(*) FROM observations) FROM exchanges",
-            bounds=bounds,
-        )
-    ).rows
-    rows, identities, places, named, observed = row
-    assert rows == identities == places == named <= wanted
+    sql = (
+        "SELECT count(*), count(DISTINCT id), count(DISTINCT (worker, segment, position)), "
+        "(SELECT count(*) FROM observations) FROM exchanges"
+    )
+    ((rows, identities, places, observed),) = run(ask_for(folder / "analytics", sql, "", bounds)).rows
+    assert rows == identities == places <= wanted
     if whole:
         assert rows == wanted
         assert observed == wanted // 10

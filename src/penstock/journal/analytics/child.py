@@ -30,7 +30,7 @@ _LATE_S = 10.0  # after its time and this long the kernel ends the process
 _PIECE = 100  # rows taken at once
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """The statement is not run, or was stopped; the reason for people."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     _fence(ask.bounds)
     try:
         answer = Answer(result=run(ask))
-    except _Refused as refused:
+    except Refused as refused:
         answer = Answer(code=refused.code, message=str(refused))
     except FileNotFoundError as gone:
         answer = Answer(code="invalid_query", message=str(gone), gone=True)
@@ -59,7 +59,7 @@ def run(ask: Ask) -> Result:
     """The statement's result.
 
     Raises:
-        _Refused: if it is none that may run, fails, or takes too much.
+        Refused: if it is none that may run, fails, or takes too much.
         FileNotFoundError: if a file is no longer there.
         Unavailable: if DuckDB is not installed.
     """
@@ -136,7 +136,7 @@ def _check(con: "duckdb.DuckDBPyConnection", sql: str) -> None:
     allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
     if len(statements) != 1 or statements[0].type not in allowed:
         kinds = ", ".join(one.type.name for one in statements) or "nothing"
-        raise _Refused("invalid_query", f"One SELECT is run, over exchanges and observations; this is {kinds}.")
+        raise Refused("invalid_query", f"One SELECT is run, over exchanges and observations; this is {kinds}.")
 
 
 def _rows(found: "duckdb.DuckDBPyConnection", bounds: Bounds) -> tuple[tuple[tuple[Any, ...], ...], bool]:
@@ -177,12 +177,12 @@ def _told(error: Exception, bounds: Bounds, *, late: bool) -> Exception:
     import duckdb
 
     if late:
-        return _Refused("query_too_costly", f"The query took longer than {bounds.seconds:g} s: ask for less.")
+        return Refused("query_too_costly", f"The query took longer than {bounds.seconds:g} s: ask for less.")
     if isinstance(error, duckdb.OutOfMemoryException):
-        return _Refused("query_too_costly", _memory(bounds))
+        return Refused("query_too_costly", _memory(bounds))
     if isinstance(error, duckdb.IOException) and "No such file" in str(error):
         return FileNotFoundError(str(error))
-    return _Refused("invalid_query", str(error).strip().partition("\n\nLINE")[0].replace("\n", " "))
+    return Refused("invalid_query", str(error).strip().partition("\n\nLINE")[0].replace("\n", " "))
 
 
 def _memory(bounds: Bounds) -> str:

@@ -35,7 +35,7 @@ def plan_upkeep(files: Iterable[File], today: str, retention: Retention, disk_by
     """What `files` need on the UTC day `today` (YYYY-MM-DD).
 
     A day goes whole, with its tenant, when it is older than the tenant's days. If what is left has more than `disk_bytes`, the oldest days go, of
-    all tenants. A day that is over is merged as soon as it has more than one small file or one that was never merged; today's when there
+    all tenants, and of today one file after the other. A day that is over is merged as soon as it has more than one small file or one that was never merged; today's when there
     are many.
     """
     kept: list[File] = []
@@ -47,7 +47,7 @@ def plan_upkeep(files: Iterable[File], today: str, retention: Retention, disk_by
     excess = sum(file.bytes for file in kept) - disk_bytes
     while excess > 0 and kept:
         oldest = kept[0].day
-        going = [file for file in kept if file.day == oldest]
+        going = [file for file in kept if file.day == oldest] if oldest < today else kept[:1]
         kept = kept[len(going) :]
         beyond += going
         excess -= sum(file.bytes for file in going)
