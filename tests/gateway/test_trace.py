@@ -84,7 +84,10 @@ async def test_state_and_baggage_are_passed_on_whole_or_not(tmp_path: Path) -> N
         await ask(house.port, post("/v1/chat/completions", GOOD, more=twice))
         assert house.mock.heads[-1][b"tracestate"] == b"a=1, b=2"
         await house.settled()
-        assert house.exchanges()[0].trace.startswith("00-" + TRACE.decode())
+        first, second, *_ = house.exchanges()
+        assert first.trace.startswith("00-" + TRACE.decode())
+        assert first.parent == PARENT[36:52].decode()
+        assert (second.trace, second.parent) == ("", "")
 
 
 async def test_the_clients_name_for_its_request_comes_back_and_goes_on(tmp_path: Path) -> None:

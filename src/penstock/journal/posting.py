@@ -1,6 +1,7 @@
 """Compressed requests to one sink over HTTP."""
 
 import base64
+import re
 import zlib
 from urllib.parse import unquote, urlsplit
 
@@ -9,6 +10,7 @@ import msgspec
 from penstock.core.errors import BadRequest, Unavailable, UpstreamFailed
 from penstock.net.client import Client, Timeouts, parse_origin
 
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
 _ANSWER_BYTES = 64 * 1024 * 1024
 _LONGEST_WAIT_S = 60.0
 # Where a sink says that it is busy or broken for now: opentelemetry.io/docs/specs/otlp, "Retryable Response Codes", and 500.
@@ -84,7 +86,7 @@ def parse_headers(text: str) -> tuple[tuple[str, str], ...]:
     for pair in filter(None, (one.strip() for one in text.split(","))):
         name, equals, value = pair.partition("=")
         plain = unquote(value.strip())
-        if not equals or not name.strip().isascii() or not plain.isascii() or not plain.isprintable():
+        if not equals or not _NAME.fullmatch(name.strip()) or not plain.isascii() or not plain.isprintable():
             raise BadRequest(
                 f"Header fields are written name=value, separated by commas; {name!r} is not.", param="ship"
             )
