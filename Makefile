@@ -90,9 +90,9 @@ image-test: install-dev
 
 lock:
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres --extra redis --extra grpc --extra grpc-build --extra dev -o requirements.lock pyproject.toml
+	  --extra engine --extra postgres --extra redis --extra grpc --extra grpc-build --extra otlp --extra dev -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres --extra redis --extra grpc --extra grpc-build -c requirements.lock -o requirements-run.lock pyproject.toml
+	  --extra engine --extra postgres --extra redis --extra grpc --extra grpc-build --extra otlp -c requirements.lock -o requirements-run.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
 	  --no-emit-find-links -o tests/langchain/requirements.lock tests/langchain/requirements.in
 

@@ -17,7 +17,7 @@ _SUFFIXES = ("_bucket", "_sum", "_count")
 
 def test_the_stack_sets_settings_that_exist() -> None:
     variables = COMPOSE["services"]["penstock"]["environment"]
-    plain = {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", str(value)) for name, value in variables.items()}
+    plain = {name: re.sub(r"\$\{\w+:-(\w*)\}", r"\1", str(value)) for name, value in variables.items()}
     settings = load_settings(plain)
     assert settings.control.database == "postgresql+asyncpg://penstock:penstock@database/penstock"
     assert settings.gateway.workers == 2
