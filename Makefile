@@ -6,20 +6,31 @@ BIN := .venv/bin
 VENDOR := src/penstock/console/static/vendor/uplot.js
 PROTO := src/penstock/gateway/grpc/inference.proto
 GENERATED := src/penstock/gateway/grpc/inference_pb2.py
+HOT := $(shell $(PYTHON) scripts/compile_hot.py --list)
 ARGS ?=
 
-.PHONY: up install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients
+# In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
+.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients
 
 up: install
 	$(BIN)/penstock up $(ARGS)
 
-install: .venv/.installed $(VENDOR) $(GENERATED)
+install: .venv/.installed $(VENDOR) $(GENERATED) .venv/.compiled
 
 .venv/.installed: pyproject.toml requirements-run.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-run.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $@
+
+# The modules that every request goes through, compiled where there is a C compiler; `make interpreted` takes that back.
+.venv/.compiled: .venv/.installed scripts/compile_hot.py $(HOT)
+	$(BIN)/python scripts/compile_hot.py
+	touch $@
+
+interpreted:
+	$(PYTHON) scripts/compile_hot.py --remove
+	touch .venv/.compiled
 
 install-dev: install .venv/.installed-dev
 
@@ -90,9 +101,9 @@ image-test: install-dev
 
 lock:
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres --extra redis --extra grpc --extra grpc-build --extra otlp --extra dev -o requirements.lock pyproject.toml
+	  --extra engine --extra postgres --extra redis --extra analytics --extra otlp --extra grpc --extra grpc-build --extra compile --extra otlp --extra dev -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres --extra redis --extra grpc --extra grpc-build --extra otlp -c requirements.lock -o requirements-run.lock pyproject.toml
+	  --extra engine --extra postgres --extra redis --extra analytics --extra otlp --extra grpc --extra grpc-build --extra compile --extra otlp -c requirements.lock -o requirements-run.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
 	  --no-emit-find-links -o tests/langchain/requirements.lock tests/langchain/requirements.in
 

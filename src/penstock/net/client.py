@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections import deque
+from typing import Any
 
 from penstock.core.errors import Unavailable, UpstreamFailed, UpstreamTimeout
 from penstock.net.origin import Origin, Timeouts, parse_origin
@@ -75,6 +76,7 @@ class Pool:
 
     async def _connect(self, timeout_s: float) -> UpstreamConnection:
         origin = self.origin
+        connection: UpstreamConnection
         self._connecting += 1
         try:
             async with asyncio.timeout(timeout_s):
@@ -139,7 +141,7 @@ class Pool:
         self.busy.clear()
         self.idle.clear()
 
-    def _build(self) -> UpstreamConnection:
+    def _build(self) -> Any:
         return UpstreamConnection(self)
 
 

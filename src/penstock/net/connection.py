@@ -48,7 +48,7 @@ def _unsent_by_kernel(transport: asyncio.Transport) -> int:
     return int.from_bytes(told, sys.byteorder)
 
 
-class Connection(asyncio.Protocol):
+class Connection:  # an `asyncio.Protocol` in all but descent, which compiled classes cannot have
     """Parses with llhttp, in its strict mode. One handler task at a time: replies keep the order of the requests."""
 
     __slots__ = (

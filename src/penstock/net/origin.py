@@ -29,7 +29,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     connect_s: float = 2.0
     first_byte_s: float = 60.0  # from the request's last byte to the first byte of the answer's body
     stall_s: float = 30.0  # between two reads of the body
-    answer_s: float = 86400.0  # from the request to the last byte of the answer; what a slow reader takes is not counted
+    answer_s: float = (
+        86400.0  # from the request to the last byte of the answer; what a slow reader takes is not counted
+    )
 
 
 def parse_origin(url: str) -> Origin:

@@ -223,7 +223,7 @@ class Response:
         return data
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which compiled classes cannot have
     """One connection to an origin: idle in its pool, or busy with one response."""
 
     __slots__ = (
@@ -338,6 +338,12 @@ class UpstreamConnection(asyncio.Protocol):
             response.fail(UpstreamFailed("The engine closed the connection without an answer.", code="upstream_closed"))
         else:
             response.fail(UpstreamFailed("The engine broke off its answer.", code="upstream_truncated"))
+
+    def pause_writing(self) -> None:
+        """The other server reads slowly; its timeouts see to that."""
+
+    def resume_writing(self) -> None:
+        """The other server has caught up."""
 
     def eof_received(self) -> bool:
         """The transport closes."""

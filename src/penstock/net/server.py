@@ -9,7 +9,7 @@ import time
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.core.errors import PenstockError
 from penstock.net.connection import Connection, Handler
@@ -129,7 +129,7 @@ class Server:
             OSError: if the address cannot be had.
         """
         self._loop = asyncio.get_running_loop()
-        connect = self._connect if certificate is None else partial(self._connect_sealed, certificate)
+        connect: Any = self._connect if certificate is None else partial(self._connect_sealed, certificate)
         if unix is not None:
             listener = await self._loop.create_unix_server(connect, sock=_unix_socket(unix), backlog=backlog)
             self._unix.append(unix)

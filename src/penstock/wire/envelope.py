@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from penstock.core.errors import BadRequest
+from penstock.wire.members import plainly_distinct
 
 Role = Literal["system", "user", "assistant", "tool", "developer", "function"]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -163,46 +164,11 @@ _decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refu
 _scan_once = _decoder.scan_once  # the scanner alone, in C
 
 
-_decode_any = msgspec.json.Decoder().decode
-
-
 def check_members(body: bytes) -> None:
     """Raises `ValueError` if an object in `body`, which has been decoded and so is JSON, names a member twice."""
-    if not _plainly_distinct(body):
+    if not plainly_distinct(body):
         text = body.decode()
         _scan_once(text, text.index("{"))
-
-
-def _plainly_distinct(body: bytes) -> bool:
-    """Whether it is certain at a glance that no member is named twice; False says nothing.
-
-    Without a backslash every quote begins or ends a string. Of a member that is named twice one is lost in decoding, and with it two
-    quotes at least: so there is none if the strings that are left, names among them, account for all quotes.
-    """
-    if b"\\" in body:
-        return False
-    members: dict[str, Any] = _decode_any(body)
-    strings = len(members)
-    for value in members.values():
-        kind = type(value)
-        if kind is str:
-            strings += 1
-        elif kind is list:
-            for item in value:
-                if type(item) is dict:
-                    strings += len(item)
-                    for inner in item.values():
-                        if type(inner) is str:
-                            strings += 1
-                        elif type(inner) in {list, dict}:
-                            return False
-                elif type(item) is str:
-                    strings += 1
-                elif type(item) in {list, dict}:
-                    return False
-        elif kind is dict:
-            return False
-    return body.count(b'"') == 2 * strings
 
 
 _decode_chat = msgspec.json.Decoder(ChatEnvelope).decode
