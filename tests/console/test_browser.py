@@ -24,6 +24,7 @@ FLAGS = [
 PATHS = [
     "/",
     "/requests",
+    "/requests?outcome=error&error=upstream_failed&min_latency_ms=1",
     "/models",
     "/models/support-bot",
     "/models/support-bot/v1.1.0",
@@ -128,6 +129,21 @@ def test_everything_has_a_name(browser: Browser, house: House) -> None:
                     .filter(id => seen.has(id) || !seen.add(id)); }"""
             )
             assert twice == [], path
+
+
+def test_requests_are_filtered_without_script(browser: Browser, house: House) -> None:
+    with visit(browser, house, width=375, scheme="dark", script=False) as visited:
+        page = visited.page
+        page.goto(house.url + "/requests")
+        page.get_by_text("More filters").click()
+        page.get_by_label("Error code").fill("upstream_failed")
+        page.get_by_label("From, UTC").fill("2020-01-01T00:00")
+        page.get_by_role("button", name="Filter").click()
+        expect(page.locator(".rows tbody tr").first).to_contain_text("upstream_failed")
+        expect(page.get_by_label("Error code")).to_have_value("upstream_failed")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        page.locator(".rows tbody th a").first.click()
+        expect(page.get_by_role("heading", name="Where the time went")).to_be_visible()
 
 
 def test_keyboard_goes_past_the_menu(browser: Browser, house: House) -> None:

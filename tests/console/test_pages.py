@@ -1,5 +1,6 @@
 """The pages as a browser without script sees them."""
 
+import datetime as dt
 import re
 
 import httpx
@@ -495,3 +496,36 @@ async def test_forms_are_bounded(visitor: httpx.AsyncClient) -> None:
     assert reply.status_code == 413
     reply = await visitor.post("/playground", json={"message": "x"})
     assert reply.status_code == 400
+
+
+async def test_requests_are_found_by_what_is_known_of_them(visitor: httpx.AsyncClient, house: House) -> None:
+    await sign_in(visitor)
+    failed = next(
+        one
+        for one in house.call("GET", "/requests", outcome="error", limit=500)["requests"]
+        if one["error"] == "upstream_failed"
+    )
+    start = dt.datetime.fromtimestamp(failed["at"] - 1, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    end = dt.datetime.fromtimestamp(failed["at"] + 2, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    link = f'href="/requests/{failed["id"]}"'
+    for filters, found in (
+        ({"id": failed["id"][-9:]}, True),
+        ({"id": "req_of_nobody"}, False),
+        ({"error": "upstream_failed", "from": start, "to": end}, True),
+        ({"error": "no_such_code"}, False),
+        ({"model": "support-bot", "tenant": "demo", "id": failed["id"]}, True),
+        ({"model": "another", "id": failed["id"]}, False),
+        ({"id": failed["id"], "to": start}, False),
+        ({"id": failed["id"], "min_latency_ms": str(failed["phases"]["done"] / 1e6 - 0.001)}, True),
+        ({"id": failed["id"], "min_latency_ms": str(failed["phases"]["done"] / 1e6 + 0.001)}, False),
+    ):
+        page = await visitor.get("/requests", params=filters)
+        assert page.status_code == 200
+        assert (link in page.text) == found, filters
+        assert found or "No request fits" in page.text
+    assert (await visitor.get("/requests", params={"from": "yesterday"})).status_code == 400
+    slow = (await visitor.get("/requests", params={"min_latency_ms": "100", "arm": "control"})).text
+    older = re.search(r'rel="next" href="([^"]*)"', slow)
+    assert older is not None
+    assert "min_latency_ms=100" in older[1]
+    assert '<details class="more" open>' in slow

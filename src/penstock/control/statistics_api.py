@@ -13,6 +13,7 @@ from sqlalchemy import select
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
 from penstock.control.context import Control
+from penstock.control.requests_search import Wanted, search
 from penstock.control.statistics_usage import Figures, check_by, grouped, usage_rows
 from penstock.core.errors import BadRequest, NotFound
 from penstock.core.exchange import Exchange, Observation, Phases
@@ -21,7 +22,6 @@ from penstock.store.schema_experiments import exchanges, observations
 Viewer = Annotated[Principal, Depends(needs("usage:read"))]
 Filter = Annotated[str | None, Query(max_length=256, pattern="^[^\\x00]*$")]  # PostgreSQL takes no NUL
 LIVE_S = 1.0
-_FILTERS = ("tenant", "route", "experiment", "arm", "version", "outcome", "status")
 
 
 def _own(who: Principal, tenant: str | None) -> str | None:
@@ -169,31 +169,12 @@ def _add_usage(router: APIRouter) -> None:
 
 def _add_requests(router: APIRouter) -> None:
     @router.get("/requests")
-    async def list_requests(
-        control: ControlPart,
-        who: Viewer,
-        tenant: Filter = None,
-        route: Filter = None,
-        experiment: Filter = None,
-        arm: Filter = None,
-        version: Filter = None,
-        outcome: Filter = None,
-        status: Annotated[int | None, Query(ge=0, le=999)] = None,
-        limit: Annotated[int, Query(ge=1, le=500)] = 50,
-        before: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="The `next` of the page before.")] = None,
-    ) -> Response:
-        """Requests, newest first."""
-        wanted = dict(zip(_FILTERS, (_own(who, tenant), route, experiment, arm, version, outcome, status), strict=True))
-        statement = select(exchanges.c.sequence, exchanges.c.record).order_by(exchanges.c.sequence.desc())
-        for name, value in wanted.items():
-            if value is not None:
-                statement = statement.where(exchanges.c[name] == value)
-        if before is not None:
-            statement = statement.where(exchanges.c.sequence < before)
+    async def list_requests(control: ControlPart, who: Viewer, wanted: Annotated[Wanted, Query()]) -> Response:
+        """Requests, newest first. A page may hold fewer than `limit` and still have a `next`: then not all was looked through."""
         async with control.database.read() as connection:
-            rows = (await connection.execute(statement.limit(limit))).all()
-        told = [{"sequence": row.sequence} | _exchange(row.record) for row in rows]
-        return _json({"requests": told, "next": rows[-1].sequence if len(rows) == limit else None})
+            page = await search(connection, wanted, _own(who, None))
+        told = [{"sequence": sequence} | _exchange(record) for sequence, record in page.rows]
+        return _json({"requests": told, "next": page.next})
 
     @router.get("/requests/{request_id}")
     async def get_request(control: ControlPart, who: Viewer, request_id: str) -> Response:

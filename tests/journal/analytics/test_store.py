@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from penstock.core.errors import Conflict, Damaged
-from penstock.core.exchange import Finding, Phases
+from penstock.core.exchange import Exchange, Finding, Observation, Phases
 from penstock.journal.analytics.catalog import KEEP, Catalog, File, State
 from penstock.journal.analytics.child import run
 from penstock.journal.analytics.query import Bounds, Result, ask_for
@@ -42,7 +42,8 @@ def test_a_record_is_a_row_with_its_phases_and_no_content(tmp_path: Path) -> Non
     )
     refused = exchange(2, phases=Phases(1_000_000, 0, 0, 0, 0, 2_500_000), tenant="", trace="nonsense")
     said = observation(3)
-    batch = [Row("w", Position(1, n), record) for n, record in enumerate((whole, refused, said))]
+    records: tuple[Exchange | Observation, ...] = (whole, refused, said)
+    batch = [Row("w", Position(1, n), record) for n, record in enumerate(records)]
     store.add("w", Position(1, 64), 500, batch, 5.0)
     store.close()
     sql = (

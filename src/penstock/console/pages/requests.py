@@ -1,5 +1,6 @@
 """The explorer of requests, and one request with its phases."""
 
+import datetime as dt
 from itertools import pairwise
 from typing import Any, get_args
 
@@ -10,10 +11,13 @@ from starlette.responses import Response
 from penstock.console.client import at
 from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests
 from penstock.console.visit import Visit
+from penstock.core.errors import BadRequest
 from penstock.core.exchange import Outcome
 
 _PAGE = 50
-_FILTERS = ("route", "arm", "outcome", "status")
+_TIMES = ("from", "to")  # as browsers send `datetime-local`, in UTC
+_FEW = ("model", "outcome", "id")
+_MORE = ("tenant", "route", "version", "arm", "error", "status", "min_latency_ms")
 _NAMES = {
     "decoded": "Read and decode",
     "admitted": "Check, screen, wait for a place",
@@ -59,8 +63,9 @@ def segments(phases: Phases) -> list[Segment]:
 
 async def listing(visit: Visit) -> Response:
     """The explorer."""
-    filters = {name: visit.query(name) for name in _FILTERS}
-    page = await visit.api.get("/requests", Requests, limit=_PAGE, before=visit.query("before"), **filters)
+    filters = {name: visit.query(name) for name in (*_TIMES, *_FEW, *_MORE)}
+    asked = filters | {name: _unix(name, filters[name]) for name in _TIMES}
+    page = await visit.api.get("/requests", Requests, limit=_PAGE, before=visit.query("before"), **asked)
     routes = await _routes(visit)
     older = None
     if page.next:
@@ -71,11 +76,26 @@ async def listing(visit: Visit) -> Response:
         exchanges=page.requests,
         filters=filters,
         filtered=any(filters.values()) or bool(visit.query("before")),
+        unfolded=any(filters[name] for name in _MORE),
         older=older,
         routes=routes,
         outcomes=get_args(Outcome),
         example_model=routes[0] if routes else "support-bot",
     )
+
+
+def _unix(name: str, text: str) -> float | None:
+    """Unix seconds of what a field of a date and a time holds.
+
+    Raises:
+        BadRequest: if it is no time.
+    """
+    if not text:
+        return None
+    try:
+        return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp()
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{name} is {text!r}: a time such as 2026-11-23T01:02 is needed.", param=name) from None
 
 
 async def _routes(visit: Visit) -> list[str]:
