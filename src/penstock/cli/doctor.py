@@ -182,6 +182,9 @@ def _shipper(session: Session) -> Iterator[Finding]:
     for name, reader in readers.items():
         state: State = "warning" if reader["problem"] or reader["lag_bytes"] > _LAG_BYTES else "ok"
         text = f"{name} is {size(reader['lag_bytes'])} behind."
+        if reader.get("dead_letters"):
+            state = "warning"
+            text += f" Its sink refused {reader['dead_letters']} records for good: see dead-letters/{name}.ndjson."
         yield _finding("shipper", state, text + (f" {reader['problem']}" if reader["problem"] else ""))
 
 

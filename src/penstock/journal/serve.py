@@ -34,7 +34,10 @@ class ShipServer(Collector):
         if request.path == "/metrics":
             reply.send(200, _TEXT, generate_latest(self._registry))
         elif request.path in {"/healthz", "/readyz"}:
-            readers = {s.name: {"lag_bytes": s.lag(), "problem": s.problem} for s in self._shippers}
+            readers = {
+                s.name: {"lag_bytes": s.lag(), "problem": s.problem, "dead_letters": s.tally.dead}
+                for s in self._shippers
+            }
             reply.send(200, _JSON, msgspec.json.encode({"status": "ok", "readers": readers}))
         else:
             raise NotFound(f"The shipper has no {request.path}: ask for /metrics, /healthz or /readyz.")
