@@ -1,9 +1,10 @@
-"""Writes `deploy/prometheus/rules/*.yaml`: recording rules and alerts. Run `python scripts/make_rules.py`.
+"""Writes `deploy/prometheus/rules/*.yaml`, recording rules and alerts, and `docs/reference/alerts.md`. Run `python scripts/make_rules.py`.
 
 A test compares the files with what this makes, and every name and label in them with the metrics table. Objectives and bounds stand
 here, at the top and in each alert; whoever wants others changes them and runs this.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,9 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-FOLDER = Path(__file__).parents[1] / "deploy" / "prometheus" / "rules"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "deploy" / "prometheus" / "rules"
+PAGE = ROOT / "docs" / "reference" / "alerts.md"
 MADE = "# Made by scripts/make_rules.py; change that, then run it.\n"
 
 AVAILABILITY = 0.995  # share of requests that are answered: no 5xx, no stream that breaks off
@@ -312,8 +315,33 @@ def files() -> dict[str, str]:
     }
 
 
+def page() -> str:
+    """The text of `alerts.md`."""
+    lines = [
+        "# Alerts\n",
+        "<!-- Made by scripts/make_rules.py; change that, then run it. -->\n",
+        "Prometheus' rules in `deploy/prometheus/rules`. `page` wakes somebody, `ticket` waits for the morning. How they travel, and what",
+        "is left to set, is told in [monitoring](../monitoring.md).\n",
+        f"Objectives: {AVAILABILITY:.1%} of a route's requests are answered (no 5xx, no stream that breaks off), and {IN_TIME:.0%} of the",
+        f"answers have their first token within {LATE_S:g} s, each over 30 days. An alert needs a burn rate in a long and a short window at once",
+        "(Site Reliability Workbook, chapter 5), and "
+        f"{FLOOR} bad requests in the long one: `page` at 14.4 times in 1 h and 5 min, or 6 times in 6 h and",
+        "30 min; `ticket` at 3 times in 1 d and 2 h, or once in 3 d and 6 h.\n",
+        "| alert | severity | after | says | runbook |",
+        "|---|---|---|---|---|",
+    ]
+    for alerts in ALERTS.values():
+        for alert in alerts:
+            words = re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"`\1`", alert.summary)
+            words = re.sub(r"\{\{ \$value[^}]*\}\}", "N", words)
+            runbook = f"[{alert.runbook}](../runbooks/{alert.runbook}.md)"
+            lines.append(f"| `{alert.name}` | {alert.severity} | {alert.wait} | {words} | {runbook} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Writes all files."""
+    PAGE.write_text(page(), encoding="utf-8")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, text in files().items():
         (FOLDER / name).write_text(text, encoding="utf-8")

@@ -2,17 +2,23 @@
 
 import json
 import re
+import runpy
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from penstock.core.metrics import TABLE
 from penstock.core.settings import Settings, load_settings
+from tests.deploy.names import unknown
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+BOARDS = DEPLOY / "grafana" / "dashboards"
+RULES: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "make_rules.py"))
+LEFT_BY_GAUGES = {"instance", "worker", "pool", "route"}  # labels of series that no sum takes away
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-_SUFFIXES = ("_bucket", "_sum", "_count")
 
 
 def test_the_stack_sets_settings_that_exist() -> None:
@@ -35,29 +41,70 @@ def test_ports_are_published_on_the_loopback_alone() -> None:
 
 
 def test_prometheus_asks_where_processes_answer() -> None:
-    jobs = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
-    asked = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in jobs}
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     settings = Settings()
+    asked = {name: job["static_configs"][0]["targets"] for name, job in jobs.items() if name != "engine"}
     assert asked == {
-        "gateway": f"penstock:{settings.gateway.port}",
-        "control": f"penstock:{settings.control.port}",
-        "ship": f"penstock:{settings.ship.port}",
-        "engine": f"penstock:{settings.engine.port}",
+        "gateway": [f"penstock:{settings.gateway.port}"],
+        "control": [f"penstock:{settings.control.port}"],
+        "ship": [f"penstock:{settings.ship.port}"],
     }
+    found = jobs["engine"]["http_sd_configs"][0]
+    assert found["url"] == f"http://penstock:{settings.control.port}/api/v1/targets"
+    told = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())["receivers"][0][
+        "webhook_configs"
+    ][0]
+    assert told["url"] == f"http://penstock:{settings.control.port}/api/v1/alerts"
+    token = COMPOSE["services"]["penstock"]["environment"]["PENSTOCK_CONTROL_MONITORING_TOKEN_FILE"]
+    for one in (found, told["http_config"]):
+        assert one["authorization"]["credentials_file"] == token
+    folder = str(Path(token).parent)
+    for service in ("penstock", "prometheus", "alertmanager"):
+        volumes = COMPOSE["services"][service]["volumes"]
+        assert any(volume.startswith(f"monitoring:{folder}") for volume in volumes)
+    assert config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] == ["alertmanager:9093"]
 
 
-def test_the_dashboard_shows_metrics_and_labels_that_exist() -> None:
-    known = {entry.name: entry for entry in TABLE}
-    board = json.loads((DEPLOY / "grafana" / "dashboards" / "penstock.json").read_text())
-    shown = set()
+def test_alertmanager_and_prometheus_take_their_files() -> None:
+    for command in (
+        ["amtool", "check-config", f"{DEPLOY}/alertmanager/alertmanager.yml"],
+        ["promtool", "check", "config", "--syntax-only", f"{DEPLOY}/prometheus/prometheus.yml"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_alertmanager_keeps_back_are_alerts_that_exist() -> None:
+    alerts = {alert.name for group in RULES["ALERTS"].values() for alert in group}
+    config = yaml.safe_load((DEPLOY / "alertmanager" / "alertmanager.yml").read_text())
+    for rule in config["inhibit_rules"]:
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            pattern = re.fullmatch(r'alertname=~?"(.*)"', matcher)
+            if pattern is not None:
+                matching = {name for name in alerts if re.fullmatch(pattern[1], name)}
+                assert len(matching) == len(pattern[1].split("|")), matcher
+
+
+def test_the_dashboards_are_what_the_script_makes() -> None:
+    found = {file.name: file.read_text() for file in BOARDS.glob("*.json")}
+    assert found == runpy.run_path(str(ROOT / "scripts" / "make_dashboards.py"))["files"](), (
+        "run scripts/make_dashboards.py"
+    )
+    assert set(found) == {f"penstock-{name}.json" for name in ("overview", "model", "tenant", "safety", "engine")}
+
+
+@pytest.mark.parametrize("file", sorted(BOARDS.glob("*.json")), ids=lambda file: file.stem)
+def test_the_dashboards_show_metrics_and_labels_that_exist(file: Path) -> None:
+    recorded = dict(RULES["recorded"]())
+    board = json.loads(file.read_text())
     for panel in board["panels"]:
-        for target in panel["targets"]:
-            for word in re.findall(r"\b(?:penstock|gen_ai)_[a-z_]+(?=[\[) ]|$)", target["expr"]):
-                if word in {"gen_ai_request_model", "gen_ai_token_type"}:
-                    continue
-                base = next((word.removesuffix(s) for s in _SUFFIXES if word.endswith(s)), word)
-                entry = known.get(word) or known[base]
-                shown.add(entry.name)
-                labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-                assert labels <= set(entry.labels), (panel["title"], labels)
-    assert len(shown) >= 12
+        for target in panel.get("targets", ()):
+            assert unknown(target["expr"], recorded) == [], panel["title"]
+            grouped = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert grouped <= set(re.findall(r"\w+", target["expr"])) | LEFT_BY_GAUGES, (panel["title"], grouped)
+    source = yaml.safe_load((DEPLOY / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"][0]
+    used = {
+        (panel["datasource"]["type"], panel["datasource"]["uid"]) for panel in board["panels"] if "datasource" in panel
+    }
+    assert used == {(source["type"], source["uid"])}
