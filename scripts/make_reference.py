@@ -78,6 +78,7 @@ SETTINGS = {
     "ship.elasticsearch_url": "Where documents go: `http://HOST:9200`, with `NAME:PASSWORD@` if need be. Empty: nowhere.",
     "ship.elasticsearch_api_key": "API key for Elasticsearch, as its `encoded` form.",
     "ship.elasticsearch_retention_days": "Days after which documents are deleted, in the policy that the shipper installs.",
+    "ship.stdout": "Write the same documents as lines on the shipper's stdout, for a collector of logs.",
 }
 
 

@@ -102,6 +102,9 @@ def resolved_for_up(settings: Settings) -> Settings:
             tls_certificate=_absolute(settings.gateway.tls_certificate),
             tls_key=_absolute(settings.gateway.tls_key),
         ),
+        control=msgspec.structs.replace(
+            settings.control, monitoring_token_file=_absolute(settings.control.monitoring_token_file)
+        ),
         ship=msgspec.structs.replace(settings.ship, control_url=control_url),
     )
 
@@ -611,6 +614,10 @@ def _sinks(ship: ShipSettings, data: Path) -> "list[Sink]":
         from penstock.journal.zipkin import Zipkin
 
         sinks.append(TraceSink(Zipkin(ship.zipkin_url), sampling, dead("zipkin")))
+    if ship.stdout:
+        from penstock.journal.lines import LinesSink
+
+        sinks.append(LinesSink(sys.stdout.buffer, slow_s=ship.slow_s))
     if ship.elasticsearch_url:
         from penstock.journal.elastic import ElasticSink
 

@@ -78,6 +78,7 @@ class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     elasticsearch_url: str = ""  # empty: none
     elasticsearch_api_key: str = ""
     elasticsearch_retention_days: Annotated[int, msgspec.Meta(ge=1)] = 30
+    stdout: bool = False  # the same documents as lines on stdout
 
 
 class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

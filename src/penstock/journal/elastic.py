@@ -72,24 +72,20 @@ class ElasticSink:
         self._retention_days = retention_days
         self._slow_s = slow_s
         self._pause_s = pause_s
-        self._installed = False
 
     async def positions(self) -> dict[str, Position] | None:
-        """The saved offsets count. Installs the policy and the template first.
+        """The saved offsets count. Installs the policy and the template, if they are not there: at the start, and after every failure.
 
         Raises:
             PenstockError: if the cluster does not take them.
         """
-        if not self._installed:
-            policy = lifecycle(self._retention_days)
-            await self._install(f"/_ilm/policy/{POLICY}", policy, lambda told: told[POLICY]["policy"]["_meta"])
-            template = index_template()
-            await self._install(
-                f"/_index_template/{TEMPLATE}",
-                template,
-                lambda told: told["index_templates"][0]["index_template"]["_meta"],
-            )
-            self._installed = True
+        policy = lifecycle(self._retention_days)
+        await self._install(f"/_ilm/policy/{POLICY}", policy, lambda told: told[POLICY]["policy"]["_meta"])
+        await self._install(
+            f"/_index_template/{TEMPLATE}",
+            index_template(),
+            lambda told: told["index_templates"][0]["index_template"]["_meta"],
+        )
         return None
 
     async def send(self, worker: str, batch: Batch) -> None:

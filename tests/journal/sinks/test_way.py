@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from penstock.core.exchange import Exchange
 from penstock.journal.otlp import OtlpHttp
 from tests.gateway.house import running
@@ -84,6 +86,7 @@ async def test_the_shipper_as_people_start_it(tmp_path: Path) -> None:
             "PENSTOCK_SHIP_ELASTICSEARCH_URL": await elastic.start(),
             "PENSTOCK_SHIP_ELASTICSEARCH_API_KEY": "abc",
             "PENSTOCK_SHIP_ELASTICSEARCH_RETENTION_DAYS": "3",
+            "PENSTOCK_SHIP_STDOUT": "true",
         },
     )
     try:
@@ -94,6 +97,9 @@ async def test_the_shipper_as_people_start_it(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert b"zipkin: has no sink any more" in said
     assert b"abc" not in said
+    lines = [msgspec.json.decode(line) for line in said.splitlines() if line.startswith(b"{")]
+    assert sorted(line["event"]["id"] for line in lines) == sorted([*(e.id for e in exchanges), "o1"])
+    assert all(line in elastic.documents[f"logs-{line['data_stream']['dataset']}-default"].values() for line in lines)
     assert set(far.kept.spans) == span_ids(exchanges)
     assert len(elastic.ids("observation")) == 1
     assert elastic.policies["penstock"]["policy"]["phases"]["delete"]["min_age"] == "3d"

@@ -1,0 +1,46 @@
+"""Records as lines of JSON on a stream, for collectors that read what processes print: the documents of Elasticsearch, one a line."""
+
+import asyncio
+from typing import BinaryIO
+
+from penstock.core.exchange import Exchange, Observation
+from penstock.journal.ecs import document_of
+from penstock.journal.format import Position
+from penstock.journal.reader import Batch
+from penstock.journal.refusals import Tally
+
+
+class LinesSink:
+    """Writes to `stream`, from a thread: one that nobody reads delays this reader and no other."""
+
+    name = "stdout"
+
+    def __init__(self, stream: BinaryIO, *, slow_s: float = 10.0) -> None:
+        self.tally = Tally()
+        self._stream = stream
+        self._slow_s = slow_s
+
+    async def positions(self) -> dict[str, Position] | None:
+        """The saved offsets count."""
+        return None
+
+    async def send(self, worker: str, batch: Batch) -> None:
+        """Write a line for each request and observation; `worker` stands in the records themselves.
+
+        Raises:
+            OSError: if nobody is there any more to read.
+        """
+        lines = [
+            document_of(record, self._slow_s).source + b"\n"
+            for _, record in batch.records()
+            if isinstance(record, Exchange | Observation)
+        ]
+        if lines:
+            await asyncio.to_thread(self._write, b"".join(lines))
+
+    async def close(self) -> None:
+        """The stream is not ours to close."""
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._stream.flush()
