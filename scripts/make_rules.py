@@ -266,6 +266,11 @@ STATE = (
         "A changed certificate or key of {{ $labels.instance }} cannot be used; the one before stays.",
     ),
     _alert(
+        "KeyExpires", "ticket", "1h", "key-expiry",
+        "min by (tenant) (penstock_key_expires_timestamp_seconds) - time() < 7 * 86400",
+        "A key of the tenant {{ $labels.tenant }} ends in {{ $value | humanizeDuration }}.",
+    ),
+    _alert(
         "ExperimentStuck", "ticket", "15m", "experiment-stuck",
         "time() - penstock_experiment_started_timestamp_seconds > 21600\n"
         "unless on (experiment) (\n"

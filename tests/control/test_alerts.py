@@ -101,6 +101,20 @@ async def test_a_tenants_reader_sees_that_tenants_alerts_alone(small_house: Hous
         assert (await client.get("/api/v1/alerts")).status_code == 401
 
 
+async def test_control_tells_when_keys_end(small_house: House) -> None:
+    await small_house.post("/tenants", {"name": "shop", "spec": {}})
+    end = int(NOW) + 86400
+    made = [
+        await small_house.post("/keys", {"name": f"k{days}", "tenant": "shop", "expires_at": end + days * 86400})
+        for days in (0, 1, 2)
+    ]
+    await small_house.post(f"/keys/{made[0]['id']}/revoke", status=200)
+    text = (await small_house.admin.get("/metrics")).text
+    told = [line for line in text.splitlines() if line.startswith("penstock_key_expires_timestamp_seconds{")]
+    assert [float(line.split()[-1]) for line in told] == [end + 86400]
+    assert 'tenant="shop"' in told[0]
+
+
 async def test_what_is_no_notice_is_refused_whole(monitored: House) -> None:
     for body in ({}, {"version": "3", "alerts": []}, {"version": "4", "alerts": [{"status": "firing"}]}, [1]):
         assert (await tell(monitored, body, 400))["error"]["code"] == "invalid_value"

@@ -39,6 +39,7 @@ COST = 'penstock_cost_usd_total{tenant="t",route="r",worker="w"}'
 FOUND = 'penstock_guard_findings_total{rule="pii",action="mask",where="input",worker="w"}'
 UP = 'penstock_replica_up{pool="p",replica="%s",worker="%s"}'
 EXPIRES = 'penstock_tls_certificate_expires_timestamp_seconds{instance="g",worker="w"}'
+ENDS = 'penstock_key_expires_timestamp_seconds{tenant="t"}'
 STARTED = 'penstock_experiment_started_timestamp_seconds{experiment="e"}'
 UNITS = 'penstock_experiment_units{experiment="e",arm="a"}'
 FAILURES = 'penstock_ship_failures_total{instance="s",reader="control"}'
@@ -172,6 +173,7 @@ CASES: dict[str, tuple[Case, Case]] = {
         _one('penstock_tls_renewal_failures_total{instance="g",worker="w"}', "0x10 1x10", 12),
         _one('penstock_tls_renewal_failures_total{instance="g",worker="w"}', "1x40", 12),
     ),
+    "PenstockKeyExpires": (_one(ENDS, "500000x90", 70), _one(ENDS, "700000x90", 70)),
     "PenstockExperimentStuck": (
         Case(series={STARTED: "0x500", UNITS: "0+1x60 60+0x400"}, at=450),
         Case(series={STARTED: "0x500", UNITS: "0+1x500"}, at=450),

@@ -13,6 +13,7 @@ from penstock.control.context import Control
 from penstock.control.publisher import Publisher
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
+from penstock.store.schema import keys
 from penstock.store.schema_alerts import alerts
 from penstock.store.schema_experiments import experiments
 
@@ -34,11 +35,17 @@ class Measures:
         self._took = Histogram(took.name, took.help, took.labels, buckets=took.buckets, registry=self.registry)
         self._generation = Gauge(generation.name, generation.help, registry=self.registry)
         self._gateways = Gauge(gateways.name, gateways.help, registry=self.registry)
-        firing, started, units = (
+        firing, expires, started, units = (
             metric(f"penstock_{name}")
-            for name in ("alerts_firing", "experiment_started_timestamp_seconds", "experiment_units")
+            for name in (
+                "alerts_firing",
+                "key_expires_timestamp_seconds",
+                "experiment_started_timestamp_seconds",
+                "experiment_units",
+            )
         )
         self._firing = Gauge(firing.name, firing.help, firing.labels, registry=self.registry)
+        self._expires = Gauge(expires.name, expires.help, expires.labels, registry=self.registry)
         self._started = Gauge(started.name, started.help, started.labels, registry=self.registry)
         self._units = Gauge(units.name, units.help, units.labels, registry=self.registry)
         ProcessCollector(registry=self.registry)
@@ -69,10 +76,15 @@ class Measures:
             return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def _read(self) -> None:
-        """What stands in the database: alerts that fire, and experiments that run, with their units by arm."""
+        """What stands in the database: alerts that fire, keys that will end, and experiments that run, with their units by arm."""
+        now = self._control.clock()
         async with self._control.database.read() as connection:
             by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")
             firing = (await connection.execute(by_severity.group_by(alerts.c.severity))).all()
+            ending = select(keys.c.tenant, func.min(keys.c.expires_at).label("at")).where(
+                keys.c.revoked_at.is_(None), keys.c.expires_at > now
+            )
+            expiring = (await connection.execute(ending.group_by(keys.c.tenant))).all()
             running = (
                 await connection.execute(
                     select(experiments.c.name, experiments.c.started_at, experiments.c.verdict).where(
@@ -80,12 +92,14 @@ class Measures:
                     )
                 )
             ).all()
-        for gauge in (self._firing, self._started, self._units):
+        for gauge in (self._firing, self._expires, self._started, self._units):
             gauge.clear()
         for severity in SEVERITIES:
             self._firing.labels(severity).set(0)
         for severity, count in firing:
             self._firing.labels(severity if severity in SEVERITIES else "other").set(count)
+        for key in expiring:
+            self._expires.labels(key.tenant or "").set(key.at)
         for row in running:
             self._started.labels(row.name).set(row.started_at or 0.0)
             for arm in (row.verdict or {}).get("arms", ()):

@@ -426,6 +426,13 @@ TABLE: tuple[Metric, ...] = (
         on=("control",),
     ),
     Metric(
+        name="penstock_key_expires_timestamp_seconds",
+        kind="gauge",
+        help="When the next of a tenant's keys ends, in Unix seconds; of keys for the control API alone the tenant is empty.",
+        labels=("tenant",),
+        on=("control",),
+    ),
+    Metric(
         name="penstock_experiment_started_timestamp_seconds",
         kind="gauge",
         help="When a running experiment began, in Unix seconds.",
