@@ -12,6 +12,8 @@ import msgspec
 from penstock.cli.main import cli
 from penstock.core.metrics import TABLE
 from penstock.core.settings import Settings
+from penstock.journal.analytics.named import NAMED
+from penstock.journal.analytics.tables import COLUMNS, PLACE, TABLES
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- Made by scripts/make_reference.py; change the code, then run that. -->\n"
@@ -188,7 +190,33 @@ def _paragraphs(text: str) -> str:
     return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n")) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "cli.md": cli_page}
+def tables_page() -> str:
+    """`analytics-tables.md`."""
+    lines = ["# Tables of the analytical store\n", MADE, "See [analytics](../analytics.md). All times are UTC.\n"]
+    first = (
+        ("day", "DATE", "Of the exchange; of an observation, when it was told. A partition."),
+        ("tenant", "VARCHAR", "A partition."),
+    )
+    place = {"worker": "Whose journal holds it.", "segment": "Of the journal.", "position": "Byte in the segment."}
+    for table in TABLES:
+        lines += [f"## {table}\n", "| column | type | holds |", "|---|---|---|"]
+        rows = [*first, *((one.name, one.type, one.help) for one in COLUMNS[table])]
+        rows += [(name, type_, place[name]) for name, type_ in PLACE]
+        rows += [("cost_usd", "DOUBLE", "`cost_nanousd / 1e9`.")] if table == "exchanges" else []
+        lines += [f"| `{name}` | {type_} | {help_} |" for name, type_, help_ in rows]
+        lines.append("")
+    lines.append("## Queries with names\n")
+    for name, one in NAMED.items():
+        lines += [f"`@{name}`: {one.help}\n", f"```sql\n{one.sql}\n```\n"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+PAGES = {
+    "analytics-tables.md": tables_page,
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "cli.md": cli_page,
+}
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ NAMED: dict[str, Named] = {
     "cost": Named(
         "What each tenant spent on each model in the last seven days, most first.",
         "SELECT tenant, model, count(*) AS requests, sum(prompt_tokens) AS prompt_tokens, "
-        "sum(completion_tokens) AS completion_tokens, round(sum(cost_usd), 6) AS usd "
+        "sum(completion_tokens) AS completion_tokens, round(sum(cost_usd), 9) AS usd "
         f"FROM exchanges WHERE {_LAST} GROUP BY ALL ORDER BY usd DESC, requests DESC",
     ),
     "latency": Named(
@@ -43,7 +43,7 @@ NAMED: dict[str, Named] = {
     "days": Named(
         "Requests, failures, tokens and cost by day.",
         "SELECT day, count(*) AS requests, count(*) FILTER (outcome IN ('error', 'crashed')) AS failed, "
-        "sum(prompt_tokens + completion_tokens) AS tokens, round(sum(cost_usd), 6) AS usd "
+        "sum(prompt_tokens + completion_tokens) AS tokens, round(sum(cost_usd), 9) AS usd "
         "FROM exchanges GROUP BY ALL ORDER BY day DESC",
     ),
 }
