@@ -267,3 +267,29 @@ def test_doctor_tells_who_lags_and_who_refuses_what() -> None:
         ("wrong", "gateway-0 refuses the route chat: its pool is not there"),
         ("wrong", "gateway-0 refuses 2 entries more."),
     ]
+
+
+def test_queries_read_the_data_folder_or_ask_control(control: Control) -> None:
+    from penstock.journal.analytics.store import AnalyticsStore
+    from penstock.journal.analytics.tables import Row
+    from penstock.journal.format import Position
+    from tests.journal.records import exchange
+
+    missing = control.run("query", "SELECT 1")
+    assert missing.returncode == 1
+    assert "no analytical store" in missing.stderr
+    store = AnalyticsStore(control.data / "analytics")
+    store.add("w", Position(1, 64), 500, [Row("w", Position(1, n), exchange(n)) for n in range(3)], 5.0)
+    store.close()
+    sql = "SELECT tenant, count(*) AS requests FROM exchanges GROUP BY ALL"
+    for url in (control.url, ""):  # without one, the data folder is read
+        done = control.run("query", sql, "--json", PENSTOCK_URL=url)
+        assert json.loads(done.stdout)["rows"] == [["acme", 3]], done.stderr
+    cut = control.run("query", "SELECT id FROM exchanges", "--limit", "2", PENSTOCK_URL="")
+    assert cut.stdout.count("req_") == 2
+    assert "there are more" in cut.stderr
+    assert "@cost" in control.run("query", "--named").stdout
+    assert control.run("query").returncode == 2
+    refused = control.run("query", "ATTACH '/tmp/x.db'", PENSTOCK_URL="")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "One SELECT is run" in refused.stderr

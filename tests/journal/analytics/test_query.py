@@ -113,3 +113,19 @@ async def test_every_named_query_runs(folder: Path) -> None:
         sql_of("@nothing")
     with pytest.raises(Unavailable, match="no analytical store"):
         await run_query(folder / "elsewhere", "SELECT 1")
+
+
+async def test_queries_go_on_while_files_are_merged(tmp_path: Path) -> None:
+    """A query whose files went before it began to read them asks the log again."""
+    store = AnalyticsStore(tmp_path)
+    for turn in range(3):
+        rows = [Row("w", Position(1, n), exchange(n)) for n in range(turn * 10, turn * 10 + 10)]
+        store.add("w", Position(1, 64 + turn), 65 + turn, rows, 5.0)
+    stale = ask_for(tmp_path, "SELECT count(*) FROM exchanges", "", Bounds())
+    store.merge(list(store.state.files.values()), 6.0)
+    assert run(stale).rows == ((30,),)
+    store.tidy(7.0, grace_s=0.0)
+    with pytest.raises(FileNotFoundError):
+        run(stale)
+    assert (await run_query(tmp_path, stale.sql)).rows == ((30,),)
+    store.close()

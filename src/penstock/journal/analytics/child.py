@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _ADDRESS_MB = 3072  # what the program itself may map, beside the query's memory
 _LATE_S = 10.0  # after its time and this long the kernel ends the process
 _PIECE = 100  # rows taken at once
+_GONE = ("No such file", "No files found")  # DuckDB has one error for all that goes wrong with files
 
 
 class Refused(Exception):
@@ -180,7 +181,7 @@ def _told(error: Exception, bounds: Bounds, *, late: bool) -> Exception:
         return Refused("query_too_costly", f"The query took longer than {bounds.seconds:g} s: ask for less.")
     if isinstance(error, duckdb.OutOfMemoryException):
         return Refused("query_too_costly", _memory(bounds))
-    if isinstance(error, duckdb.IOException) and "No such file" in str(error):
+    if isinstance(error, duckdb.IOException) and any(words in str(error) for words in _GONE):
         return FileNotFoundError(str(error))
     return Refused("invalid_query", str(error).strip().partition("\n\nLINE")[0].replace("\n", " "))
 
