@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +230,7 @@ def lengthened(cases: list[Case], corpus: Corpus, shop: Shop) -> list[Case]:
 
 def chosen(small: Run, large: Run) -> dict[str, Any]:
     """The rule that escalates least of those that lose at most `MOST_LOSS`; figures of all, from answers of both alone."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, threshold in RULES:
         pairs = list(zip(small.told, large.told, strict=True))
         kept = [(a.least if name == "min_token_logprob" else a.mean) >= threshold for a, _ in pairs]
@@ -372,6 +373,10 @@ def _told(row: dict[str, Any]) -> str:
     )
 
 
+def _gathered(house: House, count: int) -> bool:
+    return len(house.worker.gateway.flights) == 1 and _members(house) == count
+
+
 async def coalescing_line(data: Path) -> str:
     """A hundred equal requests at a time, whole and as streams."""
     told = []
@@ -379,7 +384,7 @@ async def coalescing_line(data: Path) -> str:
         async with mock_running(data / str(stream), route={"coalesce": True}) as house:
             request = chat("!wait one two three", temperature=0, stream=stream)
             asked = [asyncio.create_task(ask(house.port, request, 60)) for _ in range(100)]
-            await until(lambda house=house: len(house.worker.gateway.flights) == 1 and _members(house) == 100)
+            await until(partial(_gathered, house, 100))
             begun = time.perf_counter()
             house.mock.gate.set()
             answers = {one.body for one in await asyncio.gather(*asked)}

@@ -27,7 +27,7 @@ from penstock.core.snapshot import Limits, Snapshot
 from penstock.gateway.app import App
 from penstock.gateway.gateway import Gateway
 from penstock.journal.writer import JournalWriter
-from penstock.net.client import Client, Pool
+from penstock.net.client import Client, Origin, parse_origin
 from penstock.net.connection import Connection
 from penstock.net.response import UpstreamConnection
 from penstock.net.server import Server
@@ -123,7 +123,7 @@ class Bench:
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\nAuthorization: Bearer %b\r\n\r\n%b" % (len(body), SECRET.encode(), body)
         )
-        self._upstreams()
+        self._upstreams(parse_origin(snapshot.pools[0].replicas[0].url), 2 * connections)
         self._count = connections
         self.connections: list[Connection] = []
 
@@ -132,17 +132,15 @@ class Bench:
         await self.server.start()
         self.connections = [self._connect() for _ in range(self._count)]
 
-    def _upstreams(self) -> None:
-        """Has the client's pool make connections whose other end is `_answer`."""
+    def _upstreams(self, origin: Origin, count: int) -> None:
+        """Has the client find connections to `origin` whose other end is `_answer`."""
         bench = self
-
-        async def connect(pool: Pool, _timeout_s: float) -> UpstreamConnection:
+        pool = self.client.pool(origin)
+        for _ in range(count):
             connection = UpstreamConnection(pool)
-            connection.connection_made(Transport(lambda _: bench._answer(connection)))
+            connection.connection_made(Transport(lambda _, it=connection: bench._answer(it)))  # type: ignore[misc]
             pool.busy.add(connection)
-            return connection
-
-        Pool.take = connect  # type: ignore[method-assign]
+            pool.release(connection)
 
     def _answer(self, connection: UpstreamConnection) -> None:
         if not self.stream:

@@ -18,10 +18,13 @@ from shutil import copy2, which
 HOT = (
     "core/ids",
     "gateway/amend",
+    "gateway/app",
     "gateway/authenticate",
     "gateway/decode",
     "gateway/dispatch",
+    "gateway/gateway",
     "gateway/identity",
+    "gateway/index",
     "gateway/metrics",
     "gateway/pools",
     "gateway/ratelimit",
@@ -31,12 +34,16 @@ HOT = (
     "gateway/relay",
     "gateway/resolve",
     "gateway/settle",
+    "gateway/trace",
     "gateway/walk",
+    "net/client",
     "net/connection",
+    "net/fiber",
     "net/plain",
     "net/reply",
     "net/request",
     "net/response",
+    "routing/affinity",
     "routing/balancer",
     "routing/fair",
     "routing/member",
@@ -44,6 +51,7 @@ HOT = (
     "store/limiter",
     "wire/edit",
     "wire/members",
+    "wire/sse",
 )
 _SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 

@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 
+import penstock
 from penstock.store.sql import Database, open_database
 from tests.postgres import PostgresServer
+
+
+def pytest_sessionstart() -> None:
+    """Refuses to test a compiled module whose source has changed since."""
+    for compiled in Path(penstock.__file__).parent.rglob("*.so"):
+        source = compiled.with_name(compiled.name.partition(".")[0] + ".py")
+        if source.stat().st_mtime > compiled.stat().st_mtime:
+            pytest.exit(f"{source} has changed since it was compiled: run `make install`, or `make interpreted`.", 2)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,10 @@ def _write(pairs: list[tuple[str, str]], blanks: tuple[str, str, str]) -> str:
     st.booleans(),
 )
 def test_as_a_strict_reader_says(
-    scalars: list[tuple[str, Any]], messages: list[list[tuple[str, Any]]], blanks: tuple[str, str, str], ascii_only: bool
+    scalars: list[tuple[str, Any]],
+    messages: list[list[tuple[str, Any]]],
+    blanks: tuple[str, str, str],
+    ascii_only: bool,
 ) -> None:
     written = [_write([(k, json.dumps(v, ensure_ascii=ascii_only)) for k, v in one], blanks) for one in messages]
     members = [(k, json.dumps(v, ensure_ascii=ascii_only)) for k, v in scalars] + [("list", f"[{','.join(written)}]")]

@@ -211,6 +211,10 @@ class Client:
                 raise
             return response
 
+    def pool(self, origin: Origin) -> Pool:
+        """The connections to `origin`."""
+        return self._pools.get(origin.key) or self._open(origin)
+
     async def close(self) -> None:
         """Closes all connections; requests in flight fail."""
         if self._sweeper is not None:
