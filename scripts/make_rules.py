@@ -43,7 +43,9 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 def recorded() -> Iterator[tuple[str, str]]:
     """Name and expression of each series that alerts and dashboards share."""
     for window in WINDOWS:
-        failed = f'sum by (route) (rate(penstock_requests_total{{route!="",outcome=~"error|truncated|crashed"}}[{window}]))'
+        failed = (
+            f'sum by (route) (rate(penstock_requests_total{{route!="",outcome=~"error|truncated|crashed"}}[{window}]))'
+        )
         everything = f'sum by (route) (rate(penstock_requests_total{{route!=""}}[{window}]))'
         yield f"route:penstock_requests:rate{window}", everything
         yield f"route:penstock_failures:rate{window}", f"{failed} or 0 * {everything}"
@@ -329,8 +331,7 @@ def page() -> str:
         "is left to set, is told in [monitoring](../monitoring.md).\n",
         f"Objectives: {AVAILABILITY:.1%} of a route's requests are answered (no 5xx, no stream that breaks off), and {IN_TIME:.0%} of the",
         f"answers have their first token within {LATE_S:g} s, each over 30 days. An alert needs a burn rate in a long and a short window at once",
-        "(Site Reliability Workbook, chapter 5), and "
-        f"{FLOOR} bad requests in the long one: `page` at 14.4 times in 1 h and 5 min, or 6 times in 6 h and",
+        f"(Site Reliability Workbook, chapter 5), and {FLOOR} bad requests in the long one: `page` at 14.4 times in 1 h and 5 min, or 6 times in 6 h and",
         "30 min; `ticket` at 3 times in 1 d and 2 h, or once in 3 d and 6 h.\n",
         "| alert | severity | after | says | runbook |",
         "|---|---|---|---|---|",
