@@ -258,7 +258,39 @@ ENGINE = Board(
     ),
 )  # fmt: skip
 
-BOARDS = (OVERVIEW, MODEL, TENANT, SAFETY, ENGINE)
+_ARM = '{route=~"$route",arm!=""}'
+_BAD_ARM = '{route=~"$route",arm!="",outcome=~"error|truncated|crashed"}'
+_ARM_TIMES = '{gen_ai_request_model=~"$route",arm!=""}'
+_RUNS = '{route=~"$route"}'
+_ARM_RATE = f"sum by (arm) (rate(penstock_requests_total{_ARM}[$__rate_interval]))"
+EXPERIMENT = Board(
+    uid="penstock-experiment",
+    title="Penstock: experiment",
+    about="How the arms of running experiments do, second by second. What follows from it, the console says: these are no tests. On a route at most one runs.",
+    variables=(("route", "label_values(penstock_experiment_started_timestamp_seconds, route)"),),
+    rows=(
+        (
+            "Units",
+            (
+                _p("Units by arm", "none", (f"penstock_experiment_units{_RUNS}", "{{experiment}}/{{arm}}")),
+                _p("Share of the units", "percentunit", (f"penstock_experiment_units{_RUNS} / on (experiment) group_left () sum by (experiment) (penstock_experiment_units)", "{{experiment}}/{{arm}}")),
+                _p("Runs for", "s", (f"time() - penstock_experiment_started_timestamp_seconds{_RUNS}", "{{experiment}}"), figure=True),
+                _p("Requests by arm", "reqps", (_ARM_RATE, "{{arm}}")),
+            ),
+        ),
+        (
+            "Arms side by side",
+            (
+                _p("Failed", "percentunit", (f"(sum by (arm) (rate(penstock_requests_total{_BAD_ARM}[$__rate_interval])) or 0 * {_ARM_RATE}) / {_ARM_RATE}", "{{arm}}")),
+                _p("Duration", "s", *_quantiles(DURATION, "arm", _ARM_TIMES, "{{arm}}")),
+                _p("Time to first token", "s", *_quantiles(FIRST, "arm", _ARM_TIMES, "{{arm}}")),
+                _p("Time per output token", "s", *_quantiles(EACH_TOKEN, "arm", _ARM_TIMES, "{{arm}}")),
+            ),
+        ),
+    ),
+)  # fmt: skip
+
+BOARDS = (OVERVIEW, MODEL, TENANT, EXPERIMENT, SAFETY, ENGINE)
 
 
 def _panel(panel: Panel, width: int) -> stat.Panel | timeseries.Panel:

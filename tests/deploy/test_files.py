@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 BOARDS = DEPLOY / "grafana" / "dashboards"
 RULES: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "make_rules.py"))
-LEFT_BY_GAUGES = {"instance", "worker", "pool", "route"}  # labels of series that no sum takes away
+LEFT_BY_GAUGES = {"instance", "worker", "pool", "route", "experiment", "arm"}  # labels of series that no sum takes away
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 
@@ -91,7 +91,7 @@ def test_the_dashboards_are_what_the_script_makes() -> None:
     assert found == runpy.run_path(str(ROOT / "scripts" / "make_dashboards.py"))["files"](), (
         "run scripts/make_dashboards.py"
     )
-    assert set(found) == {f"penstock-{name}.json" for name in ("overview", "model", "tenant", "safety", "engine")}
+    assert set(found) == {f"penstock-{name}.json" for name in ("overview", "model", "tenant", "experiment", "safety", "engine")}
 
 
 @pytest.mark.parametrize("file", sorted(BOARDS.glob("*.json")), ids=lambda file: file.stem)

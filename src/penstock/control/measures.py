@@ -87,9 +87,9 @@ class Measures:
             expiring = (await connection.execute(ending.group_by(keys.c.tenant))).all()
             running = (
                 await connection.execute(
-                    select(experiments.c.name, experiments.c.started_at, experiments.c.verdict).where(
-                        experiments.c.state == "running"
-                    )
+                    select(
+                        experiments.c.name, experiments.c.route, experiments.c.started_at, experiments.c.verdict
+                    ).where(experiments.c.state == "running")
                 )
             ).all()
         for gauge in (self._firing, self._expires, self._started, self._units):
@@ -101,6 +101,6 @@ class Measures:
         for key in expiring:
             self._expires.labels(key.tenant or "").set(key.at)
         for row in running:
-            self._started.labels(row.name).set(row.started_at or 0.0)
+            self._started.labels(row.name, row.route).set(row.started_at or 0.0)
             for arm in (row.verdict or {}).get("arms", ()):
-                self._units.labels(row.name, arm["arm"]).set(arm["units"])
+                self._units.labels(row.name, row.route, arm["arm"]).set(arm["units"])
