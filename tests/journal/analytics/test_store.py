@@ -1,9 +1,10 @@
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from penstock.core.errors import Conflict, Damaged
-from penstock.core.exchange import Exchange, Finding, Observation, Phases
+from penstock.core.exchange import Exchange, Finding, Observation, Phases, Usage
 from penstock.journal.analytics.catalog import KEEP, Catalog, File, State
 from penstock.journal.analytics.child import run
 from penstock.journal.analytics.query import Bounds, Result, ask_for
@@ -17,6 +18,7 @@ from penstock.journal.ship import OutOfPlace
 from tests.journal.records import exchange, observation
 
 DAY_S = 86400.0
+NUMBERS = [0, 2**31 - 1, 2**31, 2**63 - 1, 2**64 - 1]
 
 
 def rows(numbers: range, **changes: object) -> list[Row]:
@@ -73,6 +75,29 @@ def test_a_record_is_a_row_with_its_phases_and_no_content(tmp_path: Path) -> Non
     )
     assert (ask(tmp_path, "SELECT count(*) FROM exchanges", tenant="a/b c")).rows == ((1,),)
     assert (ask(tmp_path, "SELECT count(*) FROM exchanges", tenant="nobody")).rows == ((0,),)
+
+
+def test_odd_values_stop_nothing(tmp_path: Path) -> None:
+    """Models and callers say what they like: a number that does not fit is NULL, a text is what it is."""
+    store = AnalyticsStore(tmp_path)
+    names = ["a\0b", "new\nline", "it's; DROP VIEW exchanges", "\U0010ffff", ""]
+    odd: list[Exchange | Observation] = [
+        exchange(n, model=name, usage=Usage(size, -size))
+        for n, (name, size) in enumerate(zip(names, NUMBERS, strict=True))
+    ]
+    for n, at in enumerate((-62_135_596_800.0, 253_402_300_799.0)):
+        said = observation(n)
+        odd.append(msgspec.structs.replace(said, at=at, rating=float("inf"), value=float("nan")))
+    store.add("w", Position(1, 64), 500, [Row("w", Position(1, n), one) for n, one in enumerate(odd)], 5.0)
+    assert ask(tmp_path, "SELECT model, prompt_tokens FROM exchanges ORDER BY id").rows == tuple(
+        (name, size if size < 2**31 else None) for name, size in zip(names, NUMBERS, strict=True)
+    )
+    assert ask(tmp_path, "SELECT year(happened), rating, value FROM observations ORDER BY id").rows == (
+        (1, None, None),
+        (9999, None, None),
+    )
+    store.merge([file for file in store.state.files.values() if file.table == "exchanges"], 6.0)
+    store.close()
 
 
 def test_merging_sorts_keeps_one_row_an_id_and_serves_those_who_read_meanwhile(tmp_path: Path) -> None:

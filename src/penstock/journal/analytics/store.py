@@ -146,7 +146,7 @@ class AnalyticsStore:
         batch = columns_of(table, rows)
         self._duck.register("batch", batch)
         try:
-            columns = ", ".join(f"CAST({column} AS {type_}) AS {column}" for column, type_ in types_of(table))
+            columns = ", ".join(f"TRY_CAST({column} AS {type_}) AS {column}" for column, type_ in types_of(table))
             return self._copy(f"SELECT {columns} FROM batch", table, day, tenant, name)
         finally:
             self._duck.unregister("batch")
