@@ -91,7 +91,9 @@ def test_the_dashboards_are_what_the_script_makes() -> None:
     assert found == runpy.run_path(str(ROOT / "scripts" / "make_dashboards.py"))["files"](), (
         "run scripts/make_dashboards.py"
     )
-    assert set(found) == {f"penstock-{name}.json" for name in ("overview", "model", "tenant", "experiment", "safety", "engine")}
+    assert set(found) == {
+        f"penstock-{name}.json" for name in ("overview", "model", "tenant", "experiment", "safety", "engine")
+    }
 
 
 @pytest.mark.parametrize("file", sorted(BOARDS.glob("*.json")), ids=lambda file: file.stem)
