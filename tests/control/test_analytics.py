@@ -9,7 +9,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert
 
-from penstock.control import requests_search
+from penstock.control import forget, requests_search
 from penstock.control.analytics_api import Analytics, analytics_router, retention_router
 from penstock.control.errors import install_error_handlers
 from penstock.core.exchange import Phases
@@ -102,7 +102,7 @@ async def test_sql_sees_the_callers_tenant_alone(http: httpx.AsyncClient, tmp_pa
     assert "cost" in {one["name"] for one in named.json()}
 
 
-async def test_the_policy_says_how_long_things_are_kept(bed: Bed, http: httpx.AsyncClient) -> None:
+async def retained(bed: Bed) -> None:
     async with bed.control.database.write() as connection:
         for kind, name, spec in (
             ("Policy", "default", {"retention_days": 90}),
@@ -117,6 +117,30 @@ async def test_the_policy_says_how_long_things_are_kept(bed: Bed, http: httpx.As
                     kind=kind, name=name, spec=spec, generation=1, origin="api", created_at=T0, updated_at=T0
                 )
             )
+
+
+async def test_the_policy_says_how_long_things_are_kept(bed: Bed, http: httpx.AsyncClient) -> None:
+    await retained(bed)
     told = await http.get("/internal/v1/retention", headers={"authorization": "Bearer service"})
     assert told.json() == {"default": 90, "tenants": {"a": 3}}
     assert (await http.get("/internal/v1/retention")).status_code == 401
+
+
+async def test_the_index_forgets_what_is_too_old_and_keeps_what_was_counted(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forget, "PIECE", 4)
+    await retained(bed)
+    ages = {"a": (1, 2, 4, 5, 400), "b": (1, 89, 91, 92), "c": (50, 100)}
+    records = [
+        exchange(n, id=f"{tenant}{days}", tenant=tenant, at=T0 - days * 86400)
+        for n, (tenant, days) in enumerate((t, d) for t, all_days in ages.items() for d in all_days)
+    ]
+    assert (await bed.send(records)).status_code == 200
+    assert await forget.Forgetter(bed.control).round() == 6
+    left = (await bed.call("GET", "/requests")).json()["requests"]
+    assert sorted(one["id"] for one in left) == ["a1", "a2", "b1", "b89", "c50"]
+    assert await forget.Forgetter(bed.control).round() == 0
+    window: dict[str, Any] = {"from": T0 - 399 * 86400, "to": T0}
+    used = (await bed.call("GET", "/usage", by="tenant", **window)).json()["rows"]
+    assert sum(row["requests"] for row in used) == 10

@@ -1,25 +1,20 @@
 """`/api/v1/query`: SQL over the analytical store; and for how long the store's owner keeps what, at /internal/v1/retention."""
 
 import asyncio
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, check_service, needs
-from penstock.control.snapshot import DEFAULT_POLICY
-from penstock.control.specs import PolicySpec, TenantSpec
+from penstock.control.forget import read_retention
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
 from penstock.journal.analytics.named import NAMED, sql_of
 from penstock.journal.analytics.query import Bounds, run_query, told
-from penstock.journal.analytics.upkeep import Retention
-from penstock.store.schema import resources
 
 AT_ONCE = 2  # statements that run at the same time; a few more wait
 WAITING = 8
@@ -68,17 +63,6 @@ class Analytics:
         return told(result)
 
 
-def retention_by_policy(policies: Mapping[str, PolicySpec], tenants: Mapping[str, TenantSpec]) -> Retention:
-    """For how long each tenant's exchanges are kept: as its policy says, or else the policy `default`."""
-    default = policies[DEFAULT_POLICY].retention_days if DEFAULT_POLICY in policies else None
-    own: dict[str, int] = {}
-    for name, tenant in tenants.items():
-        policy = policies.get(tenant.policy or "")
-        if policy is not None and policy.retention_days is not None:
-            own[name] = policy.retention_days
-    return Retention(default=default, tenants=own)
-
-
 def analytics_router(analytics: Analytics) -> APIRouter:
     """The routes, to stand below /api/v1."""
     router = APIRouter(tags=["analytics"])
@@ -105,16 +89,7 @@ def retention_router() -> APIRouter:
     async def retention(control: ControlPart) -> dict[str, Any]:
         """Days by tenant."""
         async with control.database.read() as connection:
-            rows = (
-                await connection.execute(
-                    select(resources.c.kind, resources.c.name, resources.c.spec).where(
-                        resources.c.kind.in_(("Policy", "Tenant"))
-                    )
-                )
-            ).all()
-        policies = {row.name: PolicySpec.model_validate(row.spec) for row in rows if row.kind == "Policy"}
-        tenants = {row.name: TenantSpec.model_validate(row.spec) for row in rows if row.kind == "Tenant"}
-        found: dict[str, Any] = msgspec.to_builtins(retention_by_policy(policies, tenants))
+            found: dict[str, Any] = msgspec.to_builtins(await read_retention(connection))
         return found
 
     return router

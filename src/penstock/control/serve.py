@@ -21,6 +21,7 @@ from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_evaluate import Evaluator
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_signal import Signal
+from penstock.control.forget import Forgetter
 from penstock.control.ingest import ingest_router
 from penstock.control.monitoring import monitoring_token
 from penstock.control.publisher import Publisher
@@ -124,7 +125,7 @@ async def serve_control(
             await bootstrap(control, starter=starter)
             await publisher.refresh()
             readiness.done("the first start")
-            loops: list[Coroutine[Any, Any, None]] = [evaluator.run()]
+            loops: list[Coroutine[Any, Any, None]] = [evaluator.run(), Forgetter(control).run()]
             if runtime is not None:
                 loops.append(Reconciler(control, publisher, runtime, readiness, drain_s=settings.engine.drain_s).run())
             await asyncio.gather(publisher.run(), *loops)

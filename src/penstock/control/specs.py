@@ -363,7 +363,7 @@ class PolicySpec(Spec):
         default=None,
         ge=1,
         le=36500,
-        description="Days that the analytical store keeps its tenants' exchanges; left out: as the policy `default` says, or until the disk's bound.",
+        description="Days that its tenants' exchanges are kept, in control's index and in the analytical store; left out: as the policy `default` says.",
     )
     rules: list[RuleSpec] = Field(default=[], max_length=1000)
 
