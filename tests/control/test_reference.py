@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from penstock.access.principals import ROLES
+from penstock.control.analytics_api import Analytics, analytics_router
 from penstock.control.experiments_api import experiments_router
 from penstock.control.specs import EnvironmentSpec, KeySpec, PolicySpec, PoolSpec, RouteSpec, Spec, TenantSpec
 from penstock.control.statistics_api import statistics_router
+from penstock.core.settings import Settings
 from tests.control.house import House
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
@@ -18,7 +20,8 @@ async def test_every_call_is_described_and_no_other(small_house: House) -> None:
     page = (PAGES / "api.md").read_text()
     told = {path.partition("?")[0] for path in re.findall(r"(?<![\w}])/[a-z][\w/{}:.]*", page)}
     told = {path.removeprefix("/api/v1") for path in told} - {""}
-    for router in (experiments_router(), statistics_router()):
+    analytics = analytics_router(Analytics(Settings(), Path()))
+    for router in (experiments_router(), statistics_router(), analytics):
         small_house.app.include_router(router, prefix="/api/v1")
     paths = {path.removeprefix("/api/v1") for path in small_house.app.openapi()["paths"]}
     assert paths - told == set()
