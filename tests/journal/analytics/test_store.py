@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import msgspec
@@ -135,6 +136,24 @@ def test_what_a_killed_writer_left_is_no_part_of_it_and_is_swept(tmp_path: Path)
     assert files_on(tmp_path) == set(state.files)
     assert not list(tmp_path.rglob("*.draft"))
     again.close()
+
+
+def test_a_disk_that_is_full_changes_nothing_and_is_tried_again(tmp_path: Path) -> None:
+    store = AnalyticsStore(tmp_path)
+    store.add("w", Position(1, 64), 100, rows(range(5)), 5.0)
+    before = store.state
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            store.add("w", Position(1, 100), 200, rows(range(5, 3000)), 5.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert store.state == before
+    store.add("w", Position(1, 100), 200, rows(range(5, 3000)), 5.0)
+    assert sum(file.rows for file in store.state.files.values()) == 3000
+    assert not list(tmp_path.rglob("*.draft"))
+    store.close()
 
 
 def test_the_log_stays_short_and_has_one_writer(tmp_path: Path) -> None:
