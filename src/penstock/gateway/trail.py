@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from penstock.gateway.call import Call
 from penstock.gateway.stream import Reader
 from penstock.net.client import Response
 from penstock.wire.edit import replaced
-from penstock.wire.resume import CONTINUE, HEADER, MEMBER, TELL, Continuation, without_ids
+from penstock.wire.resume import CONTINUE, HEADER, MEMBER, TELL, Continuation, Head, decode_head, without_ids
 from penstock.wire.sse import EventSplitter, event_data, split_events
 
 MAX_KEPT_BYTES = 262144  # of one stream; a longer one is not resumed any more
-
-
-class Head(msgspec.Struct, frozen=True):
-    """What all events of a stream have in common."""
-
-    id: str = ""
-    created: int = 0
-
-
-_decode_head = msgspec.json.Decoder(Head).decode
 
 
 class Trail(Reader):
@@ -62,7 +50,7 @@ class Trail(Reader):
         self._splitter = EventSplitter()
         self.failed = False
         try:
-            head = _decode_head(event_data(split_events(self._start)[0]))
+            head = decode_head(event_data(split_events(self._start)[0]))
         except (ValueError, RecursionError):
             return False
         return self._kept <= MAX_KEPT_BYTES and self._ask(self._call, head)

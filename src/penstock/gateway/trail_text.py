@@ -8,51 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from penstock.gateway.call import Call
-from penstock.gateway.trail import Head, Trail
+from penstock.gateway.trail import Trail
 from penstock.net.client import Response
 from penstock.wire.edit import replaced
+from penstock.wire.resume import Head
 from penstock.wire.sse import encode_event, event_data, split_events
+from penstock.wire.vllm import decode_asked, decode_chunk, decode_told
 
 # What the text alone does not tell how to go on with.
 _STATEFUL = (
     b'"tools"', b'"functions"', b'"response_format"', b'"structured_outputs"', b'"guided_', b'"logprobs"', b'"echo"', b'"continue_final_message"',
 )  # fmt: skip
-
-
-class _Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    tool_calls: Any = None
-
-
-class _Choice(msgspec.Struct, frozen=True):
-    delta: _Delta = _Delta()
-    text: str | None = None
-    finish_reason: str | None = None
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    choices: list[_Choice] = []
-
-
-class _Told(msgspec.Struct, frozen=True):
-    usage: dict[str, Any] | None = None
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    messages: list[msgspec.Raw] = []
-    prompt: Any = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-
-
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
-_decode_asked = msgspec.json.Decoder(_Asked).decode
-_decode_usage = msgspec.json.Decoder(_Told).decode
 
 
 class TextTrail(Trail):
@@ -84,7 +51,7 @@ class TextTrail(Trail):
         payload = event_data(event)
         if not payload or payload == b"[DONE]":
             return event
-        chunk = _decode_chunk(payload)
+        chunk = decode_chunk(payload)
         says = not chunk.choices
         for choice in chunk.choices:
             delta = choice.delta
@@ -105,7 +72,7 @@ class TextTrail(Trail):
         if b'"error"' in payload:
             return encode_event(payload)
         changes: dict[str, Any] = {"id": head.id, "created": head.created}
-        usage = _decode_usage(payload).usage
+        usage = decode_told(payload).usage
         if usage is not None:
             prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
             if isinstance(prompt, int) and isinstance(completion, int):
@@ -117,7 +84,7 @@ class TextTrail(Trail):
     def _ask(self, call: Call, head: Head) -> bool:
         if self._lost or self.ended:
             return False
-        asked = _decode_asked(self._body)
+        asked = decode_asked(self._body)
         text = "".join(self._texts)
         changes: dict[str, Any] = {}
         if call.operation != "completions":

@@ -39,6 +39,16 @@ class Continuation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ended: bool = False
 
 
+class Head(msgspec.Struct, frozen=True):
+    """What all events of a stream have in common."""
+
+    id: str = ""
+    created: int = 0
+
+
+decode_head = msgspec.json.Decoder(Head).decode
+
+
 def ids_line(sent: int, tokens: list[int]) -> bytes:
     """The line that tells `tokens`."""
     return f":ids {sent} {' '.join(map(str, tokens))}\n".encode()
