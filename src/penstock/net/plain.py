@@ -37,9 +37,11 @@ Answer = tuple[int, dict[bytes, bytes], int, int]
 class Reader:
     """Reads heads, and remembers lines that it has checked: clients and engines send the same ones again and again."""
 
-    __slots__ = ("_fields", "_targets")
+    __slots__ = ("_fields", "_most_fields", "_targets")
 
-    def __init__(self) -> None:
+    def __init__(self, most_fields: int = _MOST_FIELDS) -> None:
+        """Heads of more than `most_fields` lines are left to the parser; with 0, all."""
+        self._most_fields = most_fields
         self._fields: dict[bytes, Field] = {}
         self._targets: dict[bytes, tuple[str, str, bytes]] = {}
 
@@ -65,7 +67,7 @@ class Reader:
             target = self._target(line)
             if target is None:
                 return None
-        if len(lines) > _MOST_FIELDS:
+        if len(lines) > self._most_fields:
             return None
         headers = self._headers(lines)
         if headers is None or b"host" not in headers:
@@ -86,6 +88,8 @@ class Reader:
         if end < 0 or not data.startswith(b"HTTP/1.1 "):
             return None
         lines = data[:end].split(b"\r\n")
+        if len(lines) > self._most_fields:
+            return None
         first = lines[0]
         code = first[9:12]
         if not code.isdigit() or first[12:13] not in {b" ", b""} or first.translate(None, _VISIBLE):
@@ -154,12 +158,11 @@ class Reader:
         return found
 
 
-def whole_chunks(data: bytes) -> tuple[list[bytes], int, bool] | None:
+def whole_chunks(data: bytes) -> tuple[list[bytes], bool] | None:
     """The chunks that `data` is made of, if it begins at a chunk's head and holds nothing but whole ones, without extensions (RFC 9112, section 7.1).
 
     Returns:
-        The chunks' contents, the bytes that they and their frames take of `data`, and whether the last chunk followed (its four bytes of frame
-        and an empty trailer not counted among these bytes). None if `data` is made in any other way.
+        The chunks' contents, and whether the last chunk followed, with an empty trailer. None if `data` is made in any other way.
     """
     pieces: list[bytes] = []
     at, end = 0, len(data)
@@ -173,14 +176,14 @@ def whole_chunks(data: bytes) -> tuple[list[bytes], int, bool] | None:
             if size < 0:
                 return None
         if size == 0:
-            return (pieces, at, True) if data[gap:] == b"\r\n\r\n" else None
+            return (pieces, True) if data[gap:] == b"\r\n\r\n" else None
         start = gap + 2
         after = start + size
         if data[after : after + 2] != b"\r\n":
             return None
         pieces.append(data[start:after])
         at = after + 2
-    return pieces, end, False
+    return pieces, False
 
 
 _SIZES: dict[bytes, int] = {b"%x" % size: size for size in range(1024)} | {b"%X" % size: size for size in range(1024)}
