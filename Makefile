@@ -72,6 +72,7 @@ format: install-dev
 
 bench: install-dev
 	$(BIN)/python -m bench.run $(ARGS)
+	$(BIN)/python -m bench.steps
 
 features: install-dev
 	$(BIN)/python -m bench.features $(ARGS)

@@ -1,7 +1,7 @@
 """What a request costs in our own code, without the kernel: the real server, walk and client between two transports that are not sockets.
 
-`python -m bench.steps` prints CPU microseconds a request, for JSON and for each event of a stream, of the whole and with single
-features off, from which the cost of each follows by difference. The kernel's share is what `make bench` reads above it.
+`python -m bench.steps` prints CPU microseconds a request, for JSON and for each event of a stream, of the whole and of what single features add to it.
+The kernel's share is what `make bench` reads above it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any
 import msgspec
 import uvloop
 
+from bench.limits import limits_us
 from bench.load import HERE
 from bench.targets import bench_snapshot
-from penstock.core.snapshot import Limits, Snapshot
+from penstock.core.snapshot import Limits, Policy, Rule, Snapshot
 from penstock.gateway.app import App
 from penstock.gateway.gateway import Gateway
 from penstock.journal.writer import JournalWriter
@@ -48,7 +49,6 @@ _ANSWER = json.dumps(
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_ANSWER), _ANSWER)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENTS = 100
-YARD_S = 0.0071  # what the yardstick takes on the machine that the figures in docs/benchmarks.md are of
 
 
 def _chunk(data: bytes) -> bytes:
@@ -123,7 +123,8 @@ class Bench:
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\nAuthorization: Bearer %b\r\n\r\n%b" % (len(body), SECRET.encode(), body)
         )
-        self._upstreams(parse_origin(snapshot.pools[0].replicas[0].url), 2 * connections)
+        for replica in snapshot.pools[0].replicas:
+            self._upstreams(parse_origin(replica.url), 2 * connections)
         self._count = connections
         self.connections: list[Connection] = []
 
@@ -196,59 +197,91 @@ def snapshot(*, limits: bool = True, cache: bool = True) -> Snapshot:
     )
 
 
-def yardstick() -> float:
-    """CPU seconds of a fixed piece of Python: how fast this core is at the moment."""
-    before = time.process_time()
-    table: dict[bytes, int] = {}
-    for number in range(20000):
-        name = b"field-%d: %b" % (number % 97, b"value")
-        table[name[:8]] = table.get(name[:8], 0) + len(name.split(b": "))
-    return time.process_time() - before
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to run the whole, and what it tells."""
+
+    name: str
+    snapshot: Snapshot
+    stream: bool = False
 
 
-async def measure(made: Snapshot, *, stream: bool = False, requests: int = 4000, rounds: int = 12) -> float:
-    """The median of several rounds, in CPU microseconds a request on a core of the yardstick's nominal speed."""
-    body = (HERE / ("body1k_stream.json" if stream else "body1k.json")).read_bytes()
+def variants() -> list[Variant]:
+    """The whole, without single features, and with more."""
+    replace = msgspec.structs.replace
+    whole = snapshot()
+    pool = whole.pools[0]
+    two = replace(pool, replicas=(pool.replicas[0], replace(pool.replicas[0], id="mock-1", url="http://127.0.0.1:10")))
+    rules = (
+        Rule(name="cards", detect="payment_card", do="mask"),
+        Rule(name="mail", detect="email", do="mask"),
+        Rule(name="words", words=("swordfish",), do="block"),
+    )
+    guarded = replace(whole, policies=(Policy(name="default", rules=rules),))
+    return [
+        Variant(name="whole", snapshot=whole),
+        Variant(name="without limits", snapshot=snapshot(limits=False)),
+        Variant(name="without cache", snapshot=snapshot(cache=False)),
+        Variant(name="with affinity", snapshot=replace(whole, pools=(two,))),
+        Variant(name="with rules", snapshot=guarded),
+        Variant(name="stream", snapshot=whole, stream=True),
+        Variant(name="stream with rules", snapshot=guarded, stream=True),
+    ]
+
+
+async def measure(requests: int, rounds: int) -> dict[str, float]:
+    """CPU microseconds of a request, or of an event of a stream, of each variant: medians of interleaved rounds."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(made, Path(folder), body=body, stream=stream)
-        await bench.start()
-        await bench.run(requests // 4)
+        benches: dict[str, Bench] = {}
+        for variant in variants():
+            body = (HERE / ("body1k_stream.json" if variant.stream else "body1k.json")).read_bytes()
+            data = Path(folder) / variant.name.replace(" ", "-")
+            data.mkdir()
+            benches[variant.name] = bench = Bench(variant.snapshot, data, body=body, stream=variant.stream)
+            await bench.start()
+            await bench.run(64 if variant.stream else requests)
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        found = []
+        found: dict[str, list[float]] = {name: [] for name in benches}
         for _ in range(rounds):
-            before = yardstick()
-            spent = await bench.run(requests)
-            found.append(spent / (before + yardstick()) * 2 * YARD_S)
-        return statistics.median(found)
+            for name, bench in benches.items():
+                count = max(64, requests // 40) if bench.stream else requests
+                found[name].append(await bench.run(count) / (EVENTS if bench.stream else 1))
+        for bench in benches.values():
+            await bench.client.close()
+            await bench.server.drain(0)
+        return {name: statistics.median(each) for name, each in found.items()}
 
 
-async def table(requests: int) -> list[tuple[str, float]]:
+async def table(requests: int, rounds: int) -> list[tuple[str, float]]:
     """What is printed."""
-    whole = await measure(snapshot(), requests=requests)
-    bare = await measure(snapshot(limits=False, cache=False), requests=requests)
+    us = await measure(requests, rounds)
+    limits = await limits_us(requests=50_000)
     return [
-        ("request, all", whole),
-        ("request, without limits and cache", bare),
-        ("limits", whole - await measure(snapshot(limits=False), requests=requests)),
-        ("cache look-up", whole - await measure(snapshot(cache=False), requests=requests)),
-        ("event of a stream", await measure(snapshot(), stream=True, requests=max(64, requests // 40)) / EVENTS),
+        ("request, all of it", us["whole"]),
+        ("  of it limits, six accounts", us["whole"] - us["without limits"]),
+        ("    count; reserve and settle; fields", limits["all"]),
+        ("  of it cache key and look-up", us["whole"] - us["without cache"]),
+        ("prefix affinity among two replicas", us["with affinity"] - us["whole"]),
+        ("three content rules, in and out", us["with rules"] - us["whole"]),
+        ("event of a stream", us["stream"]),
+        ("  three content rules on it", us["stream with rules"] - us["stream"]),
     ]
 
 
 def main() -> int:
     """Prints the table, or JSON with `--json`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--requests", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = uvloop.run(table(options.requests))
+    rows = uvloop.run(table(options.requests, options.rounds))
     if options.json:
         print(json.dumps(dict(rows)))
         return 0
     for name, value in rows:
-        print(f"{name:36} {value:8.2f} us")
+        print(f"{name:40} {value:8.2f} us")
     return 0
 
 
