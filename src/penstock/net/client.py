@@ -63,20 +63,22 @@ class Pool:
         self._waiters.append(waiter)
         try:
             async with asyncio.timeout(timeout_s):
-                return await asyncio.shield(waiter)
-        except TimeoutError:
-            raise Unavailable(f"All {self._limit} connections to {self.origin} are busy.", retry_after=1) from None
-        finally:
-            if not waiter.done():
-                waiter.cancel()
-            elif not waiter.cancelled() and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                given = waiter.result()  # handed over in the same moment in which the asker gave up
-                if given is not None:
+                return await waiter
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if not waiter.cancelled():  # it was handed over in the same moment in which the asker gave up
+                given = waiter.result()
+                if given is None:
+                    self._make_room()
+                else:
                     self.release(given)
+            if isinstance(error, TimeoutError):
+                raise Unavailable(f"All {self._limit} connections to {self.origin} are busy.", retry_after=1) from None
+            raise
 
     async def _connect(self, timeout_s: float) -> UpstreamConnection:
         origin = self.origin
         connection: UpstreamConnection
+        made = False
         self._connecting += 1
         try:
             async with asyncio.timeout(timeout_s):
@@ -86,6 +88,7 @@ class Pool:
                     _, connection = await self.loop.create_connection(
                         self._build, origin.host, origin.port, ssl=self._tls
                     )
+            made = True
         except TimeoutError:
             raise UpstreamTimeout(
                 f"{origin} took no connection within {timeout_s} s.", code="upstream_connect"
@@ -96,6 +99,8 @@ class Pool:
             ) from None
         finally:
             self._connecting -= 1
+            if not made:
+                self._make_room()
         self.busy.add(connection)
         return connection
 
@@ -114,13 +119,17 @@ class Pool:
         """The connection is of no use any more."""
         if connection in self.busy:
             self.busy.discard(connection)
-            while self._waiters:
-                waiter = self._waiters.popleft()
-                if not waiter.done():
-                    waiter.set_result(None)
-                    break
+            self._make_room()
         elif connection in self.idle:
             self.idle.remove(connection)
+
+    def _make_room(self) -> None:
+        """There is one connection fewer: who has waited longest may make another."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def check_time(self, now: int) -> None:
         """Fails what takes too long, closes what has been idle for too long."""

@@ -398,7 +398,7 @@ class Connection:  # an `asyncio.Protocol` in all but descent, which compiled cl
         """None if the client keeps up, else a future that is done when it has caught up or left."""
         if not self.write_paused or self._transport is None:
             return None
-        if self._waiter is None:
+        if self._waiter is None or self._waiter.done():  # one that was cancelled is done
             self._waiter = self._loop.create_future()
         return self._waiter
 

@@ -38,6 +38,7 @@ class Fiber:
         """What was waited for has happened."""
         loop = self._loop
         if current_task(loop) is not None:
+            self._waits_for = None  # a step is on its way: one that is cancelled meanwhile needs no other
             loop.call_soon(self._step, None)
         else:
             self._step(None)
@@ -92,15 +93,19 @@ class Fiber:
         except (StopIteration, asyncio.CancelledError):
             self.ended = True
             return
-        except BaseException:
+        except (KeyboardInterrupt, SystemExit):
             self.ended = True
             raise
+        except BaseException as failure:  # noqa: BLE001 - it is told; whoever woke the fiber has nothing to do with it
+            self.ended = True
+            loop.call_exception_handler({"message": "a fiber failed", "exception": failure})
+            return
         finally:
             _leave(loop, self)
         self._waits_for = waits_for
         if type(waits_for) is Wakeup:
             if self._to_cancel:  # asked for while it ran
-                waits_for.fiber = None
+                waits_for.fiber = self._waits_for = None
                 loop.call_soon(self._step, None)
             return
         if waits_for is None:  # `asyncio.sleep(0)`

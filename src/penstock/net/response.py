@@ -34,7 +34,7 @@ class Response:
     """
 
     __slots__ = (
-        "_connection", "_failure", "_more", "_pieces", "_raised", "_sink", "_size", "_waiter", "complete", "headers", "status",
+        "_connection", "_failure", "_left", "_more", "_pieces", "_raised", "_sink", "_size", "_waiter", "complete", "headers", "status",
     )  # fmt: skip
 
     def __init__(self, connection: UpstreamConnection) -> None:
@@ -46,6 +46,7 @@ class Response:
         self._sink: Sink | None = None
         self._more = True  # the sink wants it
         self._raised: Exception | None = None  # by the sink
+        self._left = False  # nobody reads on
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
         self.complete = False
@@ -148,13 +149,14 @@ class Response:
         return b"".join(pieces)
 
     def abort(self) -> None:
-        """Gives the answer up. Unless it is complete the connection closes, which tells the other server to stop."""
-        if not self.complete:
+        """Gives the answer up. Unless it is complete, or was left, the connection closes, which tells the other server to stop."""
+        if not self.complete and not self._left:
             self._connection.abort()
 
     def leave(self) -> None:
         """Nothing more is wanted of the body, which is about to end: the connection is kept if it does so within a second."""
-        if not self.complete:
+        if not self.complete and self._failure is None:
+            self._left = True
             self._connection.expect_end()
 
     # -- for the connection ------------------------------------------------------------------------------------------
@@ -217,7 +219,7 @@ class Response:
         pieces = self._pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pieces = []
-        if self._size > HIGH_WATER_BYTES:
+        if self._size > HIGH_WATER_BYTES and not self.complete:  # else the connection may be another answer's by now
             self._connection.resume()
         self._size = 0
         return data
@@ -227,7 +229,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
     """One connection to an origin: idle in its pool, or busy with one response."""
 
     __slots__ = (
-        "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_keep", "_missing", "_mode", "_parser", "_paused",
+        "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_keep", "_left", "_missing", "_mode", "_parser", "_paused",
         "_paused_ns", "_pool", "_reader", "_response", "_stall_ns", "_transport", "deadline", "idle_since", "latest", "loop", "received", "used",
     )  # fmt: skip
 
@@ -247,6 +249,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
         self._paused = False
         self._finished = False
         self._keep = False
+        self._left = False  # the current response is not read any more
         self._delimited = False  # the end of the connection is the end of the body
         self.deadline = 0  # monotonic nanoseconds
         self.latest = 0  # of the whole answer
@@ -266,6 +269,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
         self.received = False
         self._mode = _HEAD
         self._finished = False
+        self._left = False
         self._delimited = False
         self._head_bytes = 0
         self._stall_ns = stall_ns
@@ -290,7 +294,9 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
 
     def pause(self) -> None:
         """The reader is behind."""
-        if not self._paused and self._transport is not None:
+        if self._left:  # there is none
+            self.abort()
+        elif not self._paused and self._transport is not None:
             self._paused = True
             self._paused_ns = time.monotonic_ns()
             self._transport.pause_reading()
@@ -298,8 +304,8 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
     def expect_end(self) -> None:
         """The response is not read any more; it has a second to end."""
         self.resume()
-        self._stall_ns = 1_000_000_000
-        self.deadline = time.monotonic_ns() + self._stall_ns
+        self._left = True
+        self.latest = min(self.latest, time.monotonic_ns() + 1_000_000_000)
 
     def abort(self) -> None:
         """Closes at once."""
@@ -411,13 +417,16 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
             self._handed = True
             self._parse(response, _CHUNKED + data)
             return
-        pieces, size, ended = found
+        pieces, ended = found
+        payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if ended:  # its reader finds it complete, and the connection at rest
+            if pieces:
+                response.add(payload)
+            self._end(response, keep=True)
+            return
         self.deadline = time.monotonic_ns() + self._stall_ns
         if pieces:
-            payload = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            response.deliver(payload, data if not ended else data[:size])
-        if ended and self._response is response:
-            self._end(response, keep=True)
+            response.deliver(payload, data)
 
     def _end(self, response: Response, *, keep: bool) -> None:
         """The whole answer has been read."""
