@@ -357,6 +357,7 @@ _FIT: frozenset[str] = frozenset(
     [f"status {code}" for code in (400, 413, 301, 401, 404, 204, 429, 500, 502, 503)]
     + ["is no JSON", "is half JSON", "is empty", "has no choices", "an error as if it were an answer", "is no stream"]
     + ["events where none were asked for", "ends without [DONE]", "ends without an event", "usage of another type"]
+    + ["an event that is no JSON", "says more after [DONE]"]
     + ["tells an error", "tells an error at once"]
     + [f"usage {name}" for name, _ in _LIES]
 )  # after these the connection is fit for another request

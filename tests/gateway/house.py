@@ -139,7 +139,7 @@ async def running(
     ledger = LocalLedger()
     limiter = Limiter(ledger, epoch=time.time() - time.monotonic())
     worker = Worker(
-        settings=GatewaySettings(port=0, drain_s=2, **(settings or {})),
+        settings=GatewaySettings(**{"port": 0, "drain_s": 2, **(settings or {})}),
         data=data,
         worker="w0",
         journal=journal,

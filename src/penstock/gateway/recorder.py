@@ -15,7 +15,8 @@ from penstock.gateway.metrics import Meters
 from penstock.gateway.ports import Journal
 from penstock.gateway.record import record, reply_lines
 from penstock.net.reply import header_lines
-from penstock.wire.openai import error_headers
+from penstock.net.server import HandlerBroke
+from penstock.wire.openai import error_body, error_headers
 
 _log = logging.getLogger("penstock.gateway")
 _JSON = b"content-type: application/json\r\n"
@@ -43,16 +44,25 @@ class Recorder:
         if not self._over:
             self._loop.call_soon(self.flush)
         self._over.append((call, usage, nanousd))
+        if call.error == "internal_error":  # whoever catches what broke tells the client at once
+            self.flush()
 
     def end(self, call: Call, failure: PenstockError | None) -> None:
         """Has the reply of a request that was added end once the record is in the kernel."""
         self._ending.append((call, failure))
 
-    def flush(self) -> None:
-        """Records what is over, writes the journal, and ends the replies."""
+    def flush(self) -> bool:
+        """Records what is over, writes the journal, and ends the replies; whether no record was lost."""
+        counts = self._journal.counts
+        lost = counts.lost
         over, self._over = self._over, []
         for call, usage, nanousd in over:
-            record(call, usage, nanousd)
+            try:
+                record(call, usage, nanousd)
+            except Exception as error:  # noqa: BLE001 - one record is lost here, the others must not be; it is counted
+                counts.lost += 1
+                self._meters.error("internal_error")
+                _log.exception("the record of %s could not be made", call.id, exc_info=error)
         self._journal.flush()
         ending, self._ending = self._ending, []
         for call, failure in ending:
@@ -61,6 +71,17 @@ class Recorder:
             except Exception as error:  # noqa: BLE001 - one reply ends here, the others must not end with it; it is counted
                 self._meters.error("internal_error")
                 _log.exception("the reply to %s could not be ended", call.id, exc_info=error)
+                give_up(call)
+        return counts.lost == lost
+
+
+def give_up(call: Call) -> None:
+    """Ends a reply whose last bytes could not be given out; nobody else would."""
+    reply = call.reply
+    if reply.started:
+        reply.abort()
+    else:
+        reply.send(500, (), error_body(HandlerBroke("Something broke inside the server; its answer was lost.")), _JSON)
 
 
 def finish(call: Call, failure: PenstockError | None) -> None:

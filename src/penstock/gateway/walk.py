@@ -67,6 +67,9 @@ async def walk(call: Call) -> None:
         ok = None
         call.outcome, call.error = "cancelled", "client_left"
         raise
+    except Exception:
+        call.status, call.outcome, call.error = call.status or 500, "error", "internal_error"
+        raise
     finally:
         gateway.meters.in_flight -= 1
         usage = used(call)
@@ -75,9 +78,7 @@ async def walk(call: Call) -> None:
         settle(call, usage, nanousd)
         gateway.recorder.add(call, usage, nanousd)
     if call.rules is not None and call.rules.strict:
-        gateway.recorder.flush()
-        await gateway.journal.strict()
-        finish(call, failure)
+        await _strictly(call, failure)
     else:
         call.reply.promise()
         gateway.recorder.end(call, failure)
@@ -105,6 +106,15 @@ async def _answer(call: Call, caller: Caller) -> None:
                 raise
         else:
             return
+
+
+async def _strictly(call: Call, failure: PenstockError | None) -> None:
+    """Ends the reply once the record is on the disk."""
+    gateway = call.gateway
+    if not gateway.recorder.flush():
+        raise Unavailable("The journal cannot be written, and the audit policy is strict.", retry_after=1)
+    await gateway.journal.strict()
+    finish(call, failure)
 
 
 def _fail(call: Call, error: PenstockError) -> None:
