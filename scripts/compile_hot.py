@@ -61,7 +61,7 @@ _SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 def remove(folder: Path) -> None:
     """Takes away what was compiled."""
-    for file in (*folder.glob("*__mypyc*.so"), *(folder / "penstock").rglob(f"*{_SUFFIX}")):
+    for file in (*folder.glob("penstock__mypyc*.so"), *(folder / "penstock").rglob(f"*{_SUFFIX}")):
         file.unlink()
 
 
