@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from penstock.core.errors import BadRequest, PenstockError, Unavailable, UpstreamFailed, UpstreamTimeout
-from penstock.net.client import Client, Timeouts, parse_origin
+from penstock.net.client import Client, Pool, Timeouts, parse_origin
+from penstock.net.response import HIGH_WATER_BYTES, UpstreamConnection
 from penstock.net.server import Reply, Request, Server
 from tests.net.sockets import serving, until
 
@@ -303,3 +305,95 @@ def test_addresses() -> None:
     assert (origin.host, origin.port, origin.tls, origin.base) == ("example.org", 443, True, b"/base")
     assert parse_origin("http://[::1]:80").host == "::1"
     assert str(parse_origin("http://a:1")) == "http://a:1"
+
+
+class Given:
+    """Stands for a connection, as far as a pool that hands it on looks at it."""
+
+    idle_since = 0
+    usable = True
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("given_first", [True, False])
+async def test_what_is_handed_to_one_who_gives_up_goes_to_the_next(whole: bool, given_first: bool) -> None:
+    pool = Pool(parse_origin("http://127.0.0.1:1"), limit=1, idle_s=30)
+    connection: Any = Given()
+    pool.busy.add(connection)
+    first, second = (asyncio.create_task(pool._wait(15)) for _ in range(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    if not given_first:
+        first.cancel()
+    (pool.release if whole else pool.drop)(connection)
+    first.cancel()
+    assert await second is (connection if whole else None)
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_what_is_handed_over_in_the_moment_of_the_timeout_is_not_lost() -> None:
+    pool = Pool(parse_origin("http://127.0.0.1:1"), limit=1, idle_s=30)
+    for _ in range(20):
+        connection: Any = Given()
+        pool.busy, pool.idle = {connection}, []
+        asker = asyncio.create_task(pool._wait(0.005))
+        asyncio.get_running_loop().call_later(0.005, pool.release, connection)
+        try:
+            assert await asker is connection
+        except Unavailable:
+            await until(lambda: not pool.busy)
+            assert pool.idle == [connection]
+
+
+async def test_one_that_could_not_connect_makes_room_for_the_next() -> None:
+    async with client(max_connections=1) as made:
+        origin = parse_origin("http://127.0.0.1:1")
+        failures = await asyncio.wait_for(
+            asyncio.gather(
+                *[made.request(origin, b"GET", b"/", timeouts=Timeouts(connect_s=60)) for _ in range(3)],
+                return_exceptions=True,
+            ),
+            30,
+        )
+        assert [getattr(one, "code", "") for one in failures] == ["upstream_unreachable"] * 3
+
+
+async def test_a_reader_that_is_behind_does_not_hurry_the_next_answer() -> None:
+    """The connection of an answer that is whole and not read yet may be another one's: that one's pauses are its own."""
+    pool = Pool(parse_origin("http://127.0.0.1:1"), limit=1, idle_s=30)
+    connection, transport = UpstreamConnection(pool), Reading()
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+    size = 2 * HIGH_WATER_BYTES
+    pool.busy.add(connection)
+    first = connection.send(b"", 10**12, 10**12, 10**12)
+    connection.data_received(head % size + bytes(size - 1))
+    assert not transport.reads
+    connection.data_received(b"x")
+    assert first.complete
+    assert transport.reads
+    assert pool.take_idle() is connection
+    second = connection.send(b"", 10**12, 10**12, 10**12)
+    connection.data_received(head % (2 * size) + bytes(size))
+    assert not transport.reads
+    assert len(await first.read()) == size
+    assert not transport.reads, "the second one's reader has read nothing"
+    assert len(await second.piece()) == size
+    assert transport.reads
+
+
+class Reading:
+    """A transport that knows whether it reads."""
+
+    reads = True
+
+    def write(self, data: bytes) -> None: ...
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
