@@ -13,7 +13,7 @@ import pytest
 from penstock.core.snapshot import Policy
 from penstock.gateway import recorder, walk
 from penstock.gateway.record import record as real
-from tests.gateway.house import House, running, until
+from tests.gateway.house import running, until
 from tests.gateway.mock_upstream import chunk
 from tests.gateway.raw_client import ask, chat
 
@@ -152,12 +152,15 @@ async def test_what_nobody_foresaw_is_recorded_before_it_is_told(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_a_stop_cuts_off_is_recorded(tmp_path: Path, stream: bool) -> None:
-    kept: House | None = None
-    async with running(tmp_path, settings={"drain_s": 0.05}) as house:
-        kept = house
-        asking = [asyncio.create_task(ask(house.port, chat("!wait", stream=stream))) for _ in range(5)]
-        await until(lambda: house.mock.running == 5)
-    assert [one.outcome for one in kept.exchanges()] == ["cancelled"] * 5
-    for task in asking:
-        assert not (await task).whole
+@pytest.mark.parametrize("route", [{}, {"hedge_after_s": 0.01}, {"coalesce": True}], ids=["plain", "hedged", "shared"])
+async def test_what_a_stop_cuts_off_is_recorded(tmp_path: Path, stream: bool, route: dict[str, Any]) -> None:
+    async with running(tmp_path, replicas=2, settings={"drain_s": 0.05}, route=route) as house:
+        asking = [asyncio.create_task(ask(house.port, chat(f"!wait {n}", stream=stream))) for n in range(5)]
+        await until(lambda: sum(mock.running for mock in house.mocks) >= 5)
+        await house.worker.stop()
+        assert not house.worker.gateway.recorder.pending
+        house.worker.gateway.journal.flush()
+        assert [one.outcome for one in house.exchanges()] == ["cancelled"] * 5
+        await house.settled()
+        for task in asking:
+            assert not (await task).whole

@@ -113,13 +113,13 @@ class Worker:
         self.app.draining = True
         self.edge.stop()
         await self.server.drain(self._settings.drain_s)
-        self.gateway.recorder.flush()
         for task in (self._following, self._probing):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
         await self._siblings.stop()
         await self._client.close()
+        self.gateway.recorder.flush()  # what was cut off in the last turns; the journal closes next
 
     async def followed(self) -> None:
         """Returns or raises only if following Snapshots ends, which it should not."""
