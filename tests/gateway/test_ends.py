@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from penstock.core.exchange import Exchange, Record
 from penstock.core.snapshot import Policy
-from penstock.gateway import recorder, walk
-from penstock.gateway.record import record as real
+from penstock.gateway import responses
 from tests.gateway.house import running, until
 from tests.gateway.mock_upstream import chunk
-from tests.gateway.raw_client import ask, chat
+from tests.gateway.raw_client import ask, chat, post
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 DONE = b"data: [DONE]\n\n"
@@ -99,53 +100,63 @@ async def test_an_engine_that_does_not_end_after_its_last_event_loses_its_connec
 async def test_a_record_that_cannot_be_made_takes_no_other_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def record(call: Any, *rest: Any) -> None:
-        if b"bad" in call.request.body:
-            raise ZeroDivisionError
-        real(call, *rest)
-
     async with running(tmp_path) as house:
-        monkeypatch.setattr(recorder, "record", record)
-        gots = await asyncio.gather(*[ask(house.port, chat("bad" if n % 2 else "good")) for n in range(6)])
+        journal = house.worker.gateway.journal
+        real = journal.append
+        count = 0
+
+        def append(record: Record) -> None:
+            nonlocal count
+            count += 1
+            if count % 2:
+                raise ZeroDivisionError
+            real(record)
+
+        monkeypatch.setattr(journal, "append", append)
+        gots = await asyncio.gather(*[ask(house.port, chat("x")) for _ in range(6)])
         assert [got.status for got in gots] == [200] * 6
         await house.settled()
         assert len(house.exchanges()) == 3
-        assert house.worker.gateway.journal.counts.lost == 3
+        assert journal.counts.lost == 3
 
 
 async def test_strict_audit_tells_nothing_that_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def record(*_: Any) -> None:
-        raise ZeroDivisionError
-
     async with running(tmp_path, policies=(Policy(name="p", audit="strict"),), route={"policy": "p"}) as house:
         assert (await ask(house.port, chat("good"))).status == 200
-        monkeypatch.setattr(recorder, "record", record)
+        journal = house.worker.gateway.journal
+        real = journal.append
+
+        def append(record: Record) -> None:
+            if isinstance(record, Exchange):
+                raise ZeroDivisionError
+            real(record)
+
+        monkeypatch.setattr(journal, "append", append)
         assert (await ask(house.port, chat("bad"))).status == 503
-        got = await ask(house.port, chat("bad", stream=True))
-        assert not got.whole
+        assert not (await ask(house.port, chat("bad", stream=True))).whole
         await house.settled()
 
 
 async def test_a_reply_that_cannot_be_ended_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def finish(*_: Any) -> None:
+    def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
     async with running(tmp_path) as house:
-        monkeypatch.setattr(recorder, "finish", finish)
-        assert (await ask(house.port, chat("x"))).status == 500
-        got = await ask(house.port, chat("x", stream=True))
-        assert got.status == 200
-        assert not got.whole
+        monkeypatch.setattr(responses, "whole_response", broken)
+        monkeypatch.setattr(responses.ResponsesReply, "end", broken)
+        for stream in (False, True):
+            body = msgspec.json.encode({"model": "mock", "input": "x", "stream": stream})
+            got = await ask(house.port, post("/v1/responses", body))
+            assert (got.status, got.whole) == ((200, False) if stream else (500, True))
+        assert (await ask(house.port, chat("x"))).status == 200
 
 
-async def test_what_nobody_foresaw_is_recorded_before_it_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def resolve(_: Any) -> None:
+async def test_what_nobody_foresaw_is_recorded_before_it_is_told(tmp_path: Path) -> None:
+    def draw() -> float:
         raise ZeroDivisionError
 
     async with running(tmp_path) as house:
-        monkeypatch.setattr(walk, "resolve", resolve)
+        house.worker.gateway.draw = draw
         assert (await ask(house.port, chat("x"))).status == 500
         records = house.exchanges()  # no wait between
         assert [(one.status, one.outcome, one.error) for one in records] == [(500, "error", "internal_error")]

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -307,19 +306,35 @@ def test_addresses() -> None:
     assert str(parse_origin("http://a:1")) == "http://a:1"
 
 
-class Given:
-    """Stands for a connection, as far as a pool that hands it on looks at it."""
+class Reading:
+    """A transport that knows whether it reads."""
 
-    idle_since = 0
-    usable = True
+    reads = True
+
+    def write(self, data: bytes) -> None: ...
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        self.reads = True
+
+
+def standing(pool: Pool) -> UpstreamConnection:
+    """A connection of `pool`, busy, on no socket."""
+    connection = UpstreamConnection(pool)
+    connection.connection_made(Reading())  # type: ignore[arg-type]
+    pool.busy.add(connection)
+    return connection
 
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("given_first", [True, False])
 async def test_what_is_handed_to_one_who_gives_up_goes_to_the_next(whole: bool, given_first: bool) -> None:
     pool = Pool(parse_origin("http://127.0.0.1:1"), limit=1, idle_s=30)
-    connection: Any = Given()
-    pool.busy.add(connection)
+    connection = standing(pool)
     first, second = (asyncio.create_task(pool._wait(15)) for _ in range(2))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -335,12 +350,13 @@ async def test_what_is_handed_to_one_who_gives_up_goes_to_the_next(whole: bool, 
 async def test_what_is_handed_over_in_the_moment_of_the_timeout_is_not_lost() -> None:
     pool = Pool(parse_origin("http://127.0.0.1:1"), limit=1, idle_s=30)
     for _ in range(20):
-        connection: Any = Given()
-        pool.busy, pool.idle = {connection}, []
+        pool.idle.clear()
+        connection = standing(pool)
         asker = asyncio.create_task(pool._wait(0.005))
         asyncio.get_running_loop().call_later(0.005, pool.release, connection)
         try:
             assert await asker is connection
+            pool.busy.clear()
         except Unavailable:
             await until(lambda: not pool.busy)
             assert pool.idle == [connection]
@@ -381,19 +397,3 @@ async def test_a_reader_that_is_behind_does_not_hurry_the_next_answer() -> None:
     assert not transport.reads, "the second one's reader has read nothing"
     assert len(await second.piece()) == size
     assert transport.reads
-
-
-class Reading:
-    """A transport that knows whether it reads."""
-
-    reads = True
-
-    def write(self, data: bytes) -> None: ...
-    def is_closing(self) -> bool:
-        return False
-
-    def pause_reading(self) -> None:
-        self.reads = False
-
-    def resume_reading(self) -> None:
-        self.reads = True
