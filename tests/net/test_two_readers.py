@@ -226,3 +226,11 @@ async def test_both_understand_the_same_answers(sent: bytes, cut: int, second: i
         assert kept <= parsed[2] or pieces != [sent]
         if sent.endswith(b"evil"):
             assert not kept, "what stands behind an answer is not the next one's"
+
+
+async def test_a_request_that_began_in_an_earlier_read_is_the_parsers() -> None:
+    """A beginning too short to hold a target counts: what follows it is no head, however much it looks like one."""
+    whole = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc"
+    for begun in (b"POST ", b"P", b"GET"):
+        seen, status, closed = await _read([whole + begun, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"], blind=False)
+        assert (len(seen), status, closed) == (1, b"200 400 ", True), begun

@@ -233,15 +233,18 @@ class Connection:  # an `asyncio.Protocol` in all but descent, which compiled cl
 
     # -- parser callbacks --------------------------------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """The first byte of a request has been read."""
+        if not self._received:  # in the middle of a read
+            self._received = time.monotonic_ns()
+            self._phase = HEAD
+            self._head_bytes = 0
+
     def on_url(self, url: bytes) -> None:
         """The target, or the next part of it, has been read."""
         self._target = self._target + url if self._target else url
         self._field_bytes = len(self._target)
         self._fields = 0
-        if not self._received:  # the request began in the middle of a read
-            self._received = time.monotonic_ns()
-            self._phase = HEAD
-            self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header field has been read."""
