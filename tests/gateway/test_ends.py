@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from penstock.core.exchange import Exchange, Record
 from penstock.core.snapshot import Policy
 from penstock.gateway import responses
+from penstock.gateway.coalesce import Flight, Recording
+from penstock.net.response import Response
 from tests.gateway.house import running, until
 from tests.gateway.mock_upstream import chunk
 from tests.gateway.raw_client import ask, chat, post
@@ -175,3 +178,20 @@ async def test_what_a_stop_cuts_off_is_recorded(tmp_path: Path, stream: bool, ro
         await house.settled()
         for task in asking:
             assert not (await task).whole
+
+
+def left() -> int:
+    gc.collect()
+    return sum(type(one) in {Flight, Recording, Response} for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("route", [{}, {"coalesce": True}, {"hedge_after_s": 0.01}], ids=["plain", "shared", "hedged"])
+async def test_nothing_is_left_of_requests_that_are_over(tmp_path: Path, route: dict[str, Any]) -> None:
+    """Calls are no business of the garbage collector's: a circle through one would stay for ever."""
+    before = left()
+    async with running(tmp_path, replicas=2, route=route) as house:
+        for text in ("hello", "!nodone", "!truncate", "!error"):
+            for stream in (False, True):
+                await ask(house.port, chat(text, stream=stream, temperature=0))
+        await house.settled()
+        await until(lambda: left() <= before)

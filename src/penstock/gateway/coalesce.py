@@ -147,6 +147,7 @@ class Flight:
         self._room: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._call = own = copy.copy(call)
+        self._first = call.reply
         own.reply = cast("Reply", Recording(self))
         own.quiet = True
         self._task = self._loop.create_task(self._run(caller, answer))
@@ -173,6 +174,8 @@ class Flight:
             self._eldest = next(iter(self._members), None)
             self._close()
             self._wake()
+            call.response = None
+            call.reply = self._first  # whose recording leads here: a circle through a call is never collected
 
     @property
     def members(self) -> int:
