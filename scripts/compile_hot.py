@@ -4,7 +4,7 @@
     scripts/compile_hot.py [FOLDER]     FOLDER holds the package `penstock`; by default `src`
     scripts/compile_hot.py --remove     back to the interpreted modules
 
-Without a C compiler or Python's headers nothing is compiled, and everything runs interpreted. docs/decisions/0021-compiled-modules.md
+Without a C compiler or Python's headers nothing is compiled, and everything runs interpreted. docs/decisions/0022-fibers-and-compiled-modules.md
 says what was weighed.
 """
 

@@ -185,6 +185,7 @@ def test_every_process_may_be_killed_under_load(installed: tuple[Up, str]) -> No
             until(lambda since=back: len([s for s in traffic.seen if s.began > since]) > 20 or None, 60)  # type: ignore[misc]
             late = [s for s in traffic.seen if s.began > back and s.status != 200]
             assert not late, (name, late[:3])
+    print("seconds until it was back:", {name: round(seconds, 1) for name, seconds in took.items()})
     assert max(took.values()) < BACK_S, took
 
     told = Counter(seen.request for seen in traffic.seen if seen.status == 200)
