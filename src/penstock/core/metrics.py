@@ -1,7 +1,7 @@
 """The metrics table: every name, type, unit, labels and help, once. `docs/reference/metrics.md` is made from it.
 
 Names follow OpenTelemetry's GenAI conventions where these have one (`gen_ai.server.request.duration` is
-`gen_ai_server_request_duration_seconds` in Prometheus), vLLM's names for what engines tell, `penstock_*` for the rest.
+`gen_ai_server_request_duration_seconds` in Prometheus), vLLM's names for what engines tell, `penstock_*` for the rest. It is one table and nothing else, and as long as there are metrics.
 """
 
 from typing import Literal

@@ -1,4 +1,7 @@
-"""The answer of another server, read piece by piece, and the connection that it comes over."""
+"""The answer of another server, read piece by piece, and the connection that it comes over.
+
+The two are one state machine, which is why they stand in one file and it is longer than most.
+"""
 
 from __future__ import annotations
 
