@@ -39,6 +39,7 @@ HOT = (
     "gateway/trail",
     "gateway/trail_text",
     "gateway/walk",
+    "net/client",
     "net/connection",
     "net/fiber",
     "net/plain",

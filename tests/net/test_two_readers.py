@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import PenstockError
+from penstock.net.client import Pool, parse_origin
 from penstock.net.connection import Connection
 from penstock.net.plain import Reader
 from penstock.net.response import UpstreamConnection
@@ -182,32 +183,20 @@ def answers(draw: st.DrawFn) -> bytes:
     return head + b"\r\n" + body + (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil" if "behind" in places else b"")
 
 
-class Upstreams:
-    """What a connection needs of its pool; remembers whether it was given back."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.reader = reader
-        self.kept = False
-
-    def release(self, _connection: UpstreamConnection) -> None:
-        self.kept = True
-
-    def drop(self, _connection: UpstreamConnection) -> None:
-        self.kept = False
-
-
 async def _answer(pieces: list[bytes], reader: Reader) -> tuple[int, bytes, bool, str]:
-    pool = Upstreams(reader)
-    connection = UpstreamConnection(pool)  # type: ignore[arg-type]
+    pool = Pool(parse_origin("http://127.0.0.1:1"), limit=1, idle_s=30)
+    pool.reader = reader
+    connection = UpstreamConnection(pool)
     connection.connection_made(Transport())  # type: ignore[arg-type]
+    pool.busy.add(connection)
+    unasked = False
     response = connection.send(b"", 10**10, 10**10, 10**10)
     for piece in pieces:
         if piece and connection._response is not None:
             connection.data_received(piece)
         elif piece:
-            pool.kept = False  # bytes that nobody asked for
-    kept = pool.kept
+            unasked = True
+    kept = connection in pool.idle and not unasked
     connection.connection_lost(None)
     try:
         body = await response.read()
