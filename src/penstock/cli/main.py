@@ -23,6 +23,7 @@ class Penstock(LazyGroup):
         "promote": ("deployments", "Let an environment run a version."),
         "rollback": ("deployments", "Go back to an earlier state of a model."),
         "history": ("deployments", "Every revision of what environments ran of a model."),
+        "blocks": ("blocks", "Versions that may not be deployed in an environment."),
         "experiments": ("experiments", "A/B tests and the like: registered, run, read."),
         "tenants": ("tenants", "Who uses the gateway: priority, share and limits of each."),
         "keys": ("keys", "Keys of the gateway and of the control API."),

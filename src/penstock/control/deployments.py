@@ -6,12 +6,14 @@ import msgspec
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.control.blocks import standing_blocks
 from penstock.control.context import Change
 from penstock.control.specs import EnvironmentSpec
 from penstock.control.state import revision_of
 from penstock.control.versions import find_version
 from penstock.core.errors import Conflict, NotFound
 from penstock.core.references import Reference
+from penstock.delivery.blocks import blocked_digests, check_unblocked
 from penstock.delivery.revisions import Past, Whole, choose_rollback
 from penstock.registry.states import check_deployable
 from penstock.store.schema import builds, deployments, resources, revisions
@@ -33,13 +35,20 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
 
     Raises:
         NotFound: if there is no such version or environment.
-        Conflict: if the version may not be deployed, has no build, or the deployment is of another generation than was seen.
+        Conflict: if the version may not be deployed, is blocked there, has no build, or the deployment is of another generation than was seen.
     """
     connection = change.connection
     serves = await _serves(connection, wish.environment, own_environment)
     version = await find_version(connection, wish.reference)
     reference = f"{version.model}:{version.label}"
     check_deployable(reference, version.state)
+    check_unblocked(
+        await standing_blocks(connection, wish.environment, version.model),
+        model=version.model,
+        label=version.label,
+        digest=version.digest,
+        environment=wish.environment,
+    )
     pointer = await _pointer(connection, wish.environment, version.model, wish.generation)
     now = await _revision(connection, pointer.wanted) if pointer is not None else None
     config = dict(now.config) if now is not None and now.state != "failed" else {}
@@ -85,7 +94,9 @@ async def roll_back(
     history = [
         Past(id=row.id, number=row.number, state=row.state, whole=_whole(row), source=row.source) for row in rows
     ]
-    target = choose_rollback(history, wanted=pointer.wanted, to=to)
+    standing = await standing_blocks(connection, environment, model)
+    blocked = blocked_digests(standing, model=model, environment=environment)
+    target = choose_rollback(history, wanted=pointer.wanted, to=to, blocked=blocked)
     return await _record(
         change, environment, model, target.whole, "rollback", reason, pointer, source=target.id, live=not serves
     )

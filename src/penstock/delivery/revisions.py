@@ -1,6 +1,6 @@
 """Revisions: what an environment runs of a model, as a sequence of whole states. A rollback is a new one that copies an earlier whole."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -29,7 +29,9 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     source: str | None = None  # of a rollback: id of the revision whose state it copied
 
 
-def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = None) -> Past:
+def choose_rollback(
+    history: Sequence[Past], *, wanted: str, to: str | None = None, blocked: Collection[str] = ()
+) -> Past:
     """The revision whose whole state a rollback copies.
 
     Args:
@@ -38,10 +40,11 @@ def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = No
         to: a revision's number or a version's label; None: if the wanted revision is not live yet, the one that is; else the newest
             before it that was live with another whole state. A rollback stands where the revision that it copied stands, so that
             a second one goes further back and never forward again to what was left.
+        blocked: digests that may not run there: they are passed over.
 
     Raises:
         NotFound: if there is none such.
-        Conflict: if it is the whole state that is wanted already, or was never live; without `to` also if the newest revision failed,
+        Conflict: if it is the whole state that is wanted already, was never live, or is blocked; without `to` also if the newest revision failed,
             because what is live then is what was there before, and nothing is left to undo.
     """
     now = next(past for past in history if past.id == wanted)
@@ -61,7 +64,7 @@ def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = No
             )
         place = _place(now, {past.id: past for past in history})
         for past in served:
-            if past.number < place and past.whole != now.whole:
+            if past.number < place and past.whole != now.whole and past.whole.digest not in blocked:
                 return past
         raise NotFound("There is no earlier revision to go back to.", code="nothing_to_roll_back_to")
     wished = [p for p in history if to in {str(p.number), p.whole.label}]
@@ -73,6 +76,13 @@ def choose_rollback(history: Sequence[Past], *, wanted: str, to: str | None = No
             raise Conflict(f"{to} is what is wanted already.", param="to")
         raise Conflict(f"{to} never served here: promote it instead.", param="to")
     best = max(was, key=lambda p: p.number)
+    if best.whole.digest in blocked:
+        raise Conflict(
+            f"{best.whole.label} was rolled back for cause and is blocked here.",
+            code="version_blocked",
+            param="to",
+            hint="penstock blocks list says why, and penstock blocks clear lets it be deployed again.",
+        )
     if best.whole == now.whole:
         raise Conflict(f"{to} is what is wanted already.", param="to")
     return best
