@@ -10,7 +10,7 @@ HOT := $(shell $(PYTHON) scripts/compile_hot.py --list)
 ARGS ?=
 
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
-.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients
+.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -79,6 +79,9 @@ features: install-dev
 
 bench-fairness: install-dev
 	$(BIN)/python -m bench.fairness $(ARGS)
+
+bench-experiments: install-dev
+	$(BIN)/python -m bench.experiments $(ARGS)
 
 bench-connections: install-dev
 	$(BIN)/python -m bench.connections $(ARGS)
