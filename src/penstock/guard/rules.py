@@ -9,6 +9,7 @@ import re2
 
 from penstock.core.errors import BadRequest
 from penstock.core.exchange import Finding
+from penstock.core.patterns import bounded_options, compile_pattern
 from penstock.core.snapshot import Policy, Rule
 from penstock.guard.detectors import Detector, detectors, label
 from penstock.guard.prefixes import ending, parse
@@ -215,21 +216,11 @@ def _ending(detector: Detector) -> str:
 
 
 def _compiled(pattern: str) -> re2._Regexp:
-    options = re2.Options()
-    options.max_mem = _MAX_MEMORY
-    options.log_errors = False
-    options.never_capture = True
-    try:
-        return re2.compile(pattern.encode(), options)
-    except re2.error as error:
-        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-        raise BadRequest(f"RE2 refuses {pattern[:200]!r}: {reason}.", code="bad_pattern") from None
+    return compile_pattern(pattern, _MAX_MEMORY)
 
 
 def _compiled_set(patterns: list[str]) -> re2.Set:
-    options = re2.Options()
-    options.max_mem = _MAX_MEMORY
-    options.log_errors = False
+    options = bounded_options(_MAX_MEMORY)
     # A set too large for its memory matches nothing, without a word: one that must match anything shows it.
     for extra in ((r"\A",), ()):
         built = re2.Set.SearchSet(options)

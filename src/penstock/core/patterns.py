@@ -1,0 +1,27 @@
+"""Patterns in RE2 (https://github.com/google/re2): the time that they take grows with the text alone, whoever wrote them."""
+
+import re2
+
+from penstock.core.errors import BadRequest
+
+
+def bounded_options(max_memory: int) -> re2.Options:
+    """Options under which a pattern may take `max_memory` bytes, compiled and while it searches; groups are not kept."""
+    options = re2.Options()
+    options.max_mem = max_memory
+    options.log_errors = False
+    options.never_capture = True
+    return options
+
+
+def compile_pattern(pattern: str, max_memory: int) -> "re2._Regexp":
+    """`pattern`, to be searched in UTF-8.
+
+    Raises:
+        BadRequest: if RE2 refuses it, or it needs more than `max_memory` bytes; code `bad_pattern`.
+    """
+    try:
+        return re2.compile(pattern.encode(), bounded_options(max_memory))
+    except re2.error as error:
+        reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise BadRequest(f"RE2 refuses {pattern[:200]!r}: {reason}.", code="bad_pattern") from None
