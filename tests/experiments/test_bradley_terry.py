@@ -45,7 +45,7 @@ def test_few_comparisons_have_no_interval() -> None:
 
 @pytest.mark.parametrize("wins", [{}, {("a", "a"): 4.0}, {("a", "b"): -1.0}, {("x", "y"): 1.0}])
 def test_what_cannot_be_fitted_is_refused(wins: dict[tuple[str, str], float]) -> None:
-    with pytest.raises(ValueError, match="compared|negative"):
+    with pytest.raises(ValueError, match=r"compared|negative"):
         bradley_terry(wins, "a")
 
 
