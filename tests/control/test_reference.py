@@ -8,7 +8,8 @@ import pytest
 from penstock.access.principals import ROLES
 from penstock.control.analytics_api import Analytics, analytics_router
 from penstock.control.experiments_api import experiments_router
-from penstock.control.specs import EnvironmentSpec, KeySpec, PolicySpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs import EnvironmentSpec, KeySpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs_policy import PolicySpec
 from penstock.control.statistics_api import statistics_router
 from penstock.core.settings import Settings
 from tests.control.house import House

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from penstock.control.context import Control
 from penstock.control.publisher import Publisher
 from penstock.control.snapshot import compile_snapshot, pools_to_run
-from penstock.control.specs import EnvironmentSpec, PolicySpec, PoolSpec, RouteSpec, TenantSpec
+from penstock.control.specs import EnvironmentSpec, PoolSpec, RouteSpec, TenantSpec
+from penstock.control.specs_policy import PolicySpec
 from penstock.control.state import ActiveExperiment, BuildInfo, Deployment, ReplicaRow, Revision, State
 from penstock.core.checksum import entries_checksum, result_checksum
 from penstock.core.settings import Settings

@@ -32,6 +32,17 @@ def test_payment_cards(number: str) -> None:
     assert masked("payment_card", f"1{number}9") != "[payment_card]"
 
 
+@pytest.mark.parametrize("after", [" 123", " 12/27", " 01 28", "-99", " 123 12-27", ", 123"])
+@pytest.mark.parametrize("number", ["4111 1111 1111 1111", "4111111111111111", "378282246310005", "3782 822463 10005"])
+def test_what_stands_after_a_card_number_does_not_hide_it(number: str, after: str) -> None:
+    assert masked("payment_card", f"card {number}{after}.") == f"card [payment_card]{after}."
+
+
+def test_long_numbers() -> None:
+    text = "Orders 4471902 and 12 34-56 of 2024, house 12, 99887 km"
+    assert masked("number", text) == "Orders [number] and [number] of 2024, house 12, 99887 km"
+
+
 def test_order_numbers_are_no_cards_or_phones() -> None:
     text = "Orders 4471902, 88120, AB-55120 and 12345678901234567890123 of 2024-05-01 10:15, 3.50 EUR, version 1.10.2."
     for detect in ("payment_card", "phone", "iban", "secret", "email"):

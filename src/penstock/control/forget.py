@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Control
 from penstock.control.snapshot import DEFAULT_POLICY
-from penstock.control.specs import PolicySpec, TenantSpec
+from penstock.control.specs import TenantSpec
+from penstock.control.specs_policy import PolicySpec
 from penstock.core.errors import PenstockError
 from penstock.journal.analytics.upkeep import Retention
 from penstock.store.schema import resources

@@ -9,7 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
 from penstock.control.errors import validation_error
-from penstock.control.specs import ENVIRONMENTS, PolicySpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.refusals import check_refusals
+from penstock.control.specs import ENVIRONMENTS, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs_policy import PolicySpec
 from penstock.control.state import SPECS
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.snapshot import Policy

@@ -7,7 +7,6 @@ from penstock.control.specs import (
     ChooseSpec,
     LimitsSpec,
     PlaceSpec,
-    PolicySpec,
     PoolSpec,
     PriceSpec,
     RouteSpec,
@@ -15,6 +14,7 @@ from penstock.control.specs import (
     TenantSpec,
 )
 from penstock.control.state import Deployment, State
+from penstock.control.specs_policy import PolicySpec
 from penstock.core.references import parse_reference
 from penstock.core.snapshot import (
     CachePolicy,
@@ -346,6 +346,9 @@ def _policy(name: str, spec: PolicySpec) -> Policy:
                 words=tuple(rule.words),
                 patterns=tuple(rule.patterns),
                 on=tuple(rule.on),
+        capture_share=spec.capture_share,
+        capture_mask=tuple(spec.capture_mask),
+        capture_chars=spec.capture_chars,
                 do=rule.do,
             )
             for rule in spec.rules

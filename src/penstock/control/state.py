@@ -8,7 +8,9 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.control.specs import EnvironmentSpec, PolicySpec, PoolSpec, PriceSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.refusals import refusals_of
+from penstock.control.specs import EnvironmentSpec, PoolSpec, PriceSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs_policy import PolicySpec
 from penstock.core.snapshot import ExperimentEntry, KeyEntry, Limits
 from penstock.delivery.pools import BuildKey
 from penstock.store import schema

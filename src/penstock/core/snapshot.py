@@ -258,10 +258,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One content rule. `detect` is a built-in detector, or `words` / `patterns` (RE2) list what to find."""
 
     name: str
-    detect: Literal["payment_card", "email", "phone", "iban", "secret", "words", "pattern"] = "words"
+    detect: Literal[Detectable, "words", "pattern"] = "words"
     words: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     on: tuple[Literal["input", "output"], ...] = ("input", "output")
+Detectable = Literal["payment_card", "email", "phone", "iban", "secret", "number"]
+
+
     do: Literal["block", "mask", "flag"] = "block"
 
 
@@ -278,6 +281,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole of it. `generation` only grows; `environment` names which environment's pointers were compiled."""
 
+    capture_share: float = 1.0  # of the requests
+    capture_mask: tuple[Detectable, ...] = ("payment_card", "email", "phone", "iban", "secret")
+    capture_chars: int = 65536  # characters of one request's texts; what is beyond is left out, the oldest turns first
     generation: int
     compiled_at: float = 0.0
     environment: str = "production"

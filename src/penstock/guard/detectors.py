@@ -49,6 +49,7 @@ _BUILT_IN: dict[str, tuple[Detector, ...]] = {
     "phone": tuple(Detector(pattern=p, validate=phone, looks_ahead=True) for p in _PHONE),
     "iban": (Detector(pattern=r"\b(?i:[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30})", validate=iban, looks_ahead=True),),
     "secret": tuple(Detector(pattern=p) for p in _SECRET),
+    "number": (Detector(pattern=r"\b\d(?:[ -]?\d){5,31}\b"),),
 }
 
 

@@ -38,12 +38,20 @@ _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 
 
 def luhn(text: bytes, start: int, end: int) -> int:
-    """A payment card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, Annex B)."""
-    digits = text[start:end].translate(_DIGITS, _NO_DIGITS)
-    if not 13 <= len(digits) <= 19:
-        return -1
-    total = sum(digits[-1::-2]) + sum(digits[-2::-2].translate(_DOUBLED)) - 48 * len(digits)
-    return end if total % 10 == 0 else -1
+    """A payment card number: 13 to 19 digits whose check digit is right (ISO/IEC 7812-1, Annex B).
+
+    Groups at the candidate's end that are not part of it, such as a security code or an expiry date, are left out.
+    """
+    while True:
+        digits = text[start:end].translate(_DIGITS, _NO_DIGITS)
+        if len(digits) < 13:
+            return -1
+        total = sum(digits[-1::-2]) + sum(digits[-2::-2].translate(_DOUBLED)) - 48 * len(digits)
+        if len(digits) <= 19 and total % 10 == 0:
+            return end
+        end = max(text.rfind(b" ", start, end), text.rfind(b"-", start, end))
+        if end < 0:
+            return -1
 
 
 def iban(text: bytes, start: int, end: int) -> int:
