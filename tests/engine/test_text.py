@@ -61,7 +61,7 @@ def test_a_sentencepiece_vocabulary_loses_the_first_space_only() -> None:
 
 def sequence(tokenizer: Tokenizer, *stops: str, logprobs: bool = False) -> Sequence:
     sampling = Sampling(max_tokens=9, logprobs=logprobs)
-    return Sequence(0, [1], sampling, tokenizer=tokenizer, stops=stops, arrived_ns=0)
+    return Sequence(0, [1], sampling, tokenizer=tokenizer, stops=stops, arrived_ns=0, tells_logprobs=logprobs)
 
 
 def test_a_stop_string_ends_a_sequence_and_is_not_seen(tokenizer: Tokenizer) -> None:

@@ -54,6 +54,15 @@ def _cascade(request: dict[str, Any]) -> str | None:
     )
 
 
+def _quality(request: dict[str, Any]) -> str | None:
+    seen = request.get("quality")
+    if not seen:
+        return None
+    said = [] if seen["perplexity"] is None else [f"perplexity {seen['perplexity']:.3f} over {seen['scored']} tokens"]
+    said += [] if seen["repetition"] is None else [f"{seen['repetition']:.1%} repeated"]
+    return ", ".join([*said, "a refusal" if seen["refused"] else "no refusal"])
+
+
 def _show(session: Session, told: dict[str, Any]) -> None:
     request, version, experiment = told["request"], told["version"], told["experiment"]
     console = session.console
@@ -80,6 +89,7 @@ def _show(session: Session, told: dict[str, Any]) -> None:
                 f"{request['version'] or 'nobody'} on {request['replica'] or '-'} of pool {request['pool'] or '-'}",
             ),
             ("tokens", f"{usage['prompt']} prompt, {usage['completion']} completion, {usage['cached']} cached"),
+            ("quality", _quality(request)),
             ("cascade", _cascade(request)),
             ("left out", f"{request['trimmed']} turns of the conversation" if request["trimmed"] else None),
             ("cost", f"{request['cost_nanousd'] / 1e9:.6f} USD"),

@@ -129,6 +129,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
 
 
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine saw of an answer's quality."""
+
+    scored: int
+    perplexity: float | None
+    repetition: float | None
+    refused: bool
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request, as its record tells it."""
 
@@ -167,6 +176,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     resumed: int = 0
     escalated: bool = False
     trimmed: int = 0
+    quality: Seen | None = None
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):

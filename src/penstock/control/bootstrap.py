@@ -28,6 +28,7 @@ from penstock.store.schema import deployments, keys, resources, versions
 _LOG = logging.getLogger("penstock.control")
 DEMO = "demo"
 PRICES = "prices.yaml"  # in the starter's folder: a price for each NAME:LABEL
+REFUSALS = "refusals.yaml"  # and the patterns by which refusals are known
 _DESCRIPTIONS = {
     "dev": "For trying out.",
     "staging": "The last look before production.",
@@ -122,18 +123,21 @@ async def _demo(control: Control, change: Change) -> bool:
 
 
 async def register_starter(control: Control, folder: Path) -> None:
-    """Register every version in `folder`, with its price, and promote the newest of each model that nothing is deployed of.
+    """Register every version in `folder`, with its price and refusals, and promote the newest of each model that nothing is deployed of.
 
     Raises:
         PenstockError: if a folder holds what is no version.
     """
     found: dict[str, list[str]] = {}
-    prices = await asyncio.to_thread(_prices, folder / PRICES)
+    told = {
+        "price": await asyncio.to_thread(_by_version, folder / PRICES),
+        "refusals": await asyncio.to_thread(_by_version, folder / REFUSALS),
+    }
     for path in sorted(await asyncio.to_thread(_versions_in, folder)):
         reference = parse_reference(path.name)
         assert reference.label is not None
-        price = prices.get(f"{reference.name}:{reference.label}")
-        metadata = {} if price is None else {"price": price}
+        name = f"{reference.name}:{reference.label}"
+        metadata = {field: values[name] for field, values in told.items() if name in values}
         await _register(control, path, reference.name, reference.label, metadata)
         found.setdefault(reference.name, []).append(reference.label)
     environment = control.settings.control.environment
@@ -170,13 +174,13 @@ def _versions_in(folder: Path) -> list[Path]:
     return found
 
 
-def _prices(file: Path) -> dict[str, object]:
+def _by_version(file: Path) -> dict[str, object]:
     try:
         found = yaml.safe_load(file.read_text()) if file.is_file() else {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Damaged(f"{file} cannot be read: {error}.") from None
     if not isinstance(found, dict):
-        raise Damaged(f"{file} must hold a price for each NAME:LABEL.")
+        raise Damaged(f"{file} must hold one value for each NAME:LABEL.")
     return found
 
 

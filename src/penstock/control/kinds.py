@@ -99,6 +99,11 @@ def _check_patterns(spec: RouteSpec) -> None:
             raise BadRequest(f"{path}: {error.message}", param=path, code=error.code) from None
 
 
+def _check_refusals(spec: PoolSpec) -> None:
+    if spec.quality.refusals is not None:
+        check_refusals(spec.quality.refusals, "spec.quality.refusals")
+
+
 class ResourceKind:
     """A kind kept as a row of `resources`: Tenant, Pool, Route, Policy, Environment."""
 
@@ -114,6 +119,8 @@ class ResourceKind:
             _check_rules(parsed)
         if isinstance(parsed, RouteSpec):
             _check_patterns(parsed)
+        if isinstance(parsed, PoolSpec):
+            _check_refusals(parsed)
         return parsed
 
     def dump(self, spec: Spec) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from penstock.control.specs import (
     PlaceSpec,
     PoolSpec,
     PriceSpec,
+    QualitySpec,
     RouteSpec,
     SemanticSpec,
     TenantSpec,
 )
-from penstock.control.state import Deployment, State
 from penstock.control.specs_policy import PolicySpec
+from penstock.control.state import Deployment, State
 from penstock.core.references import parse_reference
 from penstock.core.snapshot import (
     CachePolicy,
@@ -26,6 +27,7 @@ from penstock.core.snapshot import (
     Policy,
     Pool,
     Price,
+    QualityPolicy,
     QueuePolicy,
     Replica,
     Route,
@@ -171,6 +173,7 @@ def _pools(state: State) -> list[Pool]:
                     price=info.price,
                 ),
                 dialect="penstock",
+                quality=_quality(declared.get(wanted.name, _PLAIN).quality, info.refusals),
                 prefix_cache="shared" if wanted.prefix_cache else "separate",
                 version=f"{wanted.build.model}:{wanted.build.label}",
                 digest=info.version_digest,
@@ -204,8 +207,14 @@ def _pool(
         load_factor=spec.load_factor,
         health=HealthPolicy(**spec.health.model_dump()),
         dialect=spec.dialect or "openai",
+        quality=_quality(spec.quality) if spec.dialect == "penstock" else QualityPolicy(),
         prefix_cache=spec.prefix_cache,
     )
+
+
+def _quality(spec: QualitySpec, refusals: tuple[str, ...] = ()) -> QualityPolicy:
+    """As declared; `refusals` are those that the version's metadata tell."""
+    return QualityPolicy(share=spec.share, refusals=refusals if spec.refusals is None else tuple(spec.refusals))
 
 
 def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) -> Route:
@@ -337,6 +346,9 @@ def _policy(name: str, spec: PolicySpec) -> Policy:
     return Policy(
         name=name,
         capture=spec.capture,
+        capture_share=spec.capture_share,
+        capture_mask=tuple(spec.capture_mask),
+        capture_chars=spec.capture_chars,
         audit=spec.audit,
         ledger_down=spec.ledger_down,
         rules=tuple(
@@ -346,9 +358,6 @@ def _policy(name: str, spec: PolicySpec) -> Policy:
                 words=tuple(rule.words),
                 patterns=tuple(rule.patterns),
                 on=tuple(rule.on),
-        capture_share=spec.capture_share,
-        capture_mask=tuple(spec.capture_mask),
-        capture_chars=spec.capture_chars,
                 do=rule.do,
             )
             for rule in spec.rules

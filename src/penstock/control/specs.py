@@ -119,6 +119,19 @@ class QueueSpec(Spec):
     )
 
 
+Refusals = Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]], Field(max_length=16)]
+
+
+class QualitySpec(Spec):
+    """What engines tell of their answers' quality: perplexity, repetition, refusals. Engines of Penstock's dialect alone can."""
+
+    share: float = Field(default=0.1, ge=0, le=1, description="Of the requests; each costs the engine about 5 %.")
+    refusals: Refusals | None = Field(
+        default=None,
+        description="RE2: an answer in which one is found is a refusal. Left out: `refusals` in the version's metadata.",
+    )
+
+
 class PoolSpec(Spec):
     """Servers that run already (`adopt`), or replicas of a version that Penstock keeps running (`build`)."""
 
@@ -143,6 +156,7 @@ class PoolSpec(Spec):
     affinity: Literal["prefix", "session", "off"] = "prefix"
     load_factor: float = Field(default=1.25, ge=1, le=100)
     health: HealthSpec = HealthSpec()
+    quality: QualitySpec = QualitySpec()
     dialect: Literal["openai", "penstock", "vllm"] | None = Field(
         default=None,
         description="What adopted servers understand beyond OpenAI's API; left out: nothing. Of `build`: Penstock's own.",

@@ -70,6 +70,7 @@ class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
     version_digest: str
     folder: str
     price: PriceSpec | None = None  # as the version's metadata tell it
+    refusals: tuple[str, ...] = ()  # likewise
 
 
 class ReplicaRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +215,7 @@ async def _builds(connection: AsyncConnection) -> dict[BuildKey, BuildInfo]:
             version_digest=row.version_digest,
             folder=row.folder,
             price=price_of(row.version_metadata),
+            refusals=refusals_of(row.version_metadata),
         )
     return found
 

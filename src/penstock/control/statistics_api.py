@@ -16,7 +16,7 @@ from penstock.control.context import Control
 from penstock.control.requests_search import Wanted, search
 from penstock.control.statistics_usage import Figures, check_by, grouped, usage_rows
 from penstock.core.errors import BadRequest, NotFound
-from penstock.core.exchange import Exchange, Observation, Phases
+from penstock.core.exchange import Exchange, Observation, Phases, Quality
 from penstock.store.schema_experiments import exchanges, observations
 
 Viewer = Annotated[Principal, Depends(needs("usage:read"))]
@@ -107,6 +107,12 @@ def phases_told(phases: Phases) -> list[dict[str, Any]]:
     return found
 
 
+def quality_told(quality: Quality) -> dict[str, Any]:
+    """What the engine saw of an answer, and what follows from it."""
+    told = {name: getattr(quality, name) for name in quality.__struct_fields__}
+    return told | {"perplexity": quality.perplexity, "repetition": quality.repetition}
+
+
 def _json(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
@@ -189,6 +195,8 @@ def _exchange(record: bytes) -> dict[str, Any]:
     for name in ("phases", "usage", "tried"):
         part = told[name]
         told[name] = {field: getattr(part, field) for field in part.__struct_fields__}
+    if exchange.quality is not None:
+        told["quality"] = quality_told(exchange.quality)
     told["findings"] = [{f: getattr(one, f) for f in one.__struct_fields__} for one in exchange.findings]
     return told
 

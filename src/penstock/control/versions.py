@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.access.principals import Principal
 from penstock.control.context import Change, Control
 from penstock.control.errors import validation_error
+from penstock.control.refusals import check_metadata
 from penstock.control.specs import PriceSpec
 from penstock.core.digests import short
 from penstock.core.errors import BadRequest, Conflict, NotFound
@@ -46,7 +47,7 @@ def new_version(
 
     Raises:
         BadRequest: naming the field: a name, label, path, digest or size that is not allowed, a pickle, metadata over 1 MiB
-            or with a price that is none.
+            or with a price or refusals that are none.
     """
     check_name(model, "model")
     try:
@@ -63,6 +64,8 @@ def new_version(
         raise BadRequest("The metadata has more than 1 MiB.", param="metadata")
     if "price" in metadata:
         _check_price(metadata["price"])
+    if "refusals" in metadata:
+        check_metadata(metadata["refusals"])
     return NewVersion(model=model, label=label, manifest=manifest, metadata=metadata, idempotency_key=idempotency_key)
 
 

@@ -4,6 +4,7 @@ The journal holds a tagged union of `Opened`, `Exchange` and `Observation` in ms
 nanoseconds since the request's first byte (`Phases`). Fields are only ever added, with defaults: old records stay readable.
 """
 
+import math
 from typing import Literal
 
 import msgspec
@@ -33,6 +34,26 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     cached: int = 0  # of the prompt, found in the engine's prefix cache
 
 
+class Quality(msgspec.Struct, frozen=True, array_like=True):
+    """What the engine saw of an answer that it looked at: of a sampled share, and of all its choices together."""
+
+    scored: int = 0  # tokens whose log-probability is known, the one that ends an answer included
+    logprob: float = 0.0  # the sum of the natural logarithms of their probabilities under the model
+    trigrams: int = 0  # runs of three tokens
+    repeated: int = 0  # of these, the ones that had occurred in the same choice before
+    refused: bool = False  # the first choice is a refusal, by the patterns declared for the model
+
+    @property
+    def perplexity(self) -> float | None:
+        """Exp of the mean negative log-probability of a token; None if none is known."""
+        return math.exp(min(700.0, -self.logprob / self.scored)) if self.scored else None
+
+    @property
+    def repetition(self) -> float | None:
+        """Share of the runs of three tokens that had occurred before (1 - distinct-3); None of answers with fewer than three tokens."""
+        return self.repeated / self.trigrams if self.trigrams else None
+
+
 class Finding(msgspec.Struct, frozen=True, array_like=True):
     """What a guard rule found: never the content itself."""
 
@@ -40,6 +61,15 @@ class Finding(msgspec.Struct, frozen=True, array_like=True):
     action: str  # block, mask, flag
     where: str  # input, output
     count: int = 1
+
+
+class Content(msgspec.Struct, frozen=True, array_like=True):
+    """What was asked and answered, encrypted; `journal.content` seals and opens it."""
+
+    key: str  # id of the key of its subject, 32 hexadecimal digits
+    sealed: bytes
+    masked: bool = False  # personal data was replaced before
+    cut: bool = False  # it was more than the policy keeps
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="exchange"):
@@ -85,6 +115,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     tried: Usage = Usage()  # of `usage`, what the first one used
     trimmed: int = 0  # turns of the conversation that were left out
     parent: str = ""  # the caller's span within `trace`, 16 hexadecimal digits
+    quality: Quality | None = None  # None: the engine was not asked to look at it
+    content: Content | None = None  # None: the policy keeps none, or the request was not drawn
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="opened"):

@@ -169,6 +169,38 @@ TABLE: tuple[Metric, ...] = (
         name="penstock_cost_usd_total", kind="counter", help="Cost of answered requests.", labels=("tenant", "route")
     ),
     Metric(
+        name="penstock_scored_nats_total",
+        kind="counter",
+        help="Negative log-probabilities of the tokens of answers that engines looked at; by penstock_scored_tokens_total it is the logarithm of perplexity.",
+        labels=("route", "arm"),
+    ),
+    Metric(
+        name="penstock_scored_tokens_total",
+        kind="counter",
+        help="Tokens of answers that engines looked at.",
+        labels=("route", "arm"),
+    ),
+    Metric(
+        name="penstock_perplexity",
+        kind="histogram",
+        help="Perplexity of an answer that the engine looked at.",
+        labels=("route", "arm"),
+        buckets=(1.01, 1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0, 1000.0),
+    ),
+    Metric(
+        name="penstock_repetition_ratio",
+        kind="histogram",
+        help="Share of an answer's runs of three tokens that it had before (1 - distinct-3), of answers that the engine looked at.",
+        labels=("route", "arm"),
+        buckets=(0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+    ),
+    Metric(
+        name="penstock_answers_examined_total",
+        kind="counter",
+        help="Answers that engines looked at, by result: answered, or refused by the patterns declared for the model.",
+        labels=("route", "arm", "result"),
+    ),
+    Metric(
         name="penstock_resumes_total",
         kind="counter",
         help="Streams that broke off and were gone on with by another replica (resumed), or could not be (failed).",

@@ -94,6 +94,13 @@ class QueuePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     deadline_s: dict[Literal["batch", "standard", "premium"], float] = {}  # by class, instead of max_wait_s
 
 
+class QualityPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which share of answers engines look at, and by which patterns (RE2) one is known as a refusal. Engines of our dialect alone can."""
+
+    share: float = 0.0
+    refusals: tuple[str, ...] = ()
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All replicas of one build.
 
@@ -121,6 +128,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     affinity: Literal["prefix", "session", "off"] = "prefix"
     load_factor: float = 1.25  # of the mean in flight, above which affinity gives way
     health: HealthPolicy = HealthPolicy()
+    quality: QualityPolicy = QualityPolicy()
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -254,6 +262,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resume: bool = False  # a stream that breaks off is gone on with by another replica of its pool
 
 
+Detectable = Literal["payment_card", "email", "phone", "iban", "secret", "number"]
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One content rule. `detect` is a built-in detector, or `words` / `patterns` (RE2) list what to find."""
 
@@ -262,9 +273,6 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     words: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     on: tuple[Literal["input", "output"], ...] = ("input", "output")
-Detectable = Literal["payment_card", "email", "phone", "iban", "secret", "number"]
-
-
     do: Literal["block", "mask", "flag"] = "block"
 
 
@@ -273,6 +281,9 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     name: str
     capture: Literal["none", "masked", "full"] = "none"
+    capture_share: float = 1.0  # of the requests
+    capture_mask: tuple[Detectable, ...] = ("payment_card", "email", "phone", "iban", "secret")
+    capture_chars: int = 65536  # characters of one request's texts; what is beyond is left out, the oldest turns first
     audit: Literal["buffered", "strict"] = "buffered"
     ledger_down: LedgerDown | None = None  # None: as the process is set
     rules: tuple[Rule, ...] = ()
@@ -281,9 +292,6 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The whole of it. `generation` only grows; `environment` names which environment's pointers were compiled."""
 
-    capture_share: float = 1.0  # of the requests
-    capture_mask: tuple[Detectable, ...] = ("payment_card", "email", "phone", "iban", "secret")
-    capture_chars: int = 65536  # characters of one request's texts; what is beyond is left out, the oldest turns first
     generation: int
     compiled_at: float = 0.0
     environment: str = "production"

@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.exchange import Quality
 from penstock.engine.sequence import Chosen, Sequence
+from penstock.wire.quality import quality_line
 from penstock.wire.resume import ids_line
 from penstock.wire.sse import DONE
 
@@ -95,11 +97,12 @@ class EventWriter:
             sequence.untold = []
         return first + event
 
-    def last(self, sequences: list[Sequence], prompts: int) -> bytes:
-        """How the stream ends: usage if it was asked for, and `[DONE]`."""
+    def last(self, sequences: list[Sequence], prompts: int, quality: Quality | None = None) -> bytes:
+        """How the stream ends: usage if it was asked for, with the answer's `quality` if that is given, and `[DONE]`."""
         if not self._form.include_usage:
             return DONE
-        return self._head + b'],"usage":' + _encode(usage(sequences, prompts)) + b"}\n\n" + DONE
+        told = quality_line(quality) if quality is not None else b""
+        return told + self._head + b'],"usage":' + _encode(usage(sequences, prompts)) + b"}\n\n" + DONE
 
     def _begin(self, index: int) -> bytes:
         if not self._form.chat:

@@ -3,6 +3,7 @@
 import msgspec
 
 from penstock.engine.messages import Sampling
+from penstock.engine.quality import Examination
 from penstock.engine.stops import StopFinder
 from penstock.engine.text import Detokenizer, Tokenizer
 
@@ -28,11 +29,12 @@ class Sequence:
         dirty: it has news that have not been told.
         forced: tokens that another replica brought forth of it; the pipeline reads them after the prompt.
         untold: tokens that no event has told yet; None: nobody wants to know.
+        examined: what is seen of its quality; None: nobody wants to know.
     """
 
     __slots__ = (
         "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "arrived_ns", "completion",
-        "delta", "dirty", "finish", "first_ns", "forced", "id", "index", "last_ns", "prompt", "sampling", "sent", "untold",
+        "delta", "dirty", "examined", "finish", "first_ns", "forced", "id", "index", "last_ns", "prompt", "sampling", "sent", "untold",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +46,7 @@ class Sequence:
         tokenizer: Tokenizer,
         stops: tuple[str, ...],
         arrived_ns: int,
+        tells_logprobs: bool = False,
     ) -> None:
         self.id = 0
         self.index = index
@@ -59,7 +62,8 @@ class Sequence:
         self._tokenizer = tokenizer
         self._detokenizer: Detokenizer = tokenizer.detokenizer()
         self._stops = StopFinder(stops)
-        self._logprobs = sampling.logprobs
+        self._logprobs = tells_logprobs
+        self.examined: Examination | None = None
         self._chosen: list[Chosen] = []
         self._length = 0  # characters of text so far, those held back for a stop string included
         self._skip = 0  # characters of text that the client has from elsewhere
@@ -82,6 +86,7 @@ class Sequence:
             return
         if self.untold is not None:
             self.untold += tokens
+        before = self.completion
         if self._logprobs or (self._stops.waiting and len(tokens) > 1):
             for at, token in enumerate(tokens):
                 self._one(token, logprobs[at] if logprobs else 0.0)
@@ -90,6 +95,9 @@ class Sequence:
         else:
             self.completion += len(tokens)
             self._text(self._detokenizer.feed(tokens))
+        if self.examined is not None:
+            count = self.completion - before
+            self.examined.feed(tokens[:count], None if logprobs is None else logprobs[:count])
         if self._stops.hit:
             self.finish = "stop"
         elif finish:
@@ -121,6 +129,8 @@ class Sequence:
 
     def _add(self, text: str) -> None:
         self.sent += len(text)
+        if self.examined is not None:
+            self.examined.say(text)
         if self._skip:
             text, self._skip = text[self._skip :], max(0, self._skip - len(text))
         self.delta += text

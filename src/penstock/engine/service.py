@@ -8,11 +8,13 @@ import time
 import msgspec
 
 from penstock.core.errors import BadRequest, PenstockError
+from penstock.core.exchange import Quality
 from penstock.engine.asks import Ask, read_chat, read_completion
 from penstock.engine.engine import Answer, Engine
 from penstock.engine.face import JSON, Face
 from penstock.engine.folder import ModelFolder
 from penstock.engine.messages import Sampling
+from penstock.engine.quality import Examination, quality_of_all, refusals_of
 from penstock.engine.replies import EventWriter, Form, document
 from penstock.engine.sequence import Sequence
 from penstock.engine.stats import EngineCollector
@@ -20,6 +22,8 @@ from penstock.engine.template import ChatTemplate
 from penstock.engine.text import Tokenizer
 from penstock.net.reply import Reply
 from penstock.net.request import Request
+from penstock.routing.patterns import Patterns
+from penstock.wire import quality
 from penstock.wire.openai import error_event
 from penstock.wire.resume import HEADER, MEMBER, Continuation
 
@@ -68,10 +72,12 @@ class Service:
 
     async def _answer(self, request: Request, reply: Reply, *, chat: bool) -> None:
         resume = request.headers.get(HEADER, b"")
+        wish = request.headers.get(quality.HEADER)
+        refusals = None if wish is None else refusals_of(wish)
         ask = read_chat(request.body, resume) if chat else read_completion(request.body, resume)
         self.face.check_model(ask.model)
         prompts = await self._prompts(ask)
-        sequences = self._sequences(ask, prompts, request.received_ns)
+        sequences = self._sequences(ask, prompts, request.received_ns, examined=refusals is not None)
         continued = ask.continued
         form = Form(
             chat=chat,
@@ -85,7 +91,7 @@ class Service:
         )
         if ask.stream:
             headers = [*_STREAM, (HEADER, resume)] if ask.tell else _STREAM
-            await self._stream(sequences, _Writer(reply, form, headers), reply, len(prompts))
+            await self._stream(sequences, _Writer(reply, form, headers), reply, len(prompts), refusals)
             return
         answer = Answer(sequences)
         try:
@@ -93,9 +99,13 @@ class Service:
             await answer.done
         finally:
             self._engine.cancel(answer)
-        reply.send(200, JSON, document(form, sequences, len(prompts)))
+        seen = _seen(sequences, refusals)
+        head = JSON if seen is None else [*JSON, (quality.HEADER, quality.quality_value(seen))]
+        reply.send(200, head, document(form, sequences, len(prompts)))
 
-    async def _stream(self, sequences: list[Sequence], writer: "_Writer", reply: Reply, prompts: int) -> None:
+    async def _stream(
+        self, sequences: list[Sequence], writer: "_Writer", reply: Reply, prompts: int, refusals: Patterns | None
+    ) -> None:
         if sequences[0].finish:  # all of it was there when it broke off
             writer(sequences[0])
             reply.end(writer.events.last(sequences, prompts))
@@ -111,7 +121,7 @@ class Service:
             return
         finally:
             self._engine.cancel(answer)
-        reply.end(writer.events.last(sequences, prompts))
+        reply.end(writer.events.last(sequences, prompts, _seen(sequences, refusals)))
 
     # -- from the ask to sequences -----------------------------------------------------------------------------------
 
@@ -158,7 +168,7 @@ class Service:
         if bad is not None:
             raise BadRequest(f"{where} holds {bad}, and tokens are 0 to {self._tokenizer.size - 1}.", param=where)
 
-    def _sequences(self, ask: Ask, prompts: list[list[int]], arrived_ns: int) -> list[Sequence]:
+    def _sequences(self, ask: Ask, prompts: list[list[int]], arrived_ns: int, *, examined: bool) -> list[Sequence]:
         for name in ("presence_penalty", "frequency_penalty"):
             if getattr(ask, name) and not self._engine.penalties:
                 raise BadRequest(
@@ -171,6 +181,8 @@ class Service:
         for prompt in prompts:
             for copy in range(ask.n):
                 sampling = _sampling(ask, self._folder, room=self._folder.context - len(prompt), seed=seed + copy)
+                if examined and not sampling.logprobs:
+                    sampling = msgspec.structs.replace(sampling, logprobs=True)
                 sequences.append(
                     Sequence(
                         len(sequences),
@@ -179,8 +191,11 @@ class Service:
                         tokenizer=self._tokenizer,
                         stops=ask.stop,
                         arrived_ns=arrived_ns,
+                        tells_logprobs=ask.logprobs,
                     )
                 )
+                if examined:
+                    sequences[-1].examined = Examination()
         if ask.continued is not None:
             self._continue(sequences[0], ask.continued)
         if ask.tell:
@@ -219,6 +234,12 @@ class _Writer:
         if not self._reply.started:
             self._reply.start(200, self._headers)
         self._reply.write(self.events.text(sequence))
+
+
+def _seen(sequences: list[Sequence], refusals: Patterns | None) -> Quality | None:
+    """What was seen of the answer, if somebody wants to know."""
+    examined = [one.examined for one in sequences if one.examined is not None]
+    return None if refusals is None else quality_of_all(examined, refusals)
 
 
 def _sampling(ask: Ask, folder: ModelFolder, *, room: int, seed: int) -> Sampling:

@@ -156,4 +156,6 @@ def _lines(call: Call) -> bytes:
     lines = b"content-type: application/json\r\nx-penstock-request-id: %b\r\n" % call.id.encode()
     if call.onward:
         lines += call.onward
+    if call.examined:
+        lines += call.leg.entry.examine  # type: ignore[union-attr]
     return lines + call.resume if call.resume else lines

@@ -31,6 +31,7 @@ from penstock.net.client import Origin, Timeouts, parse_origin
 from penstock.routing.agreement import same_words
 from penstock.routing.cascade import Judge
 from penstock.routing.choose import Chooser
+from penstock.wire.quality import asking
 
 UNUSABLE = (PenstockError, ValueError, LookupError, ArithmeticError)  # what making sense of an entry may raise
 _ILLEGAL = str.maketrans({"\r": None, "\n": None})
@@ -90,7 +91,7 @@ class PoolEntry:
     Replicas that cannot be dialled are left out, and all of them where a bound makes no sense; `fault` tells why, or is "".
     """
 
-    __slots__ = ("fault", "origins", "pool", "routes", "salted", "timeouts")
+    __slots__ = ("examine", "fault", "origins", "pool", "routes", "salted", "timeouts")
 
     def __init__(self, pool: Pool) -> None:
         self.origins: dict[str, Origin] = {}
@@ -105,6 +106,9 @@ class PoolEntry:
             able = tuple(replica for replica in pool.replicas if replica.id in self.origins)
             pool = msgspec.structs.replace(pool, replicas=able)
         self.pool = pool
+        self.examine = b""  # the header line that has its engines tell the quality of an answer
+        if pool.quality.share and pool.dialect == "penstock":
+            self.examine = _examine(pool)
         self.routes: set[str] = set()  # that lead to it, not counting those that only fall back to it
         self.salted = pool.dialect == "vllm" and pool.prefix_cache == "separate"
         self.timeouts = Timeouts(
@@ -113,6 +117,13 @@ class PoolEntry:
             stall_s=pool.stall_timeout_s,
             answer_s=pool.answer_timeout_s,
         )
+
+
+def _examine(pool: Pool) -> bytes:
+    try:
+        return asking(pool.quality.refusals)
+    except ValueError:
+        return asking(())
 
 
 def _out_of_range(pool: Pool) -> str:

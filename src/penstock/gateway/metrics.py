@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
+from penstock.core.exchange import Quality
 from penstock.core.metrics import TABLE, metric
 
 _FOLD_AT = 512
@@ -57,10 +58,46 @@ class Distribution:
         self.sum += sum(new)
 
 
+class QualityMeters:
+    """What engines saw of the answers of one route and arm."""
+
+    __slots__ = ("_answered", "_nats", "_perplexity", "_refused", "_repetition", "_scored")
+
+    def __init__(self, meters: Meters, route: str, arm: str) -> None:
+        self._nats = meters.cell("penstock_scored_nats_total", route, arm)
+        self._scored = meters.cell("penstock_scored_tokens_total", route, arm)
+        self._perplexity = meters.distribution("penstock_perplexity", route, arm)
+        self._repetition = meters.distribution("penstock_repetition_ratio", route, arm)
+        self._answered = meters.cell("penstock_answers_examined_total", route, arm, "answered")
+        self._refused = meters.cell("penstock_answers_examined_total", route, arm, "refused")
+
+    def observe(self, quality: Quality) -> None:
+        """Adds one answer."""
+        perplexity, repetition = quality.perplexity, quality.repetition
+        if perplexity is not None:
+            self._nats.value -= quality.logprob
+            self._scored.value += quality.scored
+            self._perplexity.observe(perplexity)
+        if repetition is not None:
+            self._repetition.observe(repetition)
+        (self._refused if quality.refused else self._answered).value += 1
+
+
 class LegMeters:
     """The cells of one route and arm."""
 
-    __slots__ = ("_meters", "_results", "arm", "completion", "duration", "first", "per_token", "prompt", "route")
+    __slots__ = (
+        "_meters",
+        "_quality",
+        "_results",
+        "arm",
+        "completion",
+        "duration",
+        "first",
+        "per_token",
+        "prompt",
+        "route",
+    )
 
     def __init__(self, meters: Meters, route: str, arm: str) -> None:
         self._meters = meters
@@ -72,6 +109,14 @@ class LegMeters:
         self.prompt = meters.distribution("gen_ai_client_token_usage_tokens", route, "input")
         self.completion = meters.distribution("gen_ai_client_token_usage_tokens", route, "output")
         self._results: dict[tuple[int, str], Cell] = {}
+        self._quality: QualityMeters | None = None
+
+    @property
+    def quality(self) -> QualityMeters:
+        """Those of what engines saw, made when one first did."""
+        if self._quality is None:
+            self._quality = QualityMeters(self._meters, self.route, self.arm)
+        return self._quality
 
     def result(self, status: int, outcome: str) -> Cell:
         """The counter of requests that ended so."""

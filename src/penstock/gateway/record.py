@@ -78,6 +78,7 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         escalated=call.escalated,
         tried=call.tried or _NOTHING,
         trimmed=call.trimmed,
+        quality=call.quality,
     )
 
 
@@ -122,6 +123,8 @@ def _count(call: Call, exchange: Exchange, usage: Usage) -> None:
         cells.completion.observe(usage.completion)
         if call.stream and usage.completion > 1 and phases.last_token > phases.first_token:
             cells.per_token.observe((phases.last_token - phases.first_token) * 1e-9 / (usage.completion - 1))
+    if call.quality is not None:
+        cells.quality.observe(call.quality)
     if call.stream:
         meters.chunks.value += call.chunks
     if call.cache == "hit":

@@ -9,6 +9,7 @@ from penstock.gateway.ports import Answer
 from penstock.gateway.screen import merged
 from penstock.gateway.upstream import refusal
 from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.wire.quality import HEADER, quality_of
 
 MAX_ANSWER_BYTES = 67108864
 
@@ -35,6 +36,8 @@ async def relay(call: Call, response: Answer) -> None:
     call.usage = usage_of(answer.usage)
     call.finish = finish_of(answer.choices)
     call.chunks = 1
+    if call.examined:
+        call.quality = quality_of(response.header(HEADER))
     rules = call.rules
     if rules is not None and rules.screens_output and rules.guard is not None and answer.choices:
         guarded = GuardedAnswer(rules.guard)

@@ -14,6 +14,7 @@ from penstock.gateway.relay import MAX_ANSWER_BYTES
 from penstock.gateway.screen import merged
 from penstock.gateway.upstream import refusal
 from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.wire.quality import take_quality
 from penstock.wire.sse import DONE, EventSplitter, event_data, split_events
 
 SSE_LINES = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -192,9 +193,7 @@ class Reader:
                 if usage is not None:
                     call.usage = usage
                     if not answer.choices:  # the chunk that was asked for
-                        call.usage_event = event
-                        if self._wants_usage:
-                            out.append(event)
+                        out += self._keep_usage(event)
                         continue
             call.chunks += 1
             if self._guarded is None:
@@ -210,6 +209,14 @@ class Reader:
         if call.kept is not None:
             call.kept.extend(event for event in out if event is not call.usage_event)
         return b"".join(out)
+
+    def _keep_usage(self, event: bytes) -> list[bytes]:
+        """Keeps the event that tells the usage, and notes what else the engine tells in it; what of it goes on."""
+        call = self._call
+        call.usage_event = event
+        if call.examined:
+            call.usage_event, call.quality = take_quality(event)
+        return [call.usage_event] if self._wants_usage else []
 
     def close(self) -> None:
         """Notes what is known at the end: findings, and the finish reason out of the last events."""

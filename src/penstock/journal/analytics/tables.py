@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from penstock.core.exchange import Exchange, Observation, Phases
 from penstock.journal.format import Position
 
-SCHEMA = 1
+SCHEMA = 2
 TableName = Literal["exchanges", "observations"]
 TABLES: tuple[TableName, ...] = ("exchanges", "observations")
 _DAY_S = 86400
@@ -62,6 +62,11 @@ def _trace_id(x: Exchange) -> str:
 
 def _of(name: str) -> Callable[[Any], Any]:
     return lambda record: getattr(record, name)
+
+
+def _seen(name: str) -> Callable[[Exchange], Any]:
+    """What the engine saw of the answer's quality; None if it did not look."""
+    return lambda x: None if x.quality is None else getattr(x.quality, name)
 
 
 def _text(name: str, help_: str, field: str = "") -> Column:
@@ -115,6 +120,13 @@ EXCHANGES: tuple[Column, ...] = (
     Column("generation", "BIGINT", "Of the Snapshot that decided.", _of("generation")),
     Column("escalated", "BOOLEAN", "A cascade asked its second model.", _of("escalated")),
     Column("trimmed", "INTEGER", "Turns that were left out.", _of("trimmed")),
+    Column(
+        "scored_tokens", "INTEGER", "Tokens whose probability the engine told; NULL: it did not look.", _seen("scored")
+    ),
+    Column("logprob", "DOUBLE", "Sum of the natural logarithms of these.", _seen("logprob")),
+    Column("perplexity", "DOUBLE", "exp(-logprob / scored_tokens).", _seen("perplexity")),
+    Column("repetition", "DOUBLE", "Share of its runs of three tokens that it had before.", _seen("repetition")),
+    Column("refused_to_answer", "BOOLEAN", "A refusal, by the patterns declared for the model.", _seen("refused")),
 )
 OBSERVATIONS: tuple[Column, ...] = (
     _text("id", "The caller's idempotency id."),
