@@ -237,7 +237,7 @@ async def test_a_bad_canary_goes_back_in_one_change(bed: Bed) -> None:
 
 
 async def test_a_good_canary_ramps_to_the_end_and_never_moves_a_treated_user(bed: Bed) -> None:
-    await bed.begin(CANARY)
+    await bed.begin(CANARY | {"primary": {"metric": "success", "minimum_effect": 0.25}})
     users = [f"u{n}" for n in range(400)]
     treated: set[str] = set()
     shares = []

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock.core.exchange import Exchange, Observation, Phases, Usage
+from penstock.core.exchange import Exchange, Finding, Observation, Phases, Usage
 from penstock.experiments.metrics import is_number_refused, measures, timings, told
 from penstock.experiments.statistics import FAILED, bucket_of
 
@@ -29,6 +29,7 @@ def test_an_answer() -> None:
         "cost": (700, 1),
         "reports": (0, 1),
         "refusal": (0, 1),
+        "findings": (0, 1),
         "error_rate": (0, 1),
         "completion_tokens": (50, 1),
         "latency": (510 * MS, 1),
@@ -55,6 +56,8 @@ def test_refusals_are_no_errors_and_have_no_times() -> None:
     assert "error_rate" not in found
     assert timings(exchange(outcome="refused")) == []
     assert {n: t for n, t, _ in measures(exchange(finish="content_filter"))}["refusal"] == 1
+    told = (Finding(rule="words", action="flag", where="input"), Finding(rule="words", action="flag", where="output"))
+    assert [{n: t for n, t, _ in measures(exchange(findings=told[:k]))}["findings"] for k in (1, 2)] == [0, 1]
 
 
 def test_the_cache_says_nothing_of_speed() -> None:

@@ -164,7 +164,13 @@ def test_epochs_of_a_ramp_are_compared_within_themselves() -> None:
 
 
 def test_a_canary_steps_when_its_step_has_lasted_and_seen_enough() -> None:
-    design = parse_design(spec(strategy="canary", plan={"steps": [0.1, 0.5, 1.0], "step_s": 60, "step_units": 50}))
+    design = parse_design(
+        spec(
+            strategy="canary",
+            primary={"metric": "success", "minimum_effect": 0.3},
+            plan={"steps": [0.1, 0.5, 1.0], "step_s": 60, "step_units": 50},
+        )
+    )
     statistics = run(design, (0.7, 0.7), 1000)
     verdict = judge(design, statistics, 100.0)
 

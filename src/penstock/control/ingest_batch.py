@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import bindparam, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.control.drift_store import DriftBatch, GroupKey, group_key, key_of
 from penstock.control.experiments_store import (
     OpenExperiment,
     UnitKey,
@@ -50,6 +51,7 @@ class Known(msgspec.Struct, kw_only=True):
     experiment: str
     epoch: int
     unit: str
+    group: GroupKey
     told: int = 0
     stored: bool = True  # it has a row already
 
@@ -69,7 +71,11 @@ class IngestBatch:
         self._stored_units: frozenset[UnitKey] = frozenset()
         self._changed_units: set[UnitKey] = set()
         self._by_user: dict[str, list[UnitKey]] = {}
+        self._bad_before: dict[
+            tuple[str, str], dict[str, int]
+        ] = {}  # by experiment and unit: its bad events of all epochs
         self._usage = UsageBatch()
+        self._drift = DriftBatch()
         self._exchange_rows: list[dict[str, Any]] = []
         self._observation_rows: dict[tuple[str, str], dict[str, Any]] = {}
         self._told: dict[str, int] = {}
@@ -103,11 +109,21 @@ class IngestBatch:
                     exchanges.c.epoch,
                     exchanges.c.unit,
                     exchanges.c.told,
+                    exchanges.c.version,
+                    exchanges.c.route,
+                    exchanges.c.arm,
                 ).where(exchanges.c.id.in_(piece))
             )
             for row in rows:
                 self._known[row.id] = Known(
-                    tenant=row.tenant, experiment=row.experiment, epoch=row.epoch, unit=row.unit, told=row.told
+                    tenant=row.tenant,
+                    experiment=row.experiment,
+                    epoch=row.epoch,
+                    unit=row.unit,
+                    group=group_key(
+                        version=row.version, route=row.route, experiment=row.experiment, arm=row.arm
+                    ),
+                    told=row.told,
                 )
         for piece in chunks({_clean(one.id) for one in said}):
             found = await connection.execute(
@@ -116,6 +132,8 @@ class IngestBatch:
             self._seen.update((row.tenant, row.id) for row in found)
         await self._read_waiting(connection, ids)
         await self._read_experiments(connection, said)
+        groups = {key_of(record) for record, _ in self._records if isinstance(record, Exchange)}
+        await self._drift.read(connection, groups | {known.group for known in self._known.values()})
 
     async def _read_waiting(self, connection: AsyncConnection, ids: set[str]) -> None:
         waits = select(observations.c.id).where(observations.c.state == "pending").limit(1)
@@ -156,8 +174,17 @@ class IngestBatch:
                 for key, record_ in (await newest_units(connection, name, users)).items():
                     self._units.setdefault(key, record_)
         self._stored_units = frozenset(self._units)
+        await self._read_earlier(connection, keys)
         for key in sorted(self._units):
             self._remember_user(key)
+
+    async def _read_earlier(self, connection: AsyncConnection, keys: set[UnitKey]) -> None:
+        """Of units that a ramp meets again: the bad events that have been counted of them."""
+        for name, one in self._experiments.items():
+            met = {key[2] for key in keys if key[0] == name and key[1] > 1 and key not in self._units}
+            if met and one.unit != "request":
+                for key, record in (await newest_units(connection, name, met)).items():
+                    self._bad_before[name, key[2]] = record.bad
 
     def _remember_user(self, key: UnitKey) -> None:
         """Keep `key` as the place of its user's events: the newest epoch of each experiment."""
@@ -179,10 +206,12 @@ class IngestBatch:
             experiment=exchange.experiment,
             epoch=exchange.epoch,
             unit=unit,
+            group=key_of(exchange),
             stored=False,
         )
         self._known[exchange.id] = known
         self._usage.add(exchange)
+        self._drift.add(exchange, sequence)
         if exchange.experiment and exchange.epoch > 0 and not self._expose(exchange, unit, sequence):
             known.epoch = 0
         for observation in self._waiting.pop(exchange.id, ()):
@@ -216,13 +245,16 @@ class IngestBatch:
         key = (exchange.experiment, exchange.epoch, unit)
         record = self._units.get(key)
         if record is None:
-            record = self._units[key] = UnitRecord(arm=exchange.arm, first_at=exchange.at, values={}, bad={})
+            bad = self._bad_before.get((exchange.experiment, unit), {})
+            record = self._units[key] = UnitRecord(arm=exchange.arm, first_at=exchange.at, values={}, bad=dict(bad))
             self._remember_user(key)
         elif record.arm != exchange.arm:
             self._count("arm_changed")
             return False
         self._changed_units.add(key)
         one.folding.exposed(record, exchange, sequence)
+        if record.bad:
+            self._bad_before[exchange.experiment, unit] = record.bad
         return True
 
     def _observation(self, observation: Observation, raw: bytes, sequence: int) -> None:
@@ -267,6 +299,7 @@ class IngestBatch:
             known.told |= _BITS[metric]
             if known.stored:
                 self._told[observation.request] = known.told
+            self._drift.told(known.group, metric, numerator, observation.received, sequence)
             if one is not None and record is not None:
                 self._changed_units.add(key)
                 one.folding.told(record, known.epoch, metric, numerator, sequence)
@@ -308,6 +341,7 @@ class IngestBatch:
                 [{"p_tenant": t, "p_id": i, "p_state": state} for (t, i), state in self._settled.items()],
             )
         await self._usage.save(connection)
+        await self._drift.save(connection)
         changed = {key: self._units[key] for key in self._changed_units}
         await save_units(connection, changed, self._stored_units)
         for experiment in sorted(self._experiments):

@@ -7,19 +7,23 @@ is a mixture of likelihood ratios over how many times worse the treatment might 
 1 / alpha is at most alpha for a harmless treatment (Ramdas, Grünwald, Vovk and Shafer 2023, "Game-theoretic statistics and safe
 anytime-valid inference", Statistical Science 38, section 3; the conditioning is that of Fisher's exact test).
 
-Two bad events of one unit count at most, so that a single broken client cannot undo a release.
+What the coin rests on is the assignment alone, which is random by unit. So of each unit only the first bad event counts, over the whole
+life of the experiment: its later ones fall on the same side and are no new coins. (With two of each, five users in a hundred who fail half of
+their requests undo 1.3 % of harmless canaries where 1 % was promised; with all, 7.4 %.) Where the unit is the request, every bad event is a
+coin of its own, however much one client's requests resemble each other.
 """
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import msgspec
 
 from penstock.core.exchange import FROM_CACHE, Exchange
-from penstock.experiments.metrics import FAILURES, latency_ns
+from penstock.experiments.metrics import FAILURES, has_finding, latency_ns
 
 WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # how many times more bad events, mixed with equal weights
-PER_UNIT = 2
+PER_UNIT = 1  # bad events of a unit that count
 FIRST_THRESHOLD = 64  # control requests before there is a threshold; renewed at every doubling
 SLOW = {
     "latency": "latency_p95",
@@ -51,13 +55,21 @@ def log_evidence(strata: Iterable[tuple[int, int, float, float]], margin: float 
     for treatment, control, treatment_share, control_share in strata:
         if treatment_share <= 0 or control_share <= 0:
             continue  # nobody to compare with
-        odds = treatment_share / control_share * (1 + margin)
-        null = odds / (1 + odds)
-        for index, worse in enumerate(WORSE):
-            there = odds * worse / (1 + odds * worse)
-            terms[index] += treatment * math.log(there / null) + control * math.log((1 - there) / (1 - null))
+        for index, (here, there) in enumerate(_steps(treatment_share / control_share * (1 + margin))):
+            terms[index] += treatment * here + control * there
     highest = max(terms)
     return highest + math.log(sum(math.exp(term - highest) for term in terms) / len(terms))
+
+
+@lru_cache(maxsize=256)
+def _steps(odds: float) -> tuple[tuple[float, float], ...]:
+    """For each of `WORSE`, what a bad event in the treatment and one in the control add; `odds` are those of the null."""
+    null = odds / (1 + odds)
+    found = []
+    for worse in WORSE:
+        there = odds * worse / (1 + odds * worse)
+        found.append((math.log(there / null), math.log((1 - there) / (1 - null))))
+    return tuple(found)
 
 
 def with_bad_event(
@@ -111,9 +123,11 @@ def with_bad_event(
 def is_bad(metric: str, exchange: Exchange, threshold: int) -> bool:
     """Whether a finished exchange is a bad event for the guardrail on `metric`; `threshold` in nanoseconds, 0: none yet."""
     if metric == "error_rate":
-        return exchange.outcome in FAILURES
+        return exchange.outcome in FAILURES or exchange.fallback  # another pool had to answer
     if metric == "refusal":
         return exchange.outcome == "refused" or exchange.finish == "content_filter"
+    if metric == "findings":
+        return has_finding(exchange)
     if metric not in SLOW or not threshold or exchange.outcome == "refused" or exchange.cache in FROM_CACHE:
         return False
     if SLOW[metric] == "latency_p95":

@@ -80,6 +80,14 @@ METRICS: dict[str, Metric] = {
             definition="Of all requests, the share that was refused or stopped by a content rule.",
         ),
         Metric(
+            name="findings",
+            type="proportion",
+            direction="down",
+            unit="share",
+            family="safety",
+            definition="Of all requests, the share in whose answer a content rule found something.",
+        ),
+        Metric(
             name="latency",
             type="mean",
             direction="down",
@@ -164,6 +172,7 @@ GUARDRAILS = (
     "time_to_first_token",
     "time_to_first_token_p95",
     "refusal",
+    "findings",
     "success",
     "rating",
     "reports",
@@ -182,6 +191,11 @@ def metric(name: str, param: str) -> Metric:
     return found
 
 
+def has_finding(exchange: Exchange) -> bool:
+    """Whether a content rule found something in the answer."""
+    return any(finding.where == "output" for finding in exchange.findings)
+
+
 def latency_ns(exchange: Exchange) -> int:
     """From the request's first byte to the last of the answer, or to the end of the attempt."""
     phases = exchange.phases
@@ -193,6 +207,7 @@ def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
     found: list[tuple[str, int, int]] = [("cost", max(0, exchange.cost_nanousd), 1), ("reports", 0, 1)]
     refused = exchange.outcome == "refused"
     found.append(("refusal", int(refused or exchange.finish == "content_filter"), 1))
+    found.append(("findings", int(has_finding(exchange)), 1))
     if refused:
         return found
     found.append(("error_rate", int(exchange.outcome in FAILURES), 1))
