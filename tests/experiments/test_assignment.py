@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.core.snapshot import Arm, ExperimentEntry
+from penstock.core.snapshot import Arm, ContextCell, Contexts, ExperimentEntry
 from penstock.experiments.assignment import (
     assign,
     bucket,
@@ -180,3 +180,36 @@ def test_units() -> None:
     assert unit_of("session", user="u", session="", key="k", request="r") == "u"
     assert unit_of("key", user="u", session="s", key="k", request="r") == "k"
     assert unit_of("request", user="u", session="s", key="k", request="r") == "r"
+
+
+def test_contexts_have_shares_of_their_own() -> None:
+    both = {"control": ((0.0, 0.5),), "treatment": ((0.5, 1.0),)}
+    mostly = {"control": ((0.0, 0.1),), "treatment": ((0.1, 1.0),)}
+    arms = (Arm(name="control", pool="p", weight=0.5), Arm(name="treatment", pool="p", weight=0.5))
+
+    def entry(contexts: Contexts) -> ExperimentEntry:
+        return ExperimentEntry(
+            name="e", epoch=4, seed="s:4", unit="request", arms=arms, incumbent="control", contexts=contexts
+        )
+
+    by_tenant = compile_experiment(
+        entry(
+            Contexts(by="tenant", cells=(ContextCell(name="acme", ranges=mostly), ContextCell(name="*", ranges=both)))
+        )
+    )
+    assert by_tenant.context_of("acme", 9) == "acme"
+    assert by_tenant.context_of("beta", 9) == "*"
+    for context, share in (("acme", 0.9), ("*", 0.5)):
+        found = [by_tenant.assign(f"u{number}", 0.0, context) for number in range(2000)]
+        treated = [one for one in found if one.arm.name == "treatment"]
+        assert len(treated) / 2000 == pytest.approx(share, abs=0.04)
+        assert {one.propensity for one in treated} == {share}
+        assert {one.epoch for one in found} == {4}
+
+    cells = tuple(ContextCell(name=name, ranges=both) for name in ("0-63", "64-255", "256-"))
+    by_length = compile_experiment(entry(Contexts(by="length", edges=(64, 256), cells=cells)))
+    assert [by_length.context_of("acme", size) for size in (0, 63, 64, 255, 256, 9999)] == [
+        "0-63", "0-63", "64-255", "64-255", "256-", "256-",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="contexts"):
+        compile_experiment(entry(Contexts(by="length", edges=(64,), cells=cells)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.core.snapshot import Arm, ExperimentEntry, Pool, Route, Target
+from penstock.core.snapshot import Arm, ContextCell, Contexts, ExperimentEntry, Pool, Route, Target
 from tests.gateway.house import running
 from tests.gateway.raw_client import ask, chat
 
@@ -88,3 +88,18 @@ async def test_weighted_targets_share_the_traffic(tmp_path: Path) -> None:
         house.take(pools=(*snapshot.pools, second, unused), routes=(Route(name="mock", to=targets),))
         seen = {(await ask(house.port, chat("hello"))).headers[b"x-penstock-version"] for _ in range(40)}
         assert seen == {b"mock:v1.0.0", b"mock:v2.0.0"}
+
+
+async def test_a_context_decides_whose_shares_count_and_the_record_names_it(tmp_path: Path) -> None:
+    cells = (
+        ContextCell(name="0-63", ranges={"control": ((0.0, 1.0),)}),
+        ContextCell(name="64-", ranges={"control": ((0.0, 0.0001),), "treatment": ((0.0001, 1.0),)}),
+    )
+    contexts = Contexts(by="length", edges=(64,), cells=cells)
+    async with running(tmp_path, route={"experiment": experiment(unit="request", contexts=contexts)}) as house:
+        for text in ("short", "long " * 80):
+            for _ in range(5):
+                await ask(house.port, chat(text))
+        await house.settled()
+        found = {(record.context, record.arm, record.propensity) for record in house.exchanges()}
+        assert found == {("0-63", "control", 1.0), ("64-", "treatment", 0.9999)}

@@ -80,6 +80,27 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     worker: str = ""
     operation: Literal["chat", "completions", "embeddings", "responses"] = "chat"
     tenant: str = ""
+class Pair(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The other arm's answer to the same request.
+
+    Of a shadow's copy: what the user got (`of` is that exchange). Of an interleaved request: what the treatment answered beside the
+    control; `shown` tells whose each choice, or each drafted item, is.
+    """
+
+    arm: str
+    of: str = ""
+    shown: tuple[str, ...] = ()
+    digest: str = ""  # of the version that gave it
+    outcome: Outcome = "ok"
+    finish: str = ""
+    latency_ns: int = 0
+    first_ns: int = 0  # to the first byte; 0: no stream, or none came
+    usage: Usage = Usage()
+    cost_nanousd: int = 0
+    similarity: int = -1  # of the two answers, in millionths; -1: not compared
+    judged: Literal["", "first", "other", "tie"] = ""  # which of the two the judge found better; `other` is this one
+
+
     key: str = ""  # id of the key, never its text
     user: str = ""  # keyed hash of the request's `user`
     session: str = ""
@@ -123,6 +144,9 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     """Written when a stream's first byte goes out; without an `Exchange` of the same id after it, the stream crashed.
 
     It carries what is known by then, so that the closing record can be made from it.
+    noticed: Noticed | None = None  # None: the gateway did not look at it
+    context: str = ""  # of a bandit with contexts: the one whose shares gave the propensity
+    pair: Pair | None = None  # another arm answered the same request
     """
 
     exchange: Exchange

@@ -150,6 +150,42 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ranges: tuple[tuple[float, float], ...] = ()  # of the buckets in [0, 1) that are its own; none given: by weight
 
 
+class ContextCell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One context of a bandit: the arms' ranges within it."""
+
+    name: str
+    ranges: dict[str, tuple[tuple[float, float], ...]]
+
+
+class Contexts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a bandit's shares depend on: who asks (cells by tenant, the last one for all others), or how long the prompt is.
+
+    `edges` are estimated tokens (four bytes of the body each), rising, and there is one cell more than edges.
+    """
+
+    by: Literal["tenant", "length"]
+    cells: tuple[ContextCell, ...]
+    edges: tuple[int, ...] = ()
+
+
+class ShadowPlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much of the traffic is copied to the treatments after it was answered, and within which bounds of one worker."""
+
+    share: float
+    queue: int = 64
+    in_flight: int = 4
+    deadline_s: float = 60.0
+    judge: str = ""  # the pool whose model compares the two answers; "": none does
+
+
+class InterleavePlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How much of the traffic the control and a treatment both answer, and how both answers are shown."""
+
+    share: float
+    show: Literal["both", "draft"] = "both"
+    patience_s: float = 5.0
+
+
 class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A running experiment as gateways see it.
 
@@ -165,6 +201,9 @@ class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     expires_at: float | None = None
     hash_version: Literal[1, 2] = 2  # of GrowthBook's hash
 
+    contexts: Contexts | None = None
+    shadow: ShadowPlan | None = None
+    interleave: InterleavePlan | None = None
 
 class SemanticPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which questions count as the same though their words differ: near vectors, and the same facts (`routing.agreement`)."""

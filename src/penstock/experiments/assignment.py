@@ -4,7 +4,8 @@ The hash and the ranges are GrowthBook's (docs.growthbook.io/lib/build-your-own,
 application which buckets the same users with GrowthBook's SDK and the same seed sees the same arms.
 """
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ _KEPT = 4096  # units whose bucket one compiled experiment remembers
 UNEXPOSED = 0  # the epoch of a request that got the incumbent without being part of the comparison
 
 Span = tuple[float, float]
+Border = tuple[float, float, "Assignment"]
 
 
 class Assignment(NamedTuple):
@@ -162,24 +164,42 @@ class Assigner:
             if any(arm.ranges for arm in entry.arms)
             else spans_by_weight(tuple(arm.weight for arm in entry.arms))
         )
-        self._borders: tuple[tuple[float, float, Assignment], ...] = tuple(self._laid(spans))
+        self._borders: tuple[Border, ...] = tuple(self._laid(spans))
+        contexts = entry.contexts
+        self.contextual = contexts is not None
+        self.paired = entry.shadow is not None or entry.interleave is not None
+        self._cells: dict[str, tuple[Border, ...]] = {}
+        self._names: tuple[str, ...] = ()
+        self._edges: tuple[int, ...] = ()
+        if contexts is not None:
+            if len(contexts.cells) != len(contexts.edges) + 1 and contexts.by == "length":
+                raise ValueError(f"the experiment {entry.name!r} has {len(contexts.cells)} contexts for its edges")
+            self._names, self._edges = tuple(cell.name for cell in contexts.cells), contexts.edges
+            for cell in contexts.cells:
+                self._cells[cell.name] = tuple(self._laid([cell.ranges.get(arm.name, ()) for arm in entry.arms]))
         self._start = fnv32a(entry.seed)
         self._buckets: dict[str, float] = {}
 
-    def _laid(self, spans: tuple[tuple[Span, ...], ...]) -> Iterator[tuple[float, float, Assignment]]:
+    def _laid(self, spans: Sequence[tuple[Span, ...]]) -> Iterator[Border]:
         for arm, mine in zip(self.entry.arms, spans, strict=True):
             found = Assignment(arm, _width(list(mine)), self.entry.epoch)
             for low, high in mine:
                 yield low, high, found
 
-    def assign(self, unit: str, now: float) -> Assignment:
-        """The arm of `unit` at `now` (Unix seconds); the incumbent once the shares have lapsed."""
+    def context_of(self, tenant: str, tokens: int) -> str:
+        """The context of a request of `tenant` whose prompt is estimated at so many tokens; only if `contextual`."""
+        if self._edges:
+            return self._names[bisect_right(self._edges, tokens)]
+        return tenant if tenant in self._cells else self._names[-1]
+
+    def assign(self, unit: str, now: float, context: str = "") -> Assignment:
+        """The arm of `unit` at `now` (Unix seconds), by the shares of its context; the incumbent once the shares have lapsed."""
         if now >= self._expires:
             return self._lapsed
         place = self._buckets.get(unit)
         if place is None:
             place = self._bucket(unit)
-        for low, high, found in self._borders:
+        for low, high, found in self._cells[context] if context else self._borders:
             if low <= place < high:
                 return found
         return self._lapsed

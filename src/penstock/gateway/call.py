@@ -63,6 +63,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     arm: str = ""
     epoch: int = 0
     propensity: float = 1.0
+    context: str = ""  # of a bandit's shares
     unit: str = ""
     user: str = ""
     session: str = ""

@@ -48,6 +48,7 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         unit=call.unit,
         pool=pool.name if pool is not None else "",
         replica=call.replica,
+        context=call.context,
         version=pool.version if pool is not None else "",
         digest=call.digest,
         stream=call.stream,

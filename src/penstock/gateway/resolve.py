@@ -1,5 +1,6 @@
 """Step 4: from the model that was asked for to the pool that will answer."""
 
+from penstock.access.limits import BYTES_PER_TOKEN
 from penstock.core.errors import Forbidden, NotFound, Unavailable
 from penstock.experiments.assignment import unit_of
 from penstock.gateway.call import Call
@@ -58,9 +59,12 @@ def resolve(call: Call) -> None:
     if leg is not None:
         pass  # the rule says so; the request takes no part in an experiment
     elif entry.assigner is not None:
-        experiment = entry.assigner.entry
+        assigner = entry.assigner
+        experiment = assigner.entry
         unit = unit_of(experiment.unit, user=user, session=session, key=caller.key.id, request=call.id)
-        assignment = entry.assigner.assign(unit, call.at)
+        if assigner.contextual:
+            call.context = assigner.context_of(caller.tenant.name, -(-len(call.request.body) // BYTES_PER_TOKEN))
+        assignment = assigner.assign(unit, call.at, call.context)
         leg = entry.arms[assignment.arm.name]
         call.arm = leg.name
         call.propensity = assignment.propensity
