@@ -54,6 +54,14 @@ class Quality(msgspec.Struct, frozen=True, array_like=True):
         return self.repeated / self.trigrams if self.trigrams else None
 
 
+class Noticed(msgspec.Struct, frozen=True, array_like=True):
+    """What the gateway noticed of the last thing that the user said: of a sampled share, and nothing that it can be read from."""
+
+    characters: int = 0
+    language: str = ""  # as far as script and function words tell
+    words: int = 0  # which of 32 buckets its words are hashed into, as bits
+
+
 class Finding(msgspec.Struct, frozen=True, array_like=True):
     """What a guard rule found: never the content itself."""
 
@@ -72,14 +80,6 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     cut: bool = False  # it was more than the policy keeps
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="exchange"):
-    """One request and what became of it."""
-
-    id: str
-    at: float
-    worker: str = ""
-    operation: Literal["chat", "completions", "embeddings", "responses"] = "chat"
-    tenant: str = ""
 class Pair(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The other arm's answer to the same request.
 
@@ -101,6 +101,14 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     judged: Literal["", "first", "other", "tie"] = ""  # which of the two the judge found better; `other` is this one
 
 
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="exchange"):
+    """One request and what became of it."""
+
+    id: str
+    at: float
+    worker: str = ""
+    operation: Literal["chat", "completions", "embeddings", "responses"] = "chat"
+    tenant: str = ""
     key: str = ""  # id of the key, never its text
     user: str = ""  # keyed hash of the request's `user`
     session: str = ""
@@ -136,6 +144,9 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tried: Usage = Usage()  # of `usage`, what the first one used
     trimmed: int = 0  # turns of the conversation that were left out
     parent: str = ""  # the caller's span within `trace`, 16 hexadecimal digits
+    noticed: Noticed | None = None  # None: the gateway did not look at it
+    context: str = ""  # of a bandit with contexts: the one whose shares gave the propensity
+    pair: Pair | None = None  # another arm answered the same request
     quality: Quality | None = None  # None: the engine was not asked to look at it
     content: Content | None = None  # None: the policy keeps none, or the request was not drawn
 
@@ -144,9 +155,6 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
     """Written when a stream's first byte goes out; without an `Exchange` of the same id after it, the stream crashed.
 
     It carries what is known by then, so that the closing record can be made from it.
-    noticed: Noticed | None = None  # None: the gateway did not look at it
-    context: str = ""  # of a bandit with contexts: the one whose shares gave the propensity
-    pair: Pair | None = None  # another arm answered the same request
     """
 
     exchange: Exchange

@@ -189,7 +189,8 @@ class InterleavePlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A running experiment as gateways see it.
 
-    Shares lapse to `incumbent` after `expires_at` (Unix seconds), unless the evaluator renews them.
+    Shares lapse to `incumbent` after `expires_at` (Unix seconds), unless the evaluator renews them. With `shadow` or `interleave` the
+    incumbent answers everybody, and the arms' ranges are the treatments' alone: whose turn it is to answer beside it.
     """
 
     name: str
@@ -200,10 +201,10 @@ class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     incumbent: str
     expires_at: float | None = None
     hash_version: Literal[1, 2] = 2  # of GrowthBook's hash
-
     contexts: Contexts | None = None
     shadow: ShadowPlan | None = None
     interleave: InterleavePlan | None = None
+
 
 class SemanticPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which questions count as the same though their words differ: near vectors, and the same facts (`routing.agreement`)."""
