@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from penstock.experiments.declared import Covariate, MetricSpec, Prior, Stratify
 from penstock.experiments.design import ArmSpec, Design, GuardrailSpec, PlanSpec, Primary
 from penstock.experiments.metrics import GUARDRAILS, METRICS
 
@@ -24,9 +25,14 @@ def test_every_field_and_guardrail_is_there() -> None:
         ("primary.", Primary),
         ("guardrails[].", GuardrailSpec),
         ("plan.", PlanSpec),
+        ("metrics[].", MetricSpec),
+        ("stratify.", Stratify),
+        ("covariate.", Covariate),
+        ("bayes.", Prior),
     ):
         for field in struct.__struct_fields__:
-            if field not in {"arms", "primary", "guardrails", "plan", "hypothesis"}:
+            parts = {"arms", "primary", "guardrails", "plan", "metrics", "stratify", "covariate", "bayes", "hypothesis"}
+            if path or field not in parts:
                 assert f"`{path}{field}`" in text, path + field
     for name in GUARDRAILS:
         assert f"`{name}`" in text

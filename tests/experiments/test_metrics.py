@@ -31,6 +31,7 @@ def test_an_answer() -> None:
         "refusal": (0, 1),
         "findings": (0, 1),
         "error_rate": (0, 1),
+        "replica_seconds": (500 * MS, 1),
         "completion_tokens": (50, 1),
         "latency": (510 * MS, 1),
         "time_to_first_token": (60 * MS, 1),

@@ -6,13 +6,36 @@ from typing import Any, Literal
 import msgspec
 
 from penstock.core.errors import BadRequest, PenstockError
+from penstock.core.exchange import Exchange
 from penstock.core.references import check_name, parse_reference
 from penstock.core.snapshot import Unit
-from penstock.experiments.metrics import GUARDRAILS, Metric, metric
+from penstock.experiments.declared import (
+    MOST_LOOKS,
+    Covariate,
+    MetricSpec,
+    Prior,
+    Stratify,
+    as_metric,
+    check_limits,
+    check_metrics,
+    check_prior,
+    check_stratify,
+)
+from penstock.experiments.group_sequential import inflation
+from penstock.experiments.metrics import GUARDRAILS, METRICS, Metric, metric
 from penstock.experiments.sample_size import Plan, plan_units
+from penstock.experiments.strategies import (
+    BanditSpec,
+    InterleavedSpec,
+    ShadowSpec,
+    check_bandit,
+    check_interleaved,
+    check_shadow,
+)
 
 Strategy = Literal["ab", "bandit", "shadow", "canary", "interleaved"]
-BUILT: tuple[Strategy, ...] = ("ab", "canary")
+Inference = Literal["always_valid", "group_sequential", "fixed"]
+BUILT: tuple[Strategy, ...] = ("ab", "canary", "bandit")
 
 # What a person may do in which state, and where it leads.
 TRANSITIONS: dict[str, dict[str, str]] = {
@@ -59,6 +82,9 @@ class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     baseline: float | None = None  # the control's value of a share, as far as known
     deviation: float | None = None  # standard deviation of one unit's value, for metrics that are no share
     units: int | None = None  # planned units an arm; None: worked out from the above
+    inference: Inference = "always_valid"
+    looks: int = 5  # of group_sequential: evenly over the planned units
+    discovery_rate: float = 0.05  # of what is called a finding over all metrics, the share that may be false
     steps: tuple[float, ...] = ()  # of a canary: the treatment's share, rising
     step_s: float = 60.0  # how long a step lasts at least
     step_units: int = 100  # how many units of the treatment a step sees at least
@@ -76,6 +102,16 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hypothesis: str = ""
     control: str = ""
     guardrails: tuple[GuardrailSpec, ...] = ()
+    metrics: tuple[MetricSpec, ...] = ()
+    winsorise: dict[
+        str, tuple[float, float]
+    ] = {}  # by metric, in its unit: lower values count as the first, higher ones as the second
+    stratify: Stratify | None = None
+    covariate: Covariate | None = None
+    bayes: Prior | None = None
+    bandit: BanditSpec | None = None
+    shadow: ShadowSpec | None = None
+    interleaved: InterleavedSpec | None = None
     plan: PlanSpec = PlanSpec()
     seed: str = ""  # of the hash; empty: the experiment's name
     hash_version: Literal[1, 2] = 2
@@ -94,9 +130,55 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return tuple(arm.name for arm in self.arms if arm.name != self.incumbent)
 
     @property
+    def catalogue(self) -> dict[str, Metric]:
+        """The built-in metrics and the declared ones."""
+        return METRICS | {one.name: as_metric(one) for one in self.metrics} if self.metrics else METRICS
+
+    @property
     def primary_metric(self) -> Metric:
         """What decides."""
-        return metric(self.primary.metric, "primary.metric")
+        found = self.catalogue.get(self.primary.metric)
+        return found if found is not None else metric(self.primary.metric, "primary.metric")
+
+    @property
+    def layered(self) -> bool:
+        """Whether there are sums by stratum, with a covariate or without."""
+        return self.stratify is not None or self.covariate is not None or bool(self.contexts)
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """Of a bandit with contexts: their names. They are its strata."""
+        context = self.bandit.context if self.bandit is not None else None
+        return context.names if context is not None else ()
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """All of them; the one without a name holds whatever was not named."""
+        if self.contexts:
+            return self.contexts
+        return ("", *self.stratify.values) if self.stratify is not None else ("",)
+
+    def stratum_of(self, exchange: Exchange) -> str:
+        """Where a unit belongs whose first exchange this is."""
+        if self.contexts:
+            return exchange.context
+        if self.stratify is None:
+            return ""
+        value = getattr(exchange, self.stratify.by)
+        name = ("false", "true")[value] if isinstance(value, bool) else value
+        return name if name in self.stratify.values else ""
+
+    @property
+    def planned_looks(self) -> int:
+        """How many looks decide; 0: every one."""
+        return {"always_valid": 0, "group_sequential": self.plan.looks, "fixed": 1}[self.plan.inference]
+
+    def planned_units(self) -> int:
+        """Units an arm for the kind of inference that was chosen."""
+        planned = self.planned()
+        if not self.planned_looks or self.plan.units is not None:
+            return planned.always_valid
+        return math.ceil(planned.fixed * inflation(self.planned_looks, self.plan.alpha, self.plan.power))
 
     def planned(self) -> Plan:
         """Units an arm, for one look and for watching."""
@@ -136,6 +218,7 @@ def parse_design(spec: object) -> Design:
         ) from None
     _check_arms(design)
     _check_plan(design)
+    _check_strategy(design)
     return design
 
 
@@ -183,7 +266,7 @@ def _check_plan(design: Design) -> None:
         raise _refuse(
             f"minimum_effect is {effect}: say the smallest difference worth seeing, above 0.", "primary.minimum_effect"
         )
-    for name in ("alpha", "guardrail_alpha", "power"):
+    for name in ("alpha", "guardrail_alpha", "power", "discovery_rate"):
         value: float = getattr(plan, name)
         if not 0 < value < 1:
             raise _refuse(f"{name} is {value}: it must be between 0 and 1.", f"plan.{name}")
@@ -193,9 +276,62 @@ def _check_plan(design: Design) -> None:
         value = getattr(plan, name)
         if not least <= value < math.inf:
             raise _refuse(f"{name} is {value}: it must be at least {least:g}.", f"plan.{name}")
+    _check_analysis(design)
     _check_steps(design)
     _check_guardrails(design)
     design.planned()  # refuses what has no sample size
+
+
+def _check_analysis(design: Design) -> None:
+    check_metrics(design.metrics)
+    check_limits(design.winsorise, design.catalogue)
+    if design.stratify is not None:
+        check_stratify(design.stratify)
+    if design.bayes is not None:
+        check_prior(design.bayes)
+    quantile = design.primary_metric.type == "quantile"
+    if design.planned_looks:
+        if design.strategy != "ab":
+            raise _refuse(
+                "Only an A/B test can have planned looks: other shares change while it runs.", "plan.inference"
+            )
+        if quantile:
+            raise _refuse("A quantile cannot be judged at planned looks: use always_valid.", "plan.inference")
+    if not 1 <= design.plan.looks <= MOST_LOOKS:
+        raise _refuse(f"looks is {design.plan.looks}: use 1 to {MOST_LOOKS}.", "plan.looks")
+    if design.covariate is not None:
+        _check_covariate(design, design.covariate, quantile=quantile)
+
+
+def _check_covariate(design: Design, covariate: Covariate, *, quantile: bool) -> None:
+    if not 0 < covariate.days <= 365:
+        raise _refuse(f"days is {covariate.days}: use up to 365.", "covariate.days")
+    if design.unit not in {"user", "session"}:
+        raise _refuse("Only users and sessions have a past: a covariate needs one of them as the unit.", "covariate")
+    if quantile:
+        raise _refuse("A quantile has no covariate.", "covariate")
+    past = covariate.metric or design.primary.metric
+    if past not in METRICS or METRICS[past].type == "quantile" or METRICS[past].event:
+        known = ", ".join(one.name for one in METRICS.values() if one.type != "quantile" and not one.event)
+        raise _refuse(f"The past knows no {past!r}: use one of {known}.", "covariate.metric")
+
+
+def _check_strategy(design: Design) -> None:
+    for name in ("bandit", "shadow", "interleaved"):
+        if getattr(design, name) is not None and design.strategy != name:
+            raise _refuse(f"Only the strategy {name} has a part {name!r}.", name)
+    if design.strategy == "bandit":
+        if design.primary_metric.quantile is not None:
+            raise _refuse("A bandit follows means, shares and ratios, not quantiles.", "primary.metric")
+        if design.hash_version != 2:
+            raise _refuse("A bandit's shares need the finer hash: use hash_version 2.", "hash_version")
+        if design.stratify is not None or design.covariate is not None:
+            raise _refuse("A bandit has contexts instead of strata, and no covariate.", "stratify")
+        check_bandit(design.bandit or BanditSpec(), arms=[arm.name for arm in design.arms], unit=design.unit)
+    elif design.shadow is not None:
+        check_shadow(design.shadow)
+    elif design.interleaved is not None:
+        check_interleaved(design.interleaved)
 
 
 def _check_steps(design: Design) -> None:

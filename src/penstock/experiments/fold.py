@@ -6,10 +6,13 @@ threshold is renewed at given counts of the control's requests.
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from penstock.core.exchange import Exchange
+from penstock.core.exchange import Exchange, Observation
+from penstock.experiments.compare import difference
+from penstock.experiments.counted import Layer, Look, Place, Statistics, Taken, UnitRecord
 from penstock.experiments.design import Design
 from penstock.experiments.guardrails import (
     FIRST_THRESHOLD,
@@ -20,52 +23,60 @@ from penstock.experiments.guardrails import (
     is_bad_word,
     with_bad_event,
 )
-from penstock.experiments.metrics import measures, timings
-from penstock.experiments.statistics import Moments, merged_histogram, quantile
+from penstock.experiments.metrics import MICRO, Metric, measures, number, timings
+from penstock.experiments.statistics import Moments, bucket_of, merged_histogram, quantile
 
-Place = tuple[int, str, str]  # epoch, arm, metric
+__all__ = ["Folding", "Place", "Statistics", "UnitRecord", "guardrail_limit", "merged"]
+
 _NEVER = 1 << 62  # nanoseconds: only failures are slower
 
 
-class UnitRecord(msgspec.Struct, kw_only=True):
-    """What one unit did in one epoch: numerator and denominator by metric, and its bad events by guardrail."""
+class _Cut(NamedTuple):
+    """Where values end, in numerators; `whole`: those of a unit's sum."""
 
-    arm: str
-    first_at: float
-    values: dict[str, tuple[int, int]] = {}
-    bad: dict[str, int] = {}
+    low: int
+    high: int
+    whole: bool
 
-
-class Statistics(msgspec.Struct, kw_only=True):
-    """All that is counted of one experiment. `Folding` changes it; everybody else reads."""
-
-    moments: dict[Place, Moments] = {}
-    histograms: dict[Place, dict[int, int]] = {}
-    guardrails: dict[str, Guardrail] = {}
-    shares: dict[int, dict[str, float]] = {}  # by epoch and arm, as they were set
-
-    def units(self, epoch: int, arm: str) -> int:
-        """How many units an arm has seen in an epoch."""
-        return self.moments.get((epoch, arm, "conversion"), Moments()).units
-
-    def requests(self, epoch: int, arm: str) -> int:
-        """How many requests an arm has seen in an epoch."""
-        return self.moments.get((epoch, arm, "cost"), Moments()).bottom
+    def of(self, value: tuple[int, int]) -> tuple[int, int]:
+        """A unit's value, cut; what is not there stays so."""
+        return value if value == (0, 0) else (min(max(value[0], self.low), self.high), value[1])
 
 
 class Folding:
     """One experiment's statistics while records are folded into them; one owner, who hands in the units that it needs.
 
-    `touched` and `timed` hold the places whose moments and histograms changed since it was made, `guarded` the guardrails.
+    `touched` and `timed` hold the places whose moments and histograms changed since it was made, `guarded` the guardrails, `looked` the
+    planned looks that came due.
     """
 
     def __init__(self, design: Design, statistics: Statistics) -> None:
+        self.design = design
         self.statistics = statistics
+        self.looked: set[int] = set()
         self.touched: set[Place] = set()
         self.timed: set[Place] = set()
         self.guarded: set[str] = set()
         self._control = design.incumbent
         self._arms = frozenset(arm.name for arm in design.arms)
+        catalogue = design.catalogue
+        self._per_unit = tuple(one.name for one in catalogue.values() if one.per == "unit")
+        self._events: dict[str, list[Metric]] = {}
+        for one in catalogue.values():
+            if one.event and one.name != "conversion":
+                self._events.setdefault(one.event, []).append(one)
+        self._cuts = {
+            name: _Cut(
+                round(low / catalogue[name].scale), round(high / catalogue[name].scale), catalogue[name].per == "unit"
+            )
+            for name, (low, high) in design.winsorise.items()
+        }
+        self._layered = design.layered
+        self._planned = design.planned_units() * len(design.arms) if design.planned_looks else 0
+        self._looking = design.primary.metric if design.planned_looks else ""
+        self._primary_units = sum(
+            moments.units for (_, _, name), moments in statistics.moments.items() if name == self._looking
+        )
         self._margins = {one.metric: one.margin for one in design.guardrails}
         for name in self._margins:
             statistics.guardrails.setdefault(name, Guardrail(metric=name))
@@ -87,17 +98,16 @@ class Folding:
         """Count a finished exchange of `unit`, which is new if it has no values yet."""
         epoch, arm = exchange.epoch, unit.arm
         if not unit.values:
-            self._add(unit, epoch, "conversion", 0, 1)
+            unit.stratum = self.design.stratum_of(exchange)
+            for name in self._per_unit:
+                self._add(unit, epoch, name, 0, 1, sequence)
         for name, top, bottom in measures(exchange):
-            self._add(unit, epoch, name, top, bottom)
+            self._add(unit, epoch, name, top, bottom, sequence)
         for name, guardrail in list(self.statistics.guardrails.items()):
             if is_bad(name, exchange, guardrail.threshold):
                 self._bad(unit, epoch, name, sequence)
         for name, bucket in timings(exchange):
-            place = (epoch, arm, name)
-            histogram = self.statistics.histograms.setdefault(place, {})
-            histogram[bucket] = histogram.get(bucket, 0) + 1
-            self.timed.add(place)
+            self._time(epoch, arm, name, bucket)
             if arm == self._control:
                 self._seen[name] += 1
                 self._renew_thresholds(name)
@@ -106,19 +116,98 @@ class Folding:
         """Count what was told of a request of `unit`: success, rating, conversion or reports, each once a request."""
         if name == "conversion":
             if unit.values.get(name, (0, 1))[0] == 0:
-                self._add(unit, epoch, name, 1, 0)
+                self._add(unit, epoch, name, 1, 0, sequence)
         else:
-            self._add(unit, epoch, name, numerator, 0 if name == "reports" else 1)
+            self._add(unit, epoch, name, numerator, 0 if name == "reports" else 1, sequence)
         if name in self._margins and is_bad_word(name, numerator):
             self._bad(unit, epoch, name, sequence)
 
-    def _add(self, unit: UnitRecord, epoch: int, name: str, top: int, bottom: int) -> None:
+    def happened(self, unit: UnitRecord, epoch: int, observation: Observation, sequence: int) -> str:
+        """Count an event of `unit` for the metrics that are read from it; the reason if one could not be: it needs a value."""
+        reason = ""
+        for metric in self._events.get(observation.name, ()):
+            after = observation.at - unit.first_at
+            windowed = metric.after_s > 0 or metric.within_s is not None
+            if windowed and not metric.after_s <= after <= (metric.within_s or math.inf):
+                continue
+            if metric.type == "proportion" and metric.per == "unit":
+                if unit.values.get(metric.name, (0, 1))[0] == 0:
+                    self._add(unit, epoch, metric.name, 1, 0, sequence)
+                continue
+            value = number(observation.value)
+            if value is None:
+                reason = "event_without_value"
+                continue
+            if metric.quantile is not None:
+                self._time(epoch, unit.arm, metric.name, bucket_of(value))
+            top = int(2 * value >= MICRO) if metric.type == "proportion" else value
+            self._add(unit, epoch, metric.name, top, int(metric.per == "event"), sequence)
+        return reason
+
+    def hears(self, event: str) -> bool:
+        """Whether some metric is read from events of this name."""
+        return event in self._events
+
+    def _add(self, unit: UnitRecord, epoch: int, name: str, top: int, bottom: int, sequence: int) -> None:
+        cut = self._cuts.get(name)
+        if cut is not None and not cut.whole:
+            top = min(max(top, cut.low), cut.high)
         before = unit.values.get(name, (0, 0))
         after = (before[0] + top, before[1] + bottom)
         unit.values[name] = after
+        if cut is not None and cut.whole:
+            before, after = cut.of(before), cut.of(after)
         place = (epoch, unit.arm, name)
         self.statistics.moments[place] = self.statistics.moments.get(place, Moments()).moved(before, after)
         self.touched.add(place)
+        if self._layered:
+            cell = (epoch, unit.stratum, unit.arm, name)
+            self.statistics.layers[cell] = self.statistics.layers.get(cell, Layer()).moved(before, after, unit.past)
+        if name == self._looking and before == (0, 0):
+            self._primary_units += 1
+            self._look(sequence)
+
+    def _look(self, sequence: int) -> None:
+        """Take the planned look that is due, if one is."""
+        looks = self.design.planned_looks
+        number = len(self.statistics.looks) + 1
+        if number > looks or self._primary_units * looks < self._planned * number:
+            return
+        taken = []
+        for arm in self.design.treatments:
+            metric = self.design.primary_metric
+            found = difference(self.design, self.statistics, metric, arm)
+            if found is None:
+                continue
+            sides = [self._whole(metric.name, name) for name in (arm, self._control)]
+            taken.append(
+                Taken(
+                    arm=arm,
+                    estimate=found.estimate,
+                    variance=found.variance,
+                    units=sides[0].units,
+                    control_units=sides[1].units,
+                    value=sides[0].top / sides[0].bottom * metric.scale,
+                    control_value=sides[1].top / sides[1].bottom * metric.scale,
+                    freedom=found.freedom,
+                )
+            )
+        self.looked.add(number)
+        self.statistics.looks[number] = Look(
+            number=number, fraction=number / looks, sequence=sequence, taken=tuple(taken)
+        )
+
+    def _whole(self, name: str, arm: str) -> Moments:
+        total = Moments()
+        for epoch in self.statistics.shares:
+            total = total.merged(self.statistics.moments.get((epoch, arm, name), Moments()))
+        return total
+
+    def _time(self, epoch: int, arm: str, name: str, bucket: int) -> None:
+        place = (epoch, arm, name)
+        histogram = self.statistics.histograms.setdefault(place, {})
+        histogram[bucket] = histogram.get(bucket, 0) + 1
+        self.timed.add(place)
 
     def _bad(self, unit: UnitRecord, epoch: int, name: str, sequence: int) -> None:
         count = unit.bad.get(name, 0)

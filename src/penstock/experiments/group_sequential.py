@@ -78,6 +78,7 @@ def power(fractions: tuple[float, ...], alpha: float, drift: float) -> float:
     return crossed
 
 
+@lru_cache(maxsize=256)
 def inflation(looks: int, alpha: float, wanted: float) -> float:
     """How many times the units of one fixed look `looks` even looks need for the same power."""
     fractions = even(looks)

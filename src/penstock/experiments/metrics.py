@@ -15,22 +15,31 @@ from penstock.core.exchange import FROM_CACHE, Exchange, Observation
 from penstock.experiments.statistics import FAILED, bucket_of
 
 LARGEST = 1e6  # ratings and values beyond it are no measurements
-_MICRO = 1_000_000
+MICRO = 1_000_000  # numerators of ratings and values are millionths
+
+Family = Literal["performance", "quality", "business", "safety"]
 
 FAILURES = frozenset({"error", "truncated", "crashed"})
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric. `scale` turns numerator over denominator into `unit`; `quantile` is set for quantiles alone."""
+    """One metric. `scale` turns numerator over denominator into `unit`; `quantile` is set for quantiles alone.
+
+    `event` names the `POST /v1/events` that it is read from, if it is: its denominator then counts all units (`per` unit), or the events.
+    """
 
     name: str
     type: Literal["mean", "proportion", "ratio", "quantile"]
     direction: Literal["up", "down"]  # which way is better
     unit: str
-    family: Literal["performance", "quality", "business", "safety"]
+    family: Family
     definition: str
     scale: float = 1.0
     quantile: float | None = None
+    event: str = ""
+    per: Literal["request", "unit", "event"] = "request"
+    after_s: float = 0.0  # after the unit's first request: earlier events do not count
+    within_s: float | None = None  # nor do later ones
 
 
 METRICS: dict[str, Metric] = {
@@ -52,7 +61,7 @@ METRICS: dict[str, Metric] = {
             unit="points",
             family="quality",
             definition="The mean rating of the requests that were rated. The first rating of a request counts.",
-            scale=1 / _MICRO,
+            scale=1 / MICRO,
         ),
         Metric(
             name="conversion",
@@ -61,6 +70,62 @@ METRICS: dict[str, Metric] = {
             unit="share",
             family="business",
             definition="Of all units in the experiment, the share with at least one `conversion` event after their first request.",
+            event="conversion",
+            per="unit",
+        ),
+        Metric(
+            name="retention",
+            type="proportion",
+            direction="up",
+            unit="share",
+            family="business",
+            definition="Of all units in the experiment, the share that came back: with at least one `retention` event.",
+            event="retention",
+            per="unit",
+        ),
+        Metric(
+            name="session_length",
+            type="mean",
+            direction="up",
+            unit="s",
+            family="business",
+            definition="The mean of the values of `session_length` events, told in seconds when a session is over.",
+            scale=1 / MICRO,
+            event="session_length",
+            per="event",
+        ),
+        Metric(
+            name="relevance",
+            type="mean",
+            direction="up",
+            unit="points",
+            family="quality",
+            definition="The mean of the values of `relevance` events: how well answers fit their questions, as an evaluator scores them.",
+            scale=1 / MICRO,
+            event="relevance",
+            per="event",
+        ),
+        Metric(
+            name="accuracy",
+            type="proportion",
+            direction="up",
+            unit="share",
+            family="safety",
+            definition="Of the answers that were checked against a reference, the share that was right: `accuracy` events "
+            "with a value of at least one half.",
+            event="accuracy",
+            per="event",
+        ),
+        Metric(
+            name="toxicity",
+            type="mean",
+            direction="down",
+            unit="points",
+            family="safety",
+            definition="The mean of the values of `toxicity` events, as a classifier scores answers from 0 to 1.",
+            scale=1 / MICRO,
+            event="toxicity",
+            per="event",
         ),
         Metric(
             name="error_rate",
@@ -138,6 +203,16 @@ METRICS: dict[str, Metric] = {
             scale=1e9,
         ),
         Metric(
+            name="replica_seconds",
+            type="mean",
+            direction="down",
+            unit="s",
+            family="performance",
+            definition="The mean time that a replica (with its CPUs or its GPU) was held by a request, from its dispatch to its answer's last "
+            "byte; 0 for answers from the cache.",
+            scale=1e-9,
+        ),
+        Metric(
             name="completion_tokens",
             type="mean",
             direction="down",
@@ -202,6 +277,14 @@ def latency_ns(exchange: Exchange) -> int:
     return max(0, phases.last_token or phases.done)
 
 
+def held_ns(exchange: Exchange) -> int:
+    """For how long a replica was held: from the dispatch to the answer's last byte, or to the end of the attempt."""
+    phases = exchange.phases
+    if phases.dispatched <= 0 or exchange.cache in FROM_CACHE:
+        return 0
+    return max(0, (phases.last_token or phases.done) - phases.dispatched)
+
+
 def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
     """What an exchange adds: (metric, numerator, denominator)."""
     found: list[tuple[str, int, int]] = [("cost", max(0, exchange.cost_nanousd), 1), ("reports", 0, 1)]
@@ -211,6 +294,7 @@ def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
     if refused:
         return found
     found.append(("error_rate", int(exchange.outcome in FAILURES), 1))
+    found.append(("replica_seconds", held_ns(exchange), 1))
     if exchange.outcome != "ok":
         return found
     tokens = max(0, exchange.usage.completion)
@@ -241,10 +325,11 @@ def timings(exchange: Exchange) -> list[tuple[str, int]]:
     return found
 
 
-def _number(value: float | None) -> int | None:
+def number(value: float | None) -> int | None:
+    """`value` in millionths; None for what is no measurement."""
     if value is None or not math.isfinite(value) or abs(value) > LARGEST:
         return None
-    return round(value * _MICRO)
+    return round(value * MICRO)
 
 
 def told(observation: Observation) -> list[tuple[str, int]]:
@@ -253,7 +338,7 @@ def told(observation: Observation) -> list[tuple[str, int]]:
     if observation.kind == "feedback":
         if observation.success is not None:
             found.append(("success", int(observation.success)))
-        rating = _number(observation.rating)
+        rating = number(observation.rating)
         if rating is not None:
             found.append(("rating", rating))
     elif observation.kind == "report":

@@ -9,6 +9,7 @@ applications to A/B testing and best-arm identification" (Bernoulli 28), for qua
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from penstock.experiments.statistics import Histogram, quantile, value_at
@@ -40,6 +41,16 @@ def radius(variance: float, count: int, planned: int, alpha: float) -> float:
     """
     rho = best_rho(planned, alpha)
     return math.sqrt(variance) * normal_mixture_bound(count, alpha, rho) / math.sqrt(count)
+
+
+def difference_log_e(estimate: float, variance: float, count: int, planned: int, alpha: float) -> float:
+    """The logarithm of the e-value against "there is no difference": it passes log(1 / alpha) where the sequence leaves out 0.
+
+    The mixture behind `normal_mixture_bound`. Arguments are those of `radius`, `estimate` being what has the `variance`.
+    """
+    rho = best_rho(planned, alpha)
+    spread = count + rho
+    return estimate * estimate / variance * count / (2 * spread) - math.log(spread / rho) / 2
 
 
 def multinomial_log_e(counts: Sequence[float], shares: Sequence[float], concentration: float) -> float:
@@ -113,19 +124,58 @@ def quantile_band(
     middle = quantile(histogram, p)
     if middle is None:
         return None
-    limit = math.log(1 / alpha)
+    low, high = _ranks(count, p, planned, alpha, design_effect)
+    return QuantileBand(middle, value_at(histogram, low), value_at(histogram, high + 1))
+
+
+def same_quantile_log_e(
+    one: tuple[Histogram, float], other: tuple[Histogram, float], p: float, planned: int, alpha: float
+) -> float:
+    """The logarithm of the e-value against "both have the same quantile": of the value that both speak against the least.
+
+    It passes log(1 / (2 alpha)) where their bands at `alpha` each are apart; half the larger of two e-values is one.
+
+    Args:
+        one: a histogram and its design effect.
+        other: the same.
+        p: the quantile.
+        planned: observations at which the bands are narrowest.
+        alpha: of one band.
+    """
+    keys = sorted({*one[0], *other[0]})
+    least = math.inf
+    below = [0, 0]
+    totals = [sum(one[0].values()), sum(other[0].values())]
+    for key in keys:
+        evidence = -math.inf
+        for index, (histogram, effect) in enumerate((one, other)):
+            here = histogram.get(key, 0)
+            nearest = min(max(p * totals[index], below[index]), below[index] + here)
+            below[index] += here
+            evidence = max(evidence, _rank_log_e(nearest, totals[index], p, planned, alpha, effect))
+        least = min(least, evidence)
+    return least - math.log(2)
+
+
+def _rank_log_e(rank: float, count: int, p: float, planned: int, alpha: float, design_effect: float) -> float:
+    """The log e-value against "the share of values below this rank's is `p`"."""
     concentration = max(2.0, best_rho(planned / design_effect, alpha))
-    shares = (p, 1 - p)
-    effective = count / design_effect
+    below = rank / design_effect
+    return multinomial_log_e((below, count / design_effect - below), (p, 1 - p), concentration)
+
+
+@lru_cache(maxsize=8192)
+def _ranks(count: int, p: float, planned: int, alpha: float, design_effect: float) -> tuple[int, int]:
+    """The ranks between which the quantile is, however often one looks."""
+    limit = math.log(1 / alpha)
 
     def speaks_against(rank: int) -> bool:
-        below = rank / design_effect
-        return multinomial_log_e((below, effective - below), shares, concentration) >= limit
+        return _rank_log_e(rank, count, p, planned, alpha, design_effect) >= limit
 
     centre = round(p * count)
     low = _edge(0, centre, speaks_against(0), speaks_against)
     high = _edge(count, centre, speaks_against(count), speaks_against)
-    return QuantileBand(middle, value_at(histogram, low), value_at(histogram, high + 1))
+    return low, high
 
 
 def _edge(outer: int, inner: int, excluded: bool, speaks_against: Callable[[int], bool]) -> int:

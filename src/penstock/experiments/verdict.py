@@ -10,39 +10,26 @@ from typing import Literal
 
 import msgspec
 
+from penstock.experiments.compare import MIN_UNITS
+from penstock.experiments.comparisons import Comparison, LookMade, comparisons_of, looks_made, progress_of
+from penstock.experiments.counted import Statistics
 from penstock.experiments.design import Design
-from penstock.experiments.fold import Statistics, guardrail_limit
-from penstock.experiments.metrics import METRICS, Metric
-from penstock.experiments.sequences import Mismatch, quantile_band, radius, sample_ratio
-from penstock.experiments.statistics import Estimate, Moments, estimate, quantile, stratified
-from penstock.experiments.words import difference_in_words, guardrail_in_words, mismatch_in_words
+from penstock.experiments.discovery import discovered
+from penstock.experiments.fold import guardrail_limit
+from penstock.experiments.progress import Progress
+from penstock.experiments.sequences import Mismatch, sample_ratio
+from penstock.experiments.words import (
+    difference_in_words,
+    findings_in_words,
+    guardrail_in_words,
+    looks_in_words,
+    mismatch_in_words,
+    need_in_words,
+)
 
-MIN_UNITS = 20  # an arm's, before anything is estimated: the central limit theorem needs a few
-MIN_PLANNED = 200  # below it the sequence would be tuned to where the theorem does not hold yet
 SRM_ALPHA = 0.001
 
-State = Literal["running", "better", "worse", "no_difference", "blocked"]
-
-
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """One metric of one treatment against the control; numbers are None until there are enough units (`n` counts those with data)."""
-
-    metric: str
-    title: str
-    type: str
-    unit: str
-    direction: str
-    primary: bool
-    arm: str
-    control: str
-    n: int
-    control_n: int
-    value: float | None = None
-    control_value: float | None = None
-    estimate: float | None = None  # treatment minus control, by epochs
-    lower: float | None = None
-    upper: float | None = None
-    state: Literal["better", "worse", "no_difference", "open"] = "open"
+State = Literal["running", "better", "worse", "no_difference", "inconclusive", "blocked"]
 
 
 class Gauge(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,15 +75,20 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...] = ()
     guardrails: tuple[Gauge, ...] = ()
     mismatch: SampleRatio | None = None
+    progress: tuple[Progress, ...] = ()
+    looks: tuple[LookMade, ...] = ()
 
 
 def judge(design: Design, statistics: Statistics, now: float) -> Verdict:
     """What `statistics` say about `design` at `now`."""
-    comparisons = tuple(_comparisons(design, statistics))
+    comparisons = _with_findings(design, tuple(comparisons_of(design, statistics)))
     gauges = tuple(_gauges(design, statistics))
     mismatch = _mismatch(design, statistics)
     primaries = [one for one in comparisons if one.primary]
-    state, arm, tripped, reasons = _decide(design, primaries, gauges, mismatch)
+    over = bool(design.planned_looks) and len(statistics.looks) >= design.planned_looks
+    state, arm, tripped, reasons = _decide(design, primaries, gauges, mismatch, over=over)
+    going = tuple(progress_of(design, statistics))
+    reasons += _more_in_words(design, statistics, comparisons, going if state == "running" else ())
     return Verdict(
         state=state,
         at=now,
@@ -107,16 +99,18 @@ def judge(design: Design, statistics: Statistics, now: float) -> Verdict:
         comparisons=comparisons,
         guardrails=gauges,
         mismatch=mismatch,
+        progress=going,
+        looks=tuple(looks_made(design, statistics)),
     )
 
 
 def _decide(
-    design: Design, primaries: list[Comparison], gauges: tuple[Gauge, ...], mismatch: SampleRatio | None
+    design: Design, primaries: list[Comparison], gauges: tuple[Gauge, ...], mismatch: SampleRatio | None, *, over: bool
 ) -> tuple[State, str, str, list[str]]:
     said = [_in_words(design, one) for one in primaries]
     broken = [one for one in gauges if one.tripped]
     if broken:
-        reasons = [guardrail_in_words(METRICS[one.metric], one.arm, one.evidence, one.limit) for one in broken]
+        reasons = [guardrail_in_words(design.catalogue[one.metric], one.arm, one.evidence, one.limit) for one in broken]
         return "worse", broken[0].arm, broken[0].metric, reasons + said
     if mismatch is not None and mismatch.found:
         return "blocked", "", "", [mismatch_in_words(mismatch.epoch, mismatch.p_value), *said]
@@ -125,13 +119,47 @@ def _decide(
         if state in states and (state == "better" or states == {state}):
             first = next(one for one in primaries if one.state == state)
             return state, first.arm, "", said
-    return "running", "", "", said
+    return ("inconclusive" if over else "running"), "", "", said
+
+
+def _more_in_words(
+    design: Design, statistics: Statistics, comparisons: tuple[Comparison, ...], going: tuple[Progress, ...]
+) -> list[str]:
+    """What is worth saying beside the primary metric: the looks, what is still needed, findings in other metrics."""
+    said = []
+    if design.planned_looks:
+        said.append(looks_in_words(len(statistics.looks), design.planned_looks, design.planned_units()))
+    said += [
+        need_in_words(one.arm, one.units, one.needed, design.primary_metric, design.primary.minimum_effect)
+        for one in going
+        if one.needed is not None and one.needed > one.units
+    ]
+    found = [one for one in comparisons if one.finding and not one.primary and one.estimate is not None]
+    if found:
+        said.append(
+            findings_in_words(
+                [(design.catalogue[one.metric], one.arm, one.estimate or 0.0) for one in found],
+                len(comparisons),
+                design.plan.discovery_rate,
+            )
+        )
+    return said
+
+
+def _with_findings(design: Design, comparisons: tuple[Comparison, ...]) -> tuple[Comparison, ...]:
+    """All that have an e-value are one family, those of the primary metric among them."""
+    evidence = [0.0 if one.log_e is None else one.log_e for one in comparisons]
+    findings = discovered(evidence, design.plan.discovery_rate)
+    return tuple(
+        msgspec.structs.replace(one, finding=finding) if finding else one
+        for one, finding in zip(comparisons, findings, strict=True)
+    )
 
 
 def _in_words(design: Design, comparison: Comparison) -> str:
     one = comparison
     return difference_in_words(
-        METRICS[one.metric],
+        design.catalogue[one.metric],
         arm=one.arm,
         control=one.control,
         counts=(one.n, one.control_n),
@@ -143,133 +171,8 @@ def _in_words(design: Design, comparison: Comparison) -> str:
         minimum_effect=design.primary.minimum_effect,
         confidence=1 - design.plan.alpha,
         needed=MIN_UNITS,
+        look=one.look,
     )
-
-
-def _comparisons(design: Design, statistics: Statistics) -> Iterator[Comparison]:
-    """The primary metric first, then all others of which there is anything."""
-    names = [design.primary.metric, *(name for name in METRICS if name != design.primary.metric)]
-    planned = max(MIN_PLANNED, design.planned().always_valid * len(design.arms))
-    for name in names:
-        primary = name == design.primary.metric
-        for arm in design.treatments:
-            one = _compared(design, statistics, METRICS[name], arm, planned)
-            if primary or one.n or one.control_n:
-                yield one
-
-
-def _compared(design: Design, statistics: Statistics, metric: Metric, arm: str, planned: int) -> Comparison:
-    control = design.incumbent
-    primary = metric.name == design.primary.metric
-    alpha = design.plan.alpha / len(design.treatments)
-    find = _quantile_difference if metric.quantile is not None else _mean_difference
-    found = find(design, statistics, metric, arm, planned, alpha)
-    values = [_value(statistics, metric, name) for name in (arm, control)]
-    comparison = Comparison(
-        metric=metric.name,
-        title=metric.name.replace("_", " "),
-        type=metric.type,
-        unit=metric.unit,
-        direction=metric.direction,
-        primary=primary,
-        arm=arm,
-        control=control,
-        n=_count(statistics, metric, arm),
-        control_n=_count(statistics, metric, control),
-        value=values[0],
-        control_value=values[1],
-    )
-    if found is None:
-        return comparison
-    middle, lower, upper = found
-    good_low, good_high = (lower, upper) if metric.direction == "up" else (-upper, -lower)
-    state: Literal["better", "worse", "no_difference", "open"] = "open"
-    if good_low > 0:
-        state = "better"
-    elif good_high < 0:
-        state = "worse"
-    elif primary and -design.primary.minimum_effect < good_low and good_high < design.primary.minimum_effect:
-        state = "no_difference"
-    return msgspec.structs.replace(
-        comparison, estimate=_finite(middle), lower=_finite(lower), upper=_finite(upper), state=state
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _mean_difference(
-    design: Design, statistics: Statistics, metric: Metric, arm: str, planned: int, alpha: float
-) -> tuple[float, float, float] | None:
-    strata: list[tuple[Estimate, Estimate]] = []
-    for epoch in sorted(statistics.shares):
-        pair = [
-            estimate(
-                statistics.moments.get((epoch, name, metric.name), Moments()),
-                metric.scale,
-                proportion=metric.type == "proportion",
-            )
-            for name in (design.incumbent, arm)
-        ]
-        if pair[0] is not None and pair[1] is not None and min(pair[0].units, pair[1].units) >= MIN_UNITS:
-            strata.append((pair[0], pair[1]))
-    if not strata:
-        return None
-    difference, variance, count = stratified(strata)
-    if variance <= 0:
-        return None  # nothing has varied yet: there is no scale to judge by
-    reach = radius(variance, count, planned, alpha)
-    return difference, difference - reach, difference + reach
-
-
-def _quantile_difference(
-    design: Design, statistics: Statistics, metric: Metric, arm: str, planned: int, alpha: float
-) -> tuple[float, float, float] | None:
-    """Of the newest epoch that has both arms; alpha is split over the epochs that the plan can have, and over the two arms."""
-    assert metric.quantile is not None
-    each = alpha / max(1, len(design.plan.steps)) / 2
-    for epoch in sorted(statistics.shares, reverse=True):
-        bands = []
-        for name in (design.incumbent, arm):
-            histogram = statistics.histograms.get((epoch, name, metric.name), {})
-            requests = statistics.moments.get((epoch, name, "cost"), Moments())
-            if requests.units < MIN_UNITS or not histogram:
-                break
-            effect = max(1.0, requests.bottom_bottom / requests.bottom)
-            bands.append(quantile_band(histogram, metric.quantile, planned // 2, each, effect))
-        if len(bands) == 2 and bands[0] is not None and bands[1] is not None:
-            control, treatment = bands[0], bands[1]
-            ends = (treatment.value - control.value, treatment.low - control.high, treatment.high - control.low)
-            if all(not math.isnan(end) for end in ends):
-                return ends[0] * metric.scale, ends[1] * metric.scale, ends[2] * metric.scale
-            return None
-    return None
-
-
-def _total(statistics: Statistics, arm: str, name: str) -> Moments:
-    total = Moments()
-    for epoch in statistics.shares:
-        total = total.merged(statistics.moments.get((epoch, arm, name), Moments()))
-    return total
-
-
-def _count(statistics: Statistics, metric: Metric, arm: str) -> int:
-    if metric.quantile is None:
-        return _total(statistics, arm, metric.name).units
-    return sum(sum(statistics.histograms.get((e, arm, metric.name), {}).values()) for e in statistics.shares)
-
-
-def _value(statistics: Statistics, metric: Metric, arm: str) -> float | None:
-    if metric.quantile is None:
-        total = _total(statistics, arm, metric.name)
-        return total.top / total.bottom * metric.scale if total.bottom > 0 else None
-    counts: dict[int, int] = {}
-    for epoch in statistics.shares:
-        for key, count in statistics.histograms.get((epoch, arm, metric.name), {}).items():
-            counts[key] = counts.get(key, 0) + count
-    found = quantile(counts, metric.quantile)
-    return _finite(found * metric.scale) if found is not None else None
 
 
 def _gauges(design: Design, statistics: Statistics) -> Iterator[Gauge]:

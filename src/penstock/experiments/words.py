@@ -4,8 +4,6 @@ import math
 
 from penstock.experiments.metrics import Metric
 
-_UNITS = {"s": "s", "tokens": "tokens", "tokens/s": "tokens/s", "USD": "USD", "points": "points"}
-
 
 def value_in_words(metric: Metric, value: float) -> str:
     """A value with its unit: `61.0 %`, `340 ms`, `12.1 tokens/s`."""
@@ -13,7 +11,7 @@ def value_in_words(metric: Metric, value: float) -> str:
         return f"{value * 100:.1f} %"
     if metric.unit == "s" and abs(value) < 1:
         return f"{value * 1000:.0f} ms" if abs(value) >= 0.01 or value == 0 else f"{value * 1000:.2g} ms"
-    return f"{value:.3g} {_UNITS[metric.unit]}"
+    return f"{value:.3g} {metric.unit}"
 
 
 def change_in_words(metric: Metric, change: float) -> str:
@@ -36,6 +34,7 @@ def difference_in_words(
     minimum_effect: float,
     confidence: float,
     needed: int,
+    look: int = 0,
 ) -> str:
     """One comparison as a sentence.
 
@@ -50,6 +49,7 @@ def difference_in_words(
         minimum_effect: the smallest effect worth seeing.
         confidence: of the interval.
         needed: units an arm before there is an interval.
+        look: the number of the planned look that the numbers are of; 0: they hold at every look.
     """
     name = metric.name.replace("_", " ")
     if values is None or interval is None:
@@ -68,7 +68,7 @@ def difference_in_words(
         f"{name.capitalize()} is {value_in_words(metric, values[0])} with {arm} ({counts[0]} units) and "
         f"{value_in_words(metric, values[1])} with {control} ({counts[1]} units): {change_in_words(metric, middle)}, "
         f"between {change_in_words(metric, lower)} and {change_in_words(metric, upper)} at {confidence * 100:g} % confidence "
-        f"at every look; {verdict}."
+        f"{f'at planned look {look}' if look else 'at every look'}; {verdict}."
     )
 
 
@@ -86,6 +86,35 @@ def mismatch_in_words(epoch: int, p_value: float) -> str:
         f"The arms' numbers of units in epoch {epoch} do not fit the shares that were set (p = {p_value:.2g}): "
         "assignment or recording is broken, and no result can be trusted."
     )
+
+
+def looks_in_words(taken: int, planned: int, units: int) -> str:
+    """How many of the planned looks have been taken, as a sentence."""
+    if taken >= planned:
+        return (
+            "All planned looks have been taken: this is its last word."
+            if planned > 1
+            else "The planned look has been taken: this is its last word."
+        )
+    if planned == 1:
+        return f"It is judged once, when the arms have {units} units each with data, on average."
+    return f"{taken} of {planned} planned looks have been taken; the next is at {round(units * (taken + 1) / planned)} units an arm with data, on average."
+
+
+def need_in_words(arm: str, units: int, needed: int, metric: Metric, effect: float) -> str:
+    """What is still needed, as a sentence."""
+    return (
+        f"By how much it has varied until now, about {needed - units} more units of {arm} with data are needed to see a difference of "
+        f"{change_in_words(metric, effect).lstrip('+')}."
+    )
+
+
+def findings_in_words(found: list[tuple[Metric, str, float]], family: int, rate: float) -> str:
+    """What other metrics show, as a sentence; each is a metric, a treatment and its difference."""
+    said = [
+        f"{metric.name.replace('_', ' ')} of {arm} ({change_in_words(metric, change)})" for metric, arm, change in found
+    ]
+    return f"Over all {family} comparisons, with at most {rate * 100:g} % of findings false: {', '.join(said)}."
 
 
 def _times(log_e: float) -> str:
