@@ -14,8 +14,6 @@ from typing import Any
 import httpx
 import pytest
 
-from penstock.cli.doctor import gateway_findings
-
 PATIENCE_S = 90.0
 
 
@@ -237,36 +235,15 @@ def test_the_journal_of_a_folder_without_one(control: Control, tmp_path: Path) -
 def test_doctor_says_what_does_not_run(control: Control) -> None:
     done = control.run("doctor", "--json")
     assert done.returncode == 1
-    findings = {one["about"]: one for one in json.loads(done.stdout)["findings"]}
-    assert findings["supervisor"]["state"] == "wrong"
-
-
-def test_doctor_tells_who_lags_and_who_refuses_what() -> None:
-    told = {
-        "worker": "gateway-0",
-        "host": "",
-        "generation": 7,
-        "at": 100.0,
-        "refused": "",
-        "faults": [],
-        "fault_count": 0,
-    }
-    fault = {"kind": "route", "name": "chat", "why": "its pool is not there"}
-
-    def findings(**changes: object) -> list[tuple[str, str]]:
-        return [(one["state"], one["text"]) for one in gateway_findings({**told, **changes}, 7, 101.0)]
-
-    assert findings() == [("ok", "gateway-0 has Snapshot 7 of 7, heard of 1 s ago.")]
-    assert findings(generation=5)[0][0] == "warning"
-    assert findings(at=10.0)[0][0] == "warning"
-    assert findings(host="b", refused="no Snapshot")[1] == (
-        "wrong",
-        "gateway-0 on b refused the newest Snapshot: no Snapshot",
-    )
-    assert findings(faults=[fault], fault_count=3)[1:] == [
-        ("wrong", "gateway-0 refuses the route chat: its pool is not there"),
-        ("wrong", "gateway-0 refuses 2 entries more."),
-    ]
+    told = json.loads(done.stdout)
+    assert not told["healthy"]
+    assert told["causes"][0]["name"] == "supervisor_down"
+    assert told["seen"]["plane"]["generation"] > 0, "control was asked all the same"
+    shown = control.run("doctor").stdout
+    assert shown.startswith("1. wrong The supervisor does not answer")
+    assert "next: penstock up" in shown
+    afar = control.run("doctor", "--json", "--data", "/nowhere")
+    assert json.loads(afar.stdout)["seen"]["machine"] is None, "control alone is asked where there is no data folder"
 
 
 def test_queries_read_the_data_folder_or_ask_control(control: Control) -> None:

@@ -17,6 +17,7 @@ from penstock.console.app import build_console
 from penstock.control.app import build_app
 from penstock.control.context import SYSTEM, Control
 from penstock.control.deployments import go_live
+from penstock.control.diagnosis_api import diagnosis_router
 from penstock.control.experiments import active_experiments
 from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_evaluate import Evaluator
@@ -117,8 +118,13 @@ class House:
         app = build_app(
             self.control,
             self.publisher,
-            Readiness(),
-            routers=(experiments_router(), statistics_router(), ingest_router(signal)),
+            (readiness := Readiness()),
+            routers=(
+                experiments_router(),
+                statistics_router(),
+                ingest_router(signal),
+                diagnosis_router(readiness, None),
+            ),
             kinds=(ExperimentKind(),),
         )
         async with (

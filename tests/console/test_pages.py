@@ -31,6 +31,7 @@ PAGES = [
     "/experiments/echo-warmth/stop",
     "/playground",
     "/access",
+    "/health",
 ]
 
 
@@ -369,11 +370,14 @@ async def test_the_overview_tells_who_refuses_what(new_house: House, newcomer: h
     headers = {"authorization": "Bearer service"}
     for told in (report, {"worker": "gateway-2", "refused": "generation 9: it cannot be read"}):
         assert new_house.http.post(f"{new_house.url}/internal/v1/report", json=told, headers=headers).status_code == 200
-    text = (await newcomer.get("/")).text
-    assert "rack-7" in text
-    assert "it leads to a pool that is not there" in text
-    assert "generation 9: it cannot be read" in text
-    assert HOSTILE not in text, "escaped"
+    for path in ("/", "/health"):
+        text = (await newcomer.get(path)).text
+        assert "rack-7" in text
+        assert "it leads to a pool that is not there" in text
+        assert "generation 9: it cannot be read" in text
+        assert HOSTILE not in text, "escaped"
+    assert "snapshot_refused" in text
+    assert "penstock apply -f FILE" in text
 
 
 async def test_the_overview_tells_what_fires(new_house: House, newcomer: httpx.AsyncClient) -> None:

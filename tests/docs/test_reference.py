@@ -66,6 +66,15 @@ def test_every_error_code_is_described() -> None:
     assert described - raised - {errors.PenstockError.default_code, "internal_error"} == set()
 
 
+def test_every_cause_that_doctor_names_is_described_and_no_other() -> None:
+    named = set[str]()
+    for path in (ROOT / "src" / "penstock" / "diagnosis").glob("*.py"):
+        named |= set(re.findall(r'^ +name="([a-z_]+)",$', path.read_text(encoding="utf-8"), re.MULTILINE))
+    table = re.findall(r"^\| (`[a-z_`, ]+`) \|", (ROOT / "docs" / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert named == set(re.findall(r"[a-z_]+", " ".join(table)))
+    assert len(named) > 20
+
+
 def test_every_metric_has_a_unit_or_counts() -> None:
     from penstock.core.metrics import TABLE
 

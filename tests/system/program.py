@@ -23,3 +23,15 @@ def run_module(module: str, *arguments: str, deadline_s: float = 120) -> dict[st
 def penstock(up: Up, *arguments: str) -> dict[str, Any]:
     """`penstock ARGUMENTS --json` with the admin key."""
     return run_module("penstock.cli", *arguments, "--url", up.control, "--key", up.secret("admin.key"), "--json")
+
+
+def doctor_told(up: Up, window_s: float) -> dict[str, Any]:
+    """What `penstock doctor --json` says of what runs beside `up.data`, whether or not something is wrong."""
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock.cli", "doctor", "--data", str(up.data), "--window", str(window_s), "--json"],
+        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )  # fmt: skip
+    assert done.returncode in {0, 1}, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (not told["healthy"])
+    return told

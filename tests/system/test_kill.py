@@ -220,9 +220,9 @@ def test_the_program_tells_how_everything_is(installed: tuple[Up, str]) -> None:
     up, _ = installed
     told = run_module("penstock.cli", "doctor", "--data", str(up.data), "--json")
     assert told["healthy"], told
-    assert {"control", "gateway-0", "gateway-1", "ship", "supervisor", "disk"} <= {
-        one["about"] for one in told["findings"]
-    }
+    seen = told["seen"]["machine"]
+    assert {"control", "gateway-0", "gateway-1", "ship"} <= {one["name"] for one in seen["programs"]}
+    assert all(one["free"] for one in seen["disks"])
 
 
 def test_what_runs_is_found_beside_the_data_folder(installed: tuple[Up, str]) -> None:

@@ -71,10 +71,12 @@ def at(*parts: str) -> str:
 class Api:
     """The control API as one caller sees it. Close it, or use it in `with`."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, *, patience_s: float = _TIMEOUT_S) -> None:
+        """Control at `url`, asked with `key`, which has `patience_s` seconds for each step of an answer."""
         self.url = url
+        self._patience_s = patience_s
         self._http = httpx.Client(
-            base_url=f"{url}/api/v1", headers={"authorization": f"Bearer {key}"}, timeout=_TIMEOUT_S
+            base_url=f"{url}/api/v1", headers={"authorization": f"Bearer {key}"}, timeout=patience_s
         )
 
     def __enter__(self) -> Self:
@@ -133,7 +135,9 @@ class Api:
         try:
             yield
         except httpx.TimeoutException:
-            raise Unavailable(f"The control plane at {self.url} did not answer within {_TIMEOUT_S:.0f} s.") from None
+            raise Unavailable(
+                f"The control plane at {self.url} did not answer within {self._patience_s:.0f} s."
+            ) from None
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"The control plane at {self.url} cannot be reached ({error}).",

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from penstock.console.headers import SecurityHeaders
-from penstock.console.pages import access, experiments, models, overview, playground, requests, sign_in
+from penstock.console.pages import access, experiments, health, models, overview, playground, requests, sign_in
 from penstock.console.rendering import STATIC, KeptFiles, make_templates
 from penstock.console.session import COOKIE, Sealer
 from penstock.console.visit import Console, Handler, signed_in
@@ -40,6 +40,7 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/playground", playground.show),
     ("POST", "/playground", playground.whole),
     ("POST", "/playground/key", playground.keep_key),
+    ("GET", "/health", health.show),
     ("GET", "/access", access.show),
     ("POST", "/access/keys", access.create_key),
     ("GET", "/access/revoke", access.confirm_revoke),

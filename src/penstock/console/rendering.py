@@ -20,6 +20,7 @@ PAGES = (
     ("Experiments", "/experiments"),
     ("Playground", "/playground"),
     ("Keys", "/access"),
+    ("Health", "/health"),
 )
 
 

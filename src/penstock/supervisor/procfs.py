@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -30,6 +30,40 @@ def is_zombie(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] == b"Z"
+
+
+def halted_under(pids: Iterable[int]) -> dict[int, int]:
+    """For each of `pids` that is stopped by a signal or a debugger, or has such a descendant: the first process that is."""
+    parents: dict[int, int] = {}
+    halted: list[int] = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_bytes()
+            except OSError:
+                continue
+            state, parent = stat[stat.rindex(b")") + 2 :].split()[:2]
+            parents[int(entry.name)] = int(parent)
+            if state in {b"T", b"t"}:
+                halted.append(int(entry.name))
+    wanted, found = set(pids), dict[int, int]()
+    for one in sorted(halted):
+        above = one
+        while above > 1:
+            if above in wanted:
+                found.setdefault(above, one)
+                break
+            above = parents.get(above, 0)
+    return found
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """What `pid` was started with; empty if there is no such process, or it is another user's."""
+    try:
+        raw = (PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return {}
+    return dict(one.split("=", 1) for one in raw.decode("utf-8", "replace").split("\0") if "=" in one)
 
 
 def pids_with(argv: tuple[str, ...]) -> Iterator[int]:

@@ -59,6 +59,10 @@ class Elastic:
     async def stop(self) -> None:
         await self.server.drain(0.2)
 
+    def renew(self) -> None:
+        """Fit to be started again; what it holds stays."""
+        self.server = Server(self.handle, limits=self.server.limits)
+
     def ids(self, dataset: str = "exchange") -> list[str]:
         return sorted(self.documents.get(f"logs-penstock.{dataset}-default", {}))
 

@@ -1,0 +1,1 @@
+"""What is wrong with a running installation, and why: pure rules over what was seen of it."""
