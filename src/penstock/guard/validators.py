@@ -55,7 +55,10 @@ def luhn(text: bytes, start: int, end: int) -> int:
 
 
 def iban(text: bytes, start: int, end: int) -> int:
-    """An IBAN: the country's length, and remainder 1 modulo 97 (ISO 7064). What follows it in the candidate is left out."""
+    """An IBAN: the country's length, and remainder 1 modulo 97 (ISO 7064). Spaces stand between groups of four.
+
+    What follows it in the candidate is left out.
+    """
     country = text[start : start + 2].upper().decode("ascii", "replace")
     length = _IBAN_LENGTHS.get(country, 0)
     kept = bytearray()
@@ -63,6 +66,8 @@ def iban(text: bytes, start: int, end: int) -> int:
     while at < end and len(kept) < length:
         if text[at] != 32:
             kept.append(text[at])
+        elif len(kept) % 4:  # it is printed in groups of four: these are words
+            return -1
         at += 1
     if not length or len(kept) < length or _is_word(text[at : at + 1]):
         return -1
