@@ -467,7 +467,6 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
     from penstock.control.serve import serve_control
     from penstock.runtime.local import LocalRuntime
     from penstock.supervisor.health import unverified
-    from penstock.supervisor.look import look
 
     def started(url: str) -> None:
         logging.getLogger("penstock.control").info("answers at %s", url)
@@ -486,7 +485,6 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
             starter=starter_folder(settings),
             clock=time.time,
             extend=partial(_mount_console, gateway=gateway, gateway_url=gateway_url, demo_key=folder.demo_key),
-            look=(lambda window_s: look(settings, time.time(), window_s)) if runtime is not None else None,
             started=started,
         )
     if runtime is not None:
@@ -544,7 +542,8 @@ async def _ship(settings: Settings) -> None:
     told, stop = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    sinks: list[Sink] = [ControlSink(settings.ship.control_url, service_token(settings)), *_sinks(settings.ship, data)]
+    control = ControlSink(settings.ship.control_url, service_token(settings))
+    sinks: list[Sink] = [control, *_sinks(settings.ship, data)]
     parquet = _parquet_sink(settings)
     if parquet is not None:
         sinks.append(parquet)
@@ -554,7 +553,13 @@ async def _ship(settings: Settings) -> None:
         "parquet": settings.analytics.flush_s
     }  # what is not in a file yet waits in the journal, also over a restart
     shippers = [
-        Shipper(sink, data / "journal", data / "ship", poll_s=pauses.get(sink.name, settings.ship.poll_s))
+        Shipper(
+            sink,
+            data / "journal",
+            data / "ship",
+            poll_s=pauses.get(sink.name, settings.ship.poll_s),
+            heard=control.heard if sink is control else None,
+        )
         for sink in sinks
     ]
 

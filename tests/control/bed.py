@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert, select
 
+from penstock.control.canary_watch import Watch
 from penstock.control.context import SYSTEM, Control
 from penstock.control.errors import install_error_handlers
 from penstock.control.experiments import register, start
@@ -19,6 +20,7 @@ from penstock.control.ingest import ingest_router
 from penstock.control.statistics_api import statistics_router
 from penstock.core.digests import hash_secret
 from penstock.core.exchange import Exchange, Observation, Phases, Record, Usage
+from penstock.core.reports import Report
 from penstock.core.settings import Settings
 from penstock.experiments.assignment import compile_experiment, unit_of
 from penstock.experiments.design import parse_design
@@ -63,7 +65,7 @@ class Bed:
             clock=lambda: self.now,
             entropy=self._entropy,
         )
-        self.signal = Signal()
+        self.signal = Signal(Watch(lambda: (Report(worker="w1", host="here", at=self.now),)))
         self.evaluator = Evaluator(self.control, self.signal)
         self.offsets: dict[str, int] = {}
         app = FastAPI()
@@ -141,6 +143,14 @@ class Bed:
         if response.status_code == 200:
             self.offsets[source] = begin + len(body)
         return response
+
+    async def hear(self, behind: float = 0.0, token: str = "service", **query: Any) -> httpx.Response:
+        """What a shipper tells that has read all journals to their ends."""
+        return await self.http.post(
+            "/internal/v1/ingest/heard",
+            params={"host": "here", "behind": behind, "worker": ["w1"]} | query,
+            headers={"authorization": f"Bearer {token}"},
+        )
 
     async def begin(self, spec: dict[str, Any], name: str = "e") -> None:
         """Register and start an experiment."""

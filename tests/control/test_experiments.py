@@ -252,6 +252,7 @@ async def test_a_good_canary_ramps_to_the_end_and_never_moves_a_treated_user(bed
             break
         await feed(bed, range(turn * 200, turn * 200 + 200), (0.8, 0.8), seed=turn)
         bed.now += 11
+        await bed.hear()
         await bed.evaluator.round()
     assert shares == [0.1, 0.5, 1.0]
     told = await get(bed)
@@ -263,9 +264,11 @@ async def test_a_canarys_share_is_renewed_and_lapses_without_its_evaluator(bed: 
     await bed.begin(CANARY)
     first = (await entries(bed))["bot"]
     bed.now += 5
+    assert (await bed.hear()).status_code == 200
     await bed.evaluator.round()
     assert (await entries(bed))["bot"].expires_at == first.expires_at  # not yet worth a Snapshot
     bed.now += 10
+    await bed.hear()
     await bed.evaluator.round()
     renewed = (await entries(bed))["bot"]
     assert renewed.expires_at == bed.now + 30
@@ -273,6 +276,47 @@ async def test_a_canarys_share_is_renewed_and_lapses_without_its_evaluator(bed: 
     treated = next(f"u{n}" for n in range(1000) if worker.assign(f"u{n}", bed.now).arm.name == "treatment")
     assert worker.assign(treated, bed.now + 29).arm.name == "treatment"
     assert worker.assign(treated, bed.now + 30) == (worker.entry.arms[0], 1.0, 0)
+
+
+async def test_a_share_that_nobody_hears_of_is_not_renewed_nor_raised(bed: Bed) -> None:
+    await bed.begin(CANARY)
+    await bed.hear()
+    await feed(bed, range(200), (0.8, 0.8))
+    for _ in range(6):  # the shipper is dead, and so is nobody else
+        bed.now += 5
+        await bed.evaluator.round()
+    entry = (await entries(bed))["bot"]
+    assert (entry.expires_at, entry.epoch) == (T0 + 30, 1)
+    assert compile_experiment(entry).assign("anybody", bed.now) == (entry.arms[0], 1.0, 0)
+    bed.now += 60  # it is back: what it had to tell comes before the share goes on
+    await bed.hear(behind=2.0)
+    await bed.evaluator.round()
+    entry = (await entries(bed))["bot"]
+    assert (entry.expires_at, entry.epoch) == (bed.now - 2 + 30, 2)
+
+
+async def test_what_shippers_tell_is_checked(bed: Bed) -> None:
+    assert (await bed.hear(token="no")).status_code == 401
+    for wrong in ({"behind": -1}, {"behind": "nan"}, {"behind": "inf"}, {"host": ""}):
+        assert (await bed.hear(**wrong)).status_code == 400, wrong
+    assert (await bed.hear(worker=[])).status_code == 200
+
+
+async def test_control_processes_put_together_whom_they_hear(both: Bed) -> None:
+    await both.begin(CANARY)
+    other = Watch(lambda: (Report(worker="w1", host="there", at=both.now),))
+    both.now += 15
+    await both.hear()
+    async with both.control.database.write() as connection:
+        await other.share(connection)
+    await both.evaluator.round()
+    assert (await entries(both))["bot"].expires_at == T0 + 30  # whose journal nobody reads
+    other.heard("there", ["w1"], both.now - 3)
+    async with both.control.database.write() as connection:
+        await other.share(connection)
+    both.now += 1
+    await both.evaluator.round()
+    assert (await entries(both))["bot"].expires_at == both.now - 4 + 30
 
 
 async def test_the_loop_wakes_when_data_comes(bed: Bed) -> None:

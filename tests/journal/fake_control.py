@@ -18,6 +18,7 @@ class FakeControl:
         self.records: dict[str, list[Record]] = {}
         self.faults: list[str] = []
         self.posts = 0
+        self.heard: list[tuple[str, tuple[str, ...], float]] = []
         self.server = Server(self.handle)
 
     async def start(self, port: int = 0) -> str:
@@ -32,6 +33,11 @@ class FakeControl:
         if request.path == "/internal/v1/ingest/offsets":
             offsets = {s: {"segment": p.segment, "offset": p.offset} for s, p in self.committed.items()}
             reply.send(200, JSON, msgspec.json.encode(offsets))
+            return
+        if request.path == "/internal/v1/ingest/heard":
+            told = parse_qs(request.query.decode())
+            self.heard.append((told["host"][0], tuple(told.get("worker", ())), float(told["behind"][0])))
+            reply.send(200, JSON, b"{}")
             return
         self.posts += 1
         fault = self.faults.pop(0) if self.faults else ""

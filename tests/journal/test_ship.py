@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,28 @@ async def test_everything_arrives_once_and_in_order_through_faults_and_restarts(
     assert control.ids("gateway-1") == ids([exchange(n) for n in range(100, 110)])
     assert shipper.lag() == 0
     assert shipped_before(offsets, "gateway-0") == list_segments(journal / "gateway-0")[-1]
+    shipper.close()
+    await sink.close()
+    await control.server.drain(1.0)
+
+
+async def test_it_says_that_all_is_passed_on_once_it_is(tmp_path: Path) -> None:
+    control = FakeControl()
+    sink = ControlSink(await control.start(), "token")
+    journal = tmp_path / "journal"
+    write(journal / "gateway-0", range(20))
+    write(journal / "gateway-1", range(3))
+    control.faults = ["refuse"] * 3
+    shipper = Shipper(sink, journal, tmp_path / "ship", poll_s=0.01, heard=sink.heard)
+    running = asyncio.create_task(shipper.run())
+    await until(lambda: bool(control.heard))
+    assert control.ids("gateway-0") == ids([exchange(n) for n in range(20)])
+    host, workers, behind = control.heard[0]
+    assert (host, workers) == (socket.gethostname(), ("gateway-0", "gateway-1"))
+    assert 0 <= behind < 10
+    await until(lambda: len(control.heard) >= 2)  # though nothing comes any more
+    shipper.stop()
+    await running
     shipper.close()
     await sink.close()
     await control.server.drain(1.0)

@@ -193,8 +193,8 @@ async def decide(change: Change, name: str, *, serving: str, reasons: tuple[str,
     await change.audit("experiment.decide", name, reasons=list(reasons), serving=serving)
 
 
-async def advance(change: Change, row: Row[Any], move: Move) -> None:
-    """Begin a new epoch with the shares of `move`; units of the treatment stay in it."""
+async def advance(change: Change, row: Row[Any], move: Move, heard: float) -> None:
+    """Begin a new epoch with the shares of `move`; units of the treatment stay in it. `heard` as for `renew`."""
     design = parse_design(row.spec)
     old = tuple(tuple((low, high) for low, high in row.ranges[arm.name]) for arm in design.arms)
     spans = respan(old, tuple(move.shares[arm.name] for arm in design.arms))
@@ -206,14 +206,14 @@ async def advance(change: Change, row: Row[Any], move: Move) -> None:
         epoch=epoch,
         step=move.step,
         ranges=_by_arm(design, spans),
-        expires_at=_expiry(design, change.now),
+        expires_at=_expiry(design, heard),
     )
     await change.audit("experiment.step", row.name, shares=move.shares, reasons=list(move.reasons))
 
 
-async def renew(change: Change, row: Row[Any]) -> None:
-    """Let the shares live on for another `lapse_s`."""
-    await _set(change, row.name, expires_at=_expiry(parse_design(row.spec), change.now))
+async def renew(change: Change, row: Row[Any], heard: float) -> None:
+    """Let the shares live on until `lapse_s` after `heard`, up to when all that gateways recorded is known (Unix seconds)."""
+    await _set(change, row.name, expires_at=_expiry(parse_design(row.spec), heard))
 
 
 def _expiry(design: Design, now: float) -> float | None:

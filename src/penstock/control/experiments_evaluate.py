@@ -14,9 +14,9 @@ from penstock.control.experiments_signal import Signal
 from penstock.control.experiments_store import load_statistics
 from penstock.control.ingest_batch import settle_pending
 from penstock.core.errors import PenstockError
+from penstock.delivery.watch import heard_until
 from penstock.experiments.design import Design, parse_design
-from penstock.experiments.fold import Statistics
-from penstock.experiments.ramp import Standing, next_move
+from penstock.experiments.ramp import Move, Standing, next_move
 from penstock.experiments.verdict import Verdict, judge
 from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
 
@@ -26,6 +26,7 @@ IDLE_S = 1.0  # how often running experiments are looked at when nothing new com
 PAUSE_S = 0.1  # between two rounds
 POINTS = 300  # about how many points in time an experiment's chart has
 SETTLE_S = 60.0
+SHARE_S = 1.0  # how often control processes tell one another whom they hear
 
 
 class Evaluator:
@@ -36,6 +37,8 @@ class Evaluator:
         self._signal = signal
         self._last_point: dict[str, tuple[float, int]] = {}  # by experiment: when, and units by then
         self._settled_at = 0.0
+        self._shared_at = 0.0
+        self._heard = 0.0
         self.failures = 0
 
     async def run(self) -> None:
@@ -79,6 +82,7 @@ class Evaluator:
     async def evaluate(self, name: str, *, news: bool = True) -> Verdict | None:
         """Judge one experiment and do what follows; None if it no longer runs."""
         now = self._control.clock()
+        heard = await self._heard_until(now)  # before the statistics are read: they hold all of it
         async with self._control.database.read() as connection:
             row = await experiment_row(connection, name)
             if row.state != "running":
@@ -95,14 +99,27 @@ class Evaluator:
         verdict = judge(design, statistics, now)
         if news:
             await self._store(row, verdict)
-        await self._act(row, design, statistics, verdict, since)
+        move = next_move(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
+        await self._act(row, design, verdict, move, heard)
         return verdict
 
-    async def _act(self, row: Row[Any], design: Design, statistics: Statistics, verdict: Verdict, since: float) -> None:
-        now = self._control.clock()
-        move = next_move(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
-        expiring = row.expires_at is not None and row.expires_at - now < design.plan.lapse_s * 2 / 3
-        if move.kind == "hold" and not expiring:
+    async def _heard_until(self, now: float) -> float:
+        """Up to when all that gateways have recorded is known; 0 if that cannot be said."""
+        if not self._shared_at <= now < self._shared_at + SHARE_S:
+            async with self._control.database.write() as connection:
+                self._heard = heard_until(await self._signal.watch.share(connection), now)
+            self._shared_at = now
+        return self._heard
+
+    async def _act(self, row: Row[Any], design: Design, verdict: Verdict, move: Move, heard: float) -> None:
+        now, lapse = self._control.clock(), design.plan.lapse_s
+        expires = row.expires_at
+        # Shares are carried on, and raised, only as far as what was done under them is known.
+        known = heard + lapse
+        renewing = expires is not None and expires - now < lapse * 2 / 3 and known - expires >= lapse / 6
+        if move.kind == "advance" and expires is not None and now - heard > lapse / 3:
+            move = Move(kind="hold")
+        if move.kind == "hold" and not renewing:
             return
         async with self._control.change(SYSTEM) as change:
             current = await experiment_row(change.connection, row.name)
@@ -116,9 +133,9 @@ class Evaluator:
                 )
                 await decide(change, row.name, serving=move.serving, reasons=move.reasons)
             elif move.kind == "advance":
-                await advance(change, current, move)
+                await advance(change, current, move, heard)
             else:
-                await renew(change, current)
+                await renew(change, current, heard)
         if move.kind != "hold":
             _LOG.info("Experiment %s: %s. %s", row.name, move.kind, " ".join(move.reasons))
 

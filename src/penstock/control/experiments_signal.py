@@ -1,13 +1,16 @@
-"""Between ingest and the evaluator: which experiments have new data."""
+"""Between ingest and the evaluator: which experiments have new data, and whether all of it is heard."""
 
 import asyncio
 from collections.abc import Collection
 
+from penstock.control.canary_watch import Watch
+
 
 class Signal:
-    """Names collect until they are taken; whoever waits is woken."""
+    """Names collect until they are taken; whoever waits is woken. `watch` knows whose journals are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Watch | None = None) -> None:
+        self.watch = watch or Watch()
         self._names: set[str] = set()
         self._event = asyncio.Event()
 

@@ -140,6 +140,17 @@ def ingest_router(signal: Signal) -> APIRouter:
         signal.changed(changed)
         return {"segment": segment, "offset": end}
 
+    @router.post("/ingest/heard")
+    async def heard(
+        control: ControlPart,
+        host: Annotated[str, Query(min_length=1, max_length=255)],
+        behind: Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False)],
+        worker: Annotated[list[Annotated[str, Query(min_length=1, max_length=64)]], Query(max_length=4096)] = [],  # noqa: B006 - FastAPI copies it
+    ) -> dict[str, str]:
+        """A shipper tells that all of these journals had been taken in up to their ends `behind` seconds ago."""
+        signal.watch.heard(host, worker, control.clock() - behind)
+        return {"status": "ok"}
+
     @router.get("/ingest/offsets")
     async def offsets(control: ControlPart) -> dict[str, dict[str, int]]:
         """How far each source has been taken in."""

@@ -154,4 +154,5 @@ class Publisher:
         now = self._control.clock()
         self.reports[report.host, report.worker] = msgspec.structs.replace(report, at=now)
         if len(self.reports) > _MOST_REPORTS:
-            self.reports = {who: one for who, one in self.reports.items() if one.at > now - _FORGOTTEN_S}
+            for who in [who for who, one in self.reports.items() if one.at <= now - _FORGOTTEN_S]:
+                del self.reports[who]

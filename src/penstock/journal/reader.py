@@ -65,11 +65,16 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalReader:
-    """One reader of one worker's journal. `position` is where the next read begins; `gaps` counts segments that were missing."""
+    """One reader of one worker's journal.
+
+    `position` is where the next read begins; `gaps` counts segments that were missing; `at_end` tells whether the last read went as far
+    as the journal did then.
+    """
 
     def __init__(self, directory: Path, position: Position | None = None) -> None:
         self.position = position or Position(0, HEADER_BYTES)
         self.gaps = 0
+        self.at_end = False
         self._directory = directory
         self._file = -1
         self._opened = 0
@@ -95,6 +100,7 @@ class JournalReader:
         while True:
             later = self._open()
             if self._file < 0:
+                self.at_end = True
                 return None
             batch = self._scan(limit, finished=later is not None)
             if batch is not None:
@@ -156,6 +162,7 @@ class JournalReader:
         while True:
             data = os.pread(self._file, want, start)
             whole = start + len(data) >= size
+            self.at_end = whole and not finished
             frames, damage, offset, wanted = self._frames(data, segment, start, finished=finished, whole=whole)
             if frames or damage or wanted <= want or whole:
                 break

@@ -5,8 +5,12 @@ A sink that is away delays, and loses nothing: the journal on disk is the queue.
 
 import asyncio
 import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -22,6 +26,8 @@ _log = logging.getLogger("penstock.ship")
 
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+HEARD_S = 1.0  # how often it is told that all has been passed on
+Heard = Callable[[Sequence[str], float], Awaitable[None]]
 
 
 class OutOfPlace(Exception):
@@ -113,6 +119,17 @@ class ControlSink:
         if status != 200:
             raise UpstreamFailed(f"Control answered {status} to a batch: {body[:200]!r}.")
 
+    async def heard(self, workers: Sequence[str], behind_s: float) -> None:
+        """Tell control that all that `workers` had recorded `behind_s` seconds ago has been passed on.
+
+        Raises:
+            PenstockError: if control did not take it.
+        """
+        query = urlencode({"host": socket.gethostname(), "behind": f"{behind_s:.3f}", "worker": workers}, doseq=True)
+        status, body = await self._ask(b"POST", f"/internal/v1/ingest/heard?{query}".encode(), b"")
+        if status != 200:
+            raise UpstreamFailed(f"Control answered {status} when told how far it has heard: {body[:200]!r}.")
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
@@ -134,9 +151,14 @@ class Counts:
 
 
 class Shipper:
-    """One sink's reader over all workers' journals below `journal` (DATA/journal), offsets below `offsets` (DATA/ship)."""
+    """One sink's reader over all workers' journals below `journal` (DATA/journal), offsets below `offsets` (DATA/ship).
 
-    def __init__(self, sink: Sink, journal: Path, offsets: Path, *, poll_s: float = 0.1) -> None:
+    `heard` is told once a second whose journals have been passed on up to their ends, and how many seconds ago these were there.
+    """
+
+    def __init__(
+        self, sink: Sink, journal: Path, offsets: Path, *, poll_s: float = 0.1, heard: Heard | None = None
+    ) -> None:
         self.counts = Counts()
         self.problem = ""  # what is wrong now; "" if nothing is
         self._sink = sink
@@ -146,6 +168,8 @@ class Shipper:
         self._readers: dict[str, JournalReader] = {}
         self._committed: dict[str, Position] | None = None
         self._asked = False
+        self._heard = heard
+        self._told = -HEARD_S
         self._stopping = asyncio.Event()
 
     @property
@@ -176,8 +200,11 @@ class Shipper:
         """Pass on what there is and what comes, until stopped. A sink that fails is asked again after a growing pause."""
         pause = SHORTEST_PAUSE_S
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 moved = await self.step()
+                if self._heard is not None and began - self._told >= HEARD_S:
+                    await self._tell(self._heard, began)
             except Exception as error:  # noqa: BLE001 - one reader's unforeseen failure must not end the others
                 known = isinstance(error, PenstockError | OSError)
                 self.counts.failures += 1
@@ -217,6 +244,12 @@ class Shipper:
         if failure is not None:
             raise failure
         return moved
+
+    async def _tell(self, heard: Heard, since: float) -> None:
+        """Say so if the step that began at `since` went to the ends of all journals."""
+        if all(reader.at_end for reader in self._readers.values()):
+            await heard(sorted(self._readers), time.monotonic() - since)
+            self._told = since
 
     def close(self) -> None:
         """Let go of the files."""

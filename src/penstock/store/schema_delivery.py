@@ -1,4 +1,4 @@
-"""The tables of delivery beside the deployment record: blocks, canaries, and which hosts are watched; on the same metadata as `schema`."""
+"""The tables of delivery beside the deployment record: blocks, canaries, and which gateway workers are watched; on the same metadata as `schema`."""
 
 from sqlalchemy import JSON, Column, Double, ForeignKey, Index, String, Table, Text
 
@@ -39,12 +39,13 @@ canaries = Table(
     Index(None, "environment", "model", "state"),
 )
 
-# By host: when its gateways last reported, and up to when all of their journals have been taken in. A canary's share is renewed
-# only while the second keeps up with the first.
-watched_hosts = Table(
-    "watched_hosts",
+# By gateway worker: when it last reported, and up to when its journal has been taken in (`delivery.watch`). Several control
+# processes hear of different workers; what each has heard is put together here while a canary runs.
+watched = Table(
+    "watched",
     metadata,
     Column("host", String(255), primary_key=True),
-    Column("gateways_at", Double, nullable=False),
-    Column("shipped_at", Double, nullable=False),
+    Column("worker", String(64), primary_key=True),
+    Column("reported_at", Double, nullable=False),
+    Column("heard_at", Double, nullable=False),
 )

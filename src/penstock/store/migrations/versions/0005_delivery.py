@@ -1,4 +1,4 @@
-"""Blocks, canaries of deployments, and which hosts are watched."""
+"""Blocks, canaries of deployments, and which gateway workers are watched."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -46,9 +46,10 @@ def upgrade() -> None:
         op.f("ix_canaries_environment_model_state"), "canaries", ["environment", "model", "state"], unique=False
     )
     op.create_table(
-        "watched_hosts",
+        "watched",
         sa.Column("host", sa.String(length=255), nullable=False),
-        sa.Column("gateways_at", sa.Double(), nullable=False),
-        sa.Column("shipped_at", sa.Double(), nullable=False),
-        sa.PrimaryKeyConstraint("host", name=op.f("pk_watched_hosts")),
+        sa.Column("worker", sa.String(length=64), nullable=False),
+        sa.Column("reported_at", sa.Double(), nullable=False),
+        sa.Column("heard_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("host", "worker", name=op.f("pk_watched")),
     )
