@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from penstock.experiments.bandit_run import allocated_difference, weighted_of
 from penstock.experiments.bayes import Belief, belief
-from penstock.experiments.compare import difference, quantile_difference
+from penstock.experiments.compare import Difference, difference, quantile_difference
 from penstock.experiments.counted import Look, Statistics
 from penstock.experiments.declared import Prior
 from penstock.experiments.design import Design
@@ -95,13 +96,15 @@ def _compared(design: Design, statistics: Statistics, metric: Metric, arm: str, 
     if primary and design.planned_looks:
         return _at_look(design, statistics, comparison)
     alpha = design.plan.alpha / len(design.treatments)
+    if design.strategy == "bandit" and metric.quantile is None:
+        comparison = _weighted(design, statistics, metric, comparison)
     if metric.quantile is not None:
         between = quantile_difference(design, statistics, metric, arm, planned, alpha)
         if between is None:
             return comparison
         evidence = between.log_e - math.log(max(1, len(design.plan.steps)))
         return _told(design, comparison, (between.estimate, between.lower, between.upper), log_e=_finite(evidence))
-    found = difference(design, statistics, metric, arm)
+    found = _difference(design, statistics, metric, arm)
     if found is None:
         return comparison
     reach = radius(found.variance, found.units, planned, alpha)
@@ -117,6 +120,22 @@ def _compared(design: Design, statistics: Statistics, metric: Metric, arm: str, 
         comparison,
         (found.estimate, found.estimate - reach, found.estimate + reach),
         log_e=difference_log_e(found.estimate, found.variance, found.units, planned, alpha),
+    )
+
+
+def _difference(design: Design, statistics: Statistics, metric: Metric, arm: str) -> Difference | None:
+    find = allocated_difference if design.strategy == "bandit" else difference
+    return find(design, statistics, metric, arm)
+
+
+def _weighted(design: Design, statistics: Statistics, metric: Metric, comparison: Comparison) -> Comparison:
+    """With the means that hold where shares followed the outcomes."""
+    values = weighted_of(design, statistics, metric, (comparison.arm, comparison.control)).values
+    arm, control = values.get(comparison.arm), values.get(comparison.control)
+    return msgspec.structs.replace(
+        comparison,
+        value=None if arm is None else arm * metric.scale,
+        control_value=None if control is None else control * metric.scale,
     )
 
 
@@ -175,7 +194,7 @@ def progress_of(design: Design, statistics: Statistics) -> Iterator[Progress]:
     if metric.quantile is not None:
         return
     for arm in design.treatments:
-        found = difference(design, statistics, metric, arm)
+        found = _difference(design, statistics, metric, arm)
         units = _count(statistics, metric, arm)
         yield progress(design, arm, units, found)
 

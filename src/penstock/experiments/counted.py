@@ -1,5 +1,7 @@
 """What is counted of an experiment: values that merge exactly, in any order. `fold.Folding` changes them; everybody else reads."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from penstock.experiments.guardrails import Guardrail
@@ -83,12 +85,26 @@ class Statistics(msgspec.Struct, kw_only=True):
     histograms: dict[Place, dict[int, int]] = {}
     guardrails: dict[str, Guardrail] = {}
     shares: dict[int, dict[str, float]] = {}  # by epoch and arm, as they were set
+    contexts: dict[int, dict[str, dict[str, float]]] = {}  # of a bandit with contexts: shares by epoch, context and arm
     layers: dict[Cell, Layer] = {}  # of experiments with strata or a covariate
     looks: dict[int, Look] = {}  # by number, of experiments with planned looks
 
     def units(self, epoch: int, arm: str) -> int:
         """How many units an arm has seen in an epoch."""
         return self.moments.get((epoch, arm, "conversion"), Moments()).units
+
+    def cell_units(self, epoch: int, stratum: str, arm: str) -> int:
+        """The same within a stratum."""
+        return self.layers.get((epoch, stratum, arm, "conversion"), Layer()).moments.units
+
+    def splits(self) -> Iterator[tuple[int, dict[str, float], dict[str, int]]]:
+        """Each time that units were split over the arms: the epoch, the shares, and how many units each arm got."""
+        for epoch in sorted(self.shares):
+            if epoch in self.contexts:
+                for context, shares in sorted(self.contexts[epoch].items()):
+                    yield epoch, shares, {arm: self.cell_units(epoch, context, arm) for arm in shares}
+            else:
+                yield epoch, self.shares[epoch], {arm: self.units(epoch, arm) for arm in self.shares[epoch]}
 
     def requests(self, epoch: int, arm: str) -> int:
         """How many requests an arm has seen in an epoch."""

@@ -9,6 +9,7 @@ from penstock.core.errors import BadRequest, PenstockError
 from penstock.core.exchange import Exchange
 from penstock.core.references import check_name, parse_reference
 from penstock.core.snapshot import Unit
+from penstock.experiments.bandit import floored
 from penstock.experiments.declared import (
     MOST_LOOKS,
     Covariate,
@@ -36,6 +37,8 @@ from penstock.experiments.strategies import (
 Strategy = Literal["ab", "bandit", "shadow", "canary", "interleaved"]
 Inference = Literal["always_valid", "group_sequential", "fixed"]
 BUILT: tuple[Strategy, ...] = ("ab", "canary", "bandit")
+
+_MANY = 1 << 40  # units: there the floor is the declared one
 
 # What a person may do in which state, and where it leads.
 TRANSITIONS: dict[str, dict[str, str]] = {
@@ -199,6 +202,10 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             first = self.plan.steps[0]
             return {arm.name: 1 - first if arm.name == self.incumbent else first for arm in self.arms}
         total = sum(arm.weight for arm in self.arms)
+        if self.strategy == "bandit":
+            floor = self.bandit.floor if self.bandit is not None else 0.0
+            whole = floored([arm.weight / total for arm in self.arms], _MANY, floor)
+            return {arm.name: share for arm, share in zip(self.arms, whole, strict=True)}
         return {arm.name: arm.weight / total for arm in self.arms}
 
 

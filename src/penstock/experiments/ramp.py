@@ -30,6 +30,7 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     step: int = 0
     shares: dict[str, float] = {}
+    contexts: dict[str, dict[str, float]] = {}  # of a bandit: shares within each context
     serving: str = ""
     harm: bool = False
 

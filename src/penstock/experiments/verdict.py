@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from penstock.experiments.bandit_run import Contender
 from penstock.experiments.compare import MIN_UNITS
 from penstock.experiments.comparisons import Comparison, LookMade, comparisons_of, looks_made, progress_of
 from penstock.experiments.counted import Statistics
@@ -77,6 +78,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     mismatch: SampleRatio | None = None
     progress: tuple[Progress, ...] = ()
     looks: tuple[LookMade, ...] = ()
+    contenders: tuple[Contender, ...] = ()  # of a bandit
 
 
 def judge(design: Design, statistics: Statistics, now: float) -> Verdict:
@@ -195,11 +197,11 @@ def _gauges(design: Design, statistics: Statistics) -> Iterator[Gauge]:
 def _mismatch(design: Design, statistics: Statistics) -> SampleRatio | None:
     """Each epoch is a test of its own; its alpha halves from epoch to epoch, so that all together stay under `SRM_ALPHA`."""
     loudest: SampleRatio | None = None
-    for number, epoch in enumerate(sorted(statistics.shares), 1):
-        alpha = SRM_ALPHA if len(statistics.shares) == 1 and not design.plan.steps else SRM_ALPHA / 2**number
-        names = sorted(statistics.shares[epoch])
-        counts = [statistics.units(epoch, name) for name in names]
-        found: Mismatch = sample_ratio(counts, [statistics.shares[epoch][name] for name in names], alpha)
+    once = not design.plan.steps and design.strategy != "bandit"
+    for number, (epoch, shares, units) in enumerate(statistics.splits(), 1):
+        alpha = SRM_ALPHA if once else SRM_ALPHA / 2**number
+        names = sorted(shares)
+        found: Mismatch = sample_ratio([units[name] for name in names], [shares[name] for name in names], alpha)
         one = SampleRatio(
             epoch=epoch,
             log_e=found.log_e if math.isfinite(found.log_e) else 1e9,
