@@ -467,6 +467,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
     from penstock.control.serve import serve_control
     from penstock.runtime.local import LocalRuntime
     from penstock.supervisor.health import unverified
+    from penstock.supervisor.look import look
 
     def started(url: str) -> None:
         logging.getLogger("penstock.control").info("answers at %s", url)
@@ -485,6 +486,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
             starter=starter_folder(settings),
             clock=time.time,
             extend=partial(_mount_console, gateway=gateway, gateway_url=gateway_url, demo_key=folder.demo_key),
+            look=(lambda window_s: look(settings, time.time(), window_s)) if runtime is not None else None,
             started=started,
         )
     if runtime is not None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
+from penstock.control.canary_watch import Watch
 from penstock.control.context import SYSTEM
 from penstock.control.experiments import active_experiments, experiment_entries, register, remove
 from penstock.control.experiments_kind import ExperimentKind
@@ -18,6 +19,7 @@ from penstock.control.publisher import Publisher
 from penstock.control.statistics_api import live
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.exchange import Exchange, Record
+from penstock.core.reports import Report
 from penstock.core.snapshot import ExperimentEntry
 from penstock.experiments.assignment import compile_experiment
 from penstock.experiments.design import parse_design
@@ -282,8 +284,8 @@ async def test_a_share_that_nobody_hears_of_is_not_renewed_nor_raised(bed: Bed) 
     await bed.begin(CANARY)
     await bed.hear()
     await feed(bed, range(200), (0.8, 0.8))
-    for _ in range(6):  # the shipper is dead, and so is nobody else
-        bed.now += 5
+    for _ in range(3):  # the shipper is dead, and nobody else
+        bed.now += 10.5
         await bed.evaluator.round()
     entry = (await entries(bed))["bot"]
     assert (entry.expires_at, entry.epoch) == (T0 + 30, 1)

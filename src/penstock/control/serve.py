@@ -17,6 +17,7 @@ from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
 from penstock.control.canary_watch import Watch
 from penstock.control.context import Control
+from penstock.control.diagnosis_api import Look, diagnosis_router
 from penstock.control.experiments import active_experiments
 from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_evaluate import Evaluator
@@ -48,6 +49,7 @@ async def serve_control(
     starter: Path | None,
     clock: Callable[[], float],
     extend: Callable[[FastAPI, Control], None] | None = None,
+    look: Look | None = None,
     started: Callable[[str], None] = lambda _url: None,
 ) -> None:
     """Serve the control plane until SIGTERM or SIGINT, then drain.
@@ -60,6 +62,7 @@ async def serve_control(
         starter: a folder of starter versions; None: begin empty, without the demo tenant.
         clock: Unix seconds.
         extend: called with the app before it is served: mounts the console.
+        look: looks at this machine, for /api/v1/diagnosis; None: control alone is asked.
         started: called with the URL once it listens.
 
     Raises:
@@ -93,6 +96,7 @@ async def serve_control(
                 statistics_router(),
                 ingest_router(signal),
                 retention_router(),
+                diagnosis_router(readiness, look),
                 analytics_router(Analytics(settings, Path(settings.analytics.folder or data / "analytics"))),
             ),
             kinds=(ExperimentKind(),),
