@@ -39,6 +39,7 @@ SETTINGS = {
     "gateway.tls_certificate": "Certificate with its chain, PEM; read again when it changes, and on SIGHUP. Empty: plain HTTP. See [edge](../edge.md).",
     "gateway.tls_key": "The certificate's key, PEM, not encrypted.",
     "gateway.cache_bytes": "Memory for kept answers, per worker.",
+    "gateway.notice_per_s": "Requests a second of each worker, at most, in which [drift](../drift.md) is looked for. 0: none.",
     "gateway.control_url": "Where control is. Empty: the Snapshot on disk is served and never renewed. `up` sets it.",
     "gateway.snapshot_file": "Where the Snapshot is kept. Empty: `DATA/gateway/snapshot.json`.",
     "gateway.redis_url": "Redis that gateways of several hosts share for limits and answers: `redis://HOST:PORT/DB`, `rediss://` or `unix://`. Empty: none.",

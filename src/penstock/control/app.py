@@ -18,6 +18,7 @@ from penstock.control.api.system import router as system_router
 from penstock.control.auth import needs
 from penstock.control.bodies import BoundedBodies
 from penstock.control.context import Control
+from penstock.control.drift_api import router as drift_router
 from penstock.control.errors import install_error_handlers
 from penstock.control.keys import KeyKind
 from penstock.control.kinds import Kind, resource_kinds
@@ -68,7 +69,7 @@ def build_app(
     api = APIRouter(prefix="/api/v1")
     for kind in own:
         api.include_router(resource_router(kind))
-    for part in (keys_router, models_router, deployments_router, blocks_router, monitoring_router, system_router):
+    for part in (keys_router, models_router, deployments_router, blocks_router, monitoring_router, drift_router, system_router):
         api.include_router(part)
     api.include_router(apply_router((*own, KeyKind(control), *kinds)))
     for router in routers:

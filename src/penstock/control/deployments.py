@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.blocks import standing_blocks
 from penstock.control.context import Change
+from penstock.control.drift_store import begin_group
 from penstock.control.specs import EnvironmentSpec
 from penstock.control.state import revision_of
 from penstock.control.versions import find_version
@@ -110,8 +111,10 @@ async def go_live(change: Change, identity: str) -> None:
     if pointer is None or pointer.wanted != identity or row.state != "pending":
         return
     values: dict[str, Any] = {"live": identity, "generation": pointer.generation + 1}
+    replaced = None
     if pointer.live is not None:
         before = await _revision(connection, pointer.live)
+        replaced = before.label if before.label != row.label else None
         await connection.execute(update(revisions).where(revisions.c.id == before.id).values(state="superseded"))
         if revision_of(before).build != revision_of(row).build:
             values["warm"] = before.id
@@ -119,6 +122,14 @@ async def go_live(change: Change, identity: str) -> None:
     await connection.execute(
         update(revisions).where(revisions.c.id == identity).values(state="live", live_at=change.now)
     )
+    if pointer.live is None or replaced is not None:  # the same version with more replicas is as it was
+        await begin_group(
+            connection,
+            f"{row.model}:{row.label}",
+            replaced=f"{row.model}:{replaced}" if replaced is not None else None,
+            returns=row.action == "rollback",
+            now=change.now,
+        )
     await change.audit("deployment.live", f"{row.environment}/{row.model}", revision=identity, label=row.label)
 
 

@@ -13,11 +13,14 @@ from penstock.control.context import Control
 from penstock.control.publisher import Publisher
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
+from penstock.experiments.drift_daily import Comparison
 from penstock.store.schema import keys
 from penstock.store.schema_alerts import alerts
+from penstock.store.schema_drift import drift_days, drift_groups
 from penstock.store.schema_experiments import experiments
 
 SEVERITIES = ("page", "ticket", "other")
+_IN_USE_S = 3600.0  # what has had no request for so long is not watched any more
 
 
 class Measures:
@@ -44,6 +47,10 @@ class Measures:
                 "experiment_units",
             )
         )
+        drifted, psi, shifted = (metric(f"penstock_drift_{name}") for name in ("alarm", "psi", "shifted"))
+        self._drifted = Gauge(drifted.name, drifted.help, drifted.labels, registry=self.registry)
+        self._psi = Gauge(psi.name, psi.help, psi.labels, registry=self.registry)
+        self._shifted = Gauge(shifted.name, shifted.help, shifted.labels, registry=self.registry)
         self._firing = Gauge(firing.name, firing.help, firing.labels, registry=self.registry)
         self._expires = Gauge(expires.name, expires.help, expires.labels, registry=self.registry)
         self._started = Gauge(started.name, started.help, started.labels, registry=self.registry)
@@ -92,6 +99,15 @@ class Measures:
                     ).where(experiments.c.state == "running")
                 )
             ).all()
+            drifting = (
+                await connection.execute(
+                    select(drift_groups.c.model, drift_groups.c.arm, drift_groups.c.alarms).where(
+                        drift_groups.c.ended_at.is_(None), drift_groups.c.last_at > now - _IN_USE_S
+                    )
+                )
+            ).all()
+            ended = select(drift_days).where(drift_days.c.day == int(now // 86400) - 1)
+            days = (await connection.execute(ended)).all()
         for gauge in (self._firing, self._expires, self._started, self._units):
             gauge.clear()
         for severity in SEVERITIES:
@@ -104,3 +120,13 @@ class Measures:
             self._started.labels(row.name, row.route).set(row.started_at or 0.0)
             for arm in (row.verdict or {}).get("arms", ()):
                 self._units.labels(row.name, row.route, arm["arm"]).set(arm["units"])
+        for gauge in (self._drifted, self._psi, self._shifted):
+            gauge.clear()
+        for group in drifting:
+            for watch in group.alarms:
+                labels = (group.model, group.arm, watch["signal"], watch["against"])
+                self._drifted.labels(*labels).set(watch["alarm"] is not None)
+        for day in days:
+            result = Comparison(n=day.n, psi=day.psi, distance=day.distance, p=day.p)
+            self._psi.labels(day.model, day.arm, day.signal).set(day.psi)
+            self._shifted.labels(day.model, day.arm, day.signal).set(result.shifted)

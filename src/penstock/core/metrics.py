@@ -465,6 +465,27 @@ TABLE: tuple[Metric, ...] = (
         on=("control",),
     ),
     Metric(
+        name="penstock_drift_alarm",
+        kind="gauge",
+        help="1: a signal of a model and arm has changed against its reference (against=itself), or users say less good of it than of the version before (against=before); 0: it is watched.",
+        labels=("model", "arm", "signal", "against"),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_drift_psi",
+        kind="gauge",
+        help="Population stability index of yesterday (UTC) against the reference.",
+        labels=("model", "arm", "signal"),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_drift_shifted",
+        kind="gauge",
+        help="1: yesterday was another population than the reference, by its index and not by chance.",
+        labels=("model", "arm", "signal"),
+        on=("control",),
+    ),
+    Metric(
         name="penstock_experiment_started_timestamp_seconds",
         kind="gauge",
         help="When a running experiment began, in Unix seconds.",

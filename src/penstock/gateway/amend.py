@@ -6,6 +6,7 @@ from msgspec import UNSET
 
 from penstock.gateway.call import Call
 from penstock.gateway.decode import envelope_of
+from penstock.gateway.notice import pick
 from penstock.gateway.salt import salt
 from penstock.gateway.shape import shape
 from penstock.wire.edit import prepend, replaced, with_system
@@ -51,5 +52,7 @@ def amend(call: Call) -> None:
             call.examined = call.gateway.draw() < leg.entry.pool.quality.share
         if leg.entry.salted or envelope.cache_salt is not UNSET:
             salt(call)
+        if call.at >= call.gateway.notice_at:
+            pick(call)
     except ValueError as error:
         raise bad_body(call.body, error) from None

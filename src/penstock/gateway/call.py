@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from penstock.core.errors import PenstockError
-from penstock.core.exchange import Finding, Outcome, Quality, Usage
+from penstock.core.exchange import Finding, Noticed, Outcome, Quality, Usage
 from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
 
@@ -75,6 +75,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     trimmed: int = 0  # turns left out
     spared: int = 0  # tokens of theirs, as estimated
     notes: bytes = b""  # further fields of the reply's head
+    noticing: bool = False  # it is one of those in which drift is looked for
     examined: bool = False  # the engine is asked to look at its answer's quality
     # recall
     cache: Literal["off", "miss", "hit", "semantic", "coalesced"] = "off"
@@ -115,6 +116,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     usage_event: bytes = b""  # the chunk that tells it
     finish: str = ""
     quality: Quality | None = None
+    noticed: Noticed | None = None
     tail: bytes = b""  # the reply's last bytes, which wait for the record
     broken: bool = False  # a stream that must not end as if it were whole
     status: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class Gateway:
         client: Client,
         subject_key: bytes,
         cache_bytes: int,
+        notice_per_s: float = 0.0,
         shared: SharedCache | None = None,
     ) -> None:
         self.worker = worker
@@ -57,6 +59,8 @@ class Gateway:
         self.client = client
         self.subject_key = subject_key
         self.salts: dict[str, bytes] = {}  # by tenant
+        self.notice_gap = 1.0 / notice_per_s if notice_per_s else math.inf
+        self.notice_at = 0.0 if notice_per_s else math.inf  # the next request from then on is looked at for drift
         self.cache = Cache(cache_bytes)
         self.flights: dict[bytes, Flight] = {}  # answers in the making that others may share
         self.shelves = Shelves(max(64, cache_bytes // _QUESTION_BYTES))

@@ -5,6 +5,7 @@ import time
 from penstock.core.exchange import Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
+from penstock.gateway.notice import notice
 from penstock.gateway.ratelimit import limit_lines
 from penstock.gateway.semantic import keep
 
@@ -80,12 +81,15 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         tried=call.tried or _NOTHING,
         trimmed=call.trimmed,
         quality=call.quality,
+        noticed=call.noticed,
     )
 
 
 def record(call: Call, usage: Usage, nanousd: int) -> None:
     """Journals the request, counts it, and remembers its answer if it may be given again."""
     gateway = call.gateway
+    if call.noticing:
+        call.noticed = notice(call)
     exchange = exchange_of(call, usage, nanousd)
     gateway.journal.append(exchange)
     _count(call, exchange, usage)

@@ -62,6 +62,7 @@ class Worker:
             client=self._client,
             subject_key=subject_key,
             cache_bytes=settings.cache_bytes,
+            notice_per_s=settings.notice_per_s,
             shared=shared,
         )
         self.app = App(self.gateway)
