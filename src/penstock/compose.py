@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from penstock.control.context import Control
     from penstock.journal.analytics.sink import ParquetSink
+    from penstock.journal.keyfiles import FileKeystore
+    from penstock.journal.masterkey import Wrapping
     from penstock.journal.ship import Sink
     from penstock.journal.traces import Carrier
     from penstock.store.cache_redis import RedisCache as Answers
@@ -106,6 +108,9 @@ def resolved_for_up(settings: Settings) -> Settings:
             settings.control, monitoring_token_file=_absolute(settings.control.monitoring_token_file)
         ),
         ship=msgspec.structs.replace(settings.ship, control_url=control_url),
+        keys=msgspec.structs.replace(
+            settings.keys, master_file=_absolute(settings.keys.master_file), folder=_absolute(settings.keys.folder)
+        ),
     )
 
 
@@ -147,6 +152,7 @@ def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
 
     starter_folder(settings)
     read_certificate(settings.gateway)
+    open_keys(settings).close()
     records = Records(folder.run)
     living = {record.spec.kind for record in records.all() if records.lives(record)}
     if "control" not in living:
@@ -307,7 +313,7 @@ def run_gateway(settings: Settings, worker: int, *, supervised: bool) -> None:
 async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None:
     from penstock.gateway.serve import serve_gateway
     from penstock.journal.offsets import shipped_before
-    from penstock.journal.subjects import load_subject_key
+    from penstock.journal.vault import Vault
     from penstock.journal.writer import Bounds, JournalWriter
     from penstock.store.ledger import LocalLedger
     from penstock.store.ledger_log import LedgerLog
@@ -318,6 +324,7 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
     data = _data_folder(settings)
     loop = asyncio.get_running_loop()
     gateway = settings.gateway
+    keys = open_keys(settings)
     journal = JournalWriter.open(
         data / "journal" / worker,
         worker,
@@ -359,8 +366,9 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
             journal=journal,
             limiter=limiter,
             service_token=service_token(settings),
-            subject_key=load_subject_key(data / "subject.key"),
+            subject_key=keys.hash_key,
             shared=answers,
+            vault=Vault(keys),
         )
     finally:
         limiter.close(time.monotonic())
@@ -369,6 +377,48 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         if shared is not None:
             await shared.close()
         journal.close()
+        keys.close()
+
+
+def master_key(settings: Settings) -> "Wrapping":
+    """The master key: of the setting, else of the file, which is made if none is named and it is not there.
+
+    Raises:
+        Damaged: if it is none, or a file that is named is not there.
+        Unavailable: if the file cannot be written.
+    """
+    from penstock.journal.masterkey import Wrapping, make_key, parse_key, read_key
+
+    given = settings.keys
+    if given.master:
+        return Wrapping(parse_key(given.master, "keys.master"))
+    if given.master_file:
+        return Wrapping(read_key(Path(given.master_file)))
+    file = Path(settings.data) / "master.key"
+    try:
+        return Wrapping(make_key(file))
+    except OSError as error:
+        raise Unavailable(f"The master key {file} cannot be written: {error.strerror}.", param=str(file)) from None
+
+
+def keys_folder(settings: Settings) -> Path:
+    """Where the keys of subjects are."""
+    return Path(settings.keys.folder or Path(settings.data) / "keys").absolute()
+
+
+def open_keys(settings: Settings) -> "FileKeystore":
+    """The keys that content is encrypted and names are hashed under; made if there are none.
+
+    Raises:
+        Conflict: if they are wrapped by another master key.
+        Damaged: if they or the master key cannot be understood.
+        Unavailable: if the disk refuses.
+    """
+    from penstock.journal.keyfiles import FileKeystore
+
+    return FileKeystore.open(
+        keys_folder(settings), master_key(settings), former=Path(settings.data) / "subject.key", clock=time.time
+    )
 
 
 def has_grpc() -> bool:
@@ -408,6 +458,7 @@ def run_gateways(settings: Settings) -> None:
     folder.prepare()
     with folder.lock(folder.lock_file):
         read_certificate(settings.gateway)
+        open_keys(settings).close()
         check_port(settings.gateway.host, settings.gateway.port, flag="--gateway-port")
         asyncio.run(_supervise(settings, folder, gateways_alone=True))
 

@@ -17,7 +17,7 @@ from penstock.core.exchange import Exchange, Observation, Opened, Record
 from penstock.core.settings import GatewaySettings
 from penstock.core.snapshot import KeyEntry, Pool, Replica, Route, Snapshot, Target, TenantEntry
 from penstock.gateway.keep import write_snapshot
-from penstock.gateway.ports import SharedCache
+from penstock.gateway.ports import SharedCache, Vault
 from penstock.gateway.serve import Worker
 from penstock.journal.format import HEADER_BYTES, decode_frames
 from penstock.journal.writer import JournalWriter
@@ -123,6 +123,7 @@ async def running(
     pause_s: float = 0.0,
     settings: dict[str, Any] | None = None,
     shared: SharedCache | None = None,
+    vault: Vault | None = None,
     damaged: bytes = b"",
     others: tuple[str, ...] = (),
     **more: Any,
@@ -147,6 +148,7 @@ async def running(
         service_token="token",
         subject_key=bytes(32),
         shared=shared,
+        vault=vault,
     )
     await worker.start()
     try:

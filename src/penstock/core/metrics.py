@@ -221,6 +221,18 @@ TABLE: tuple[Metric, ...] = (
         help="Entries of the Snapshot in use that cannot be used; what depends on them is refused.",
         labels=("kind",),
     ),
+    Metric(
+        name="penstock_content_kept_total",
+        kind="counter",
+        help="Requests whose content was encrypted for the journal.",
+        labels=(),
+    ),
+    Metric(
+        name="penstock_content_lost_total",
+        kind="counter",
+        help="Requests whose content a policy wanted kept, and which could not be encrypted.",
+        labels=(),
+    ),
     Metric(name="penstock_ledger_up", kind="gauge", help="1 while the ledger of limits can be asked.", labels=()),
     Metric(name="penstock_snapshot_generation", kind="gauge", help="Generation of the Snapshot in use.", labels=()),
     Metric(

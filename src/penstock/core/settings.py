@@ -97,6 +97,14 @@ class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     query_memory_mb: int = 512
 
 
+class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys that content is encrypted and names are hashed under."""
+
+    master: str = ""  # the master key, 64 hexadecimal digits; empty: that of the file
+    master_file: str = ""  # empty: DATA/master.key, which is made at the first start
+    folder: str = ""  # of the keys that it wraps; empty: DATA/keys
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole tree."""
 
@@ -111,9 +119,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine: EngineSettings = EngineSettings()
     ship: ShipSettings = ShipSettings()
     analytics: AnalyticsSettings = AnalyticsSettings()
+    keys: KeySettings = KeySettings()
 
 
-GROUPS = ("gateway", "control", "engine", "ship", "analytics")
+GROUPS = ("gateway", "control", "engine", "ship", "analytics", "keys")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

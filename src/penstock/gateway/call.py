@@ -69,6 +69,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     session: str = ""
     digest: str = ""
     cascade: CascadeEntry | None = None  # which may ask a second model; None once it has
+    captured: bool = False  # its content is kept, unless sealing it failed
     # screen
     findings: tuple[Finding, ...] = ()
     # amend
@@ -82,7 +83,8 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     cache_key: bytes = b""
     recalled: Entry | None = None
     quiet: bool = False  # the reply is nobody's own: those who get it tell of it
-    kept: list[bytes] | None = None  # what is to be remembered of the answer
+    kept: list[bytes] | None = None  # the answer as it goes out, if the cache or who keeps content wants it
+    keeps: bool = False  # the cache may have it
     seeking: bool = False  # others may have kept the answer, or one to a like question
     sought: Sought | None = None  # where that one would be
     # reserve

@@ -50,8 +50,8 @@ async def share(call: Call, caller: Caller, answer: Answer) -> bool:
     mine = flight is None
     if flight is None:
         flight = flights[key] = Flight(call, caller, answer, key)
-    label, kept = call.cache, call.kept
-    call.kept = None
+    label, kept, keeps = call.cache, call.kept, call.keeps
+    call.kept, call.keeps = None, False
     if not mine:
         call.cache = "coalesced"
         call.gateway.meters.cell("penstock_coalesced_total", flight.route).value += 1
@@ -64,7 +64,7 @@ async def share(call: Call, caller: Caller, answer: Answer) -> bool:
         flight.leave(member, over=over)
     failure = flight.error
     if failure is not None and not mine and not call.status and isinstance(failure, _NOT_THEIRS):
-        call.cache, call.kept = label, kept
+        call.cache, call.kept, call.keeps = label, kept, keeps
         return False
     await flight.end(member)
     if call.stream and not call.reply.started:
@@ -218,6 +218,8 @@ class Flight:
             await self._task  # which raises what nobody foresaw
         call.last_ns = time.monotonic_ns() - call.started_ns
         call.finish, call.findings, call.chunks, call.tail = own.finish, own.findings, own.chunks, own.tail
+        if call.captured:
+            call.kept = own.kept
         if not call.stream:
             call.status, call.first_ns = own.status, call.last_ns
 
@@ -264,7 +266,8 @@ class Flight:
             return
         own = self._call
         self.tell(call)
-        call.usage, call.usage_event, call.kept, call.cache_key = own.usage, own.usage_event, own.kept, own.cache_key
+        call.usage, call.usage_event, call.keeps, call.cache_key = own.usage, own.usage_event, own.keeps, own.cache_key
+        call.kept = own.kept
         call.tried, call.spent, call.chunks = own.tried, own.spent, own.chunks
         if own.dispatched_ns:
             call.dispatched_ns = max(1, own.dispatched_ns + own.started_ns - call.started_ns)

@@ -75,7 +75,8 @@ def _turn_to(call: Call, leg: Leg) -> None:
     call.pool = call.gateway.pools.get(pool.name)
     call.digest = pool.digest
     call.cascade = None
-    call.response = call.kept = call.setback = None  # not kept: the key is that of another version
+    call.response = call.kept = call.setback = None
+    call.keeps = False  # the key is that of another version
     call.redone = 0
     call.avoid = ()
     call.fallback = True

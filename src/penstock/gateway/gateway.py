@@ -16,7 +16,7 @@ from penstock.gateway.identity import IdMaker
 from penstock.gateway.index import UNUSABLE, Index
 from penstock.gateway.metrics import Meters
 from penstock.gateway.pools import Pools
-from penstock.gateway.ports import Journal, Limiter, SharedCache
+from penstock.gateway.ports import Journal, Limiter, SharedCache, Vault
 from penstock.gateway.recorder import Recorder
 from penstock.gateway.shelves import Shelves
 from penstock.gateway.standing import Standing
@@ -52,6 +52,7 @@ class Gateway:
         cache_bytes: int,
         notice_per_s: float = 0.0,
         shared: SharedCache | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self.worker = worker
         self.journal = journal
@@ -65,6 +66,7 @@ class Gateway:
         self.flights: dict[bytes, Flight] = {}  # answers in the making that others may share
         self.shelves = Shelves(max(64, cache_bytes // _QUESTION_BYTES))
         self.shared = shared
+        self.vault = vault  # None: no content can be kept
         self.meters = Meters(worker)
         self.pools = Pools(self.meters)
         self.recorder = Recorder(journal, self.meters, asyncio.get_running_loop())
@@ -121,6 +123,10 @@ class Gateway:
         shared = self.shared
         if shared is not None:
             meters.gauge("penstock_shared_cache_failures_total", lambda: iter([((), float(shared.failures))]))
+        vault = self.vault
+        if vault is not None:
+            meters.gauge("penstock_content_kept_total", lambda: iter([((), float(vault.kept))]))
+            meters.gauge("penstock_content_lost_total", lambda: iter([((), float(vault.lost))]))
         meters.gauge("penstock_journal_failures_total", lambda: iter([((), float(counts.failures))]))
         meters.gauge("penstock_journal_lost_records_total", lambda: iter([((), float(counts.lost))]))
 

@@ -26,6 +26,7 @@ from penstock.core.snapshot import (
     TenantEntry,
 )
 from penstock.experiments.assignment import Assigner, compile_experiment
+from penstock.guard.masking import Masker
 from penstock.guard.policies import compile_policy
 from penstock.net.client import Origin, Timeouts, parse_origin
 from penstock.routing.agreement import same_words
@@ -68,7 +69,7 @@ class Rules:
     `fault` tells why it cannot be used, or is "": then what it is for must not be served.
     """
 
-    __slots__ = ("fault", "guard", "mark", "policy", "screens_input", "screens_output", "strict")
+    __slots__ = ("captures", "fault", "guard", "mark", "masker", "policy", "screens_input", "screens_output", "strict")
 
     def __init__(self, policy: Policy) -> None:
         guard = None
@@ -80,6 +81,8 @@ class Rules:
         self.policy = policy
         self.mark = sha256_digest(msgspec.json.encode(policy))
         self.strict = policy.audit == "strict"
+        self.captures = policy.capture != "none" and policy.capture_share > 0
+        self.masker = Masker(policy.capture_mask) if self.captures and policy.capture == "masked" else None
         self.guard = guard
         self.screens_input = guard is not None and guard.has_input
         self.screens_output = guard is not None and guard.has_output

@@ -6,6 +6,7 @@ from typing import Protocol
 from penstock.access.leases import Holder, Reservation
 from penstock.core.exchange import Record
 from penstock.core.snapshot import KeyEntry, LedgerDown, Limits, TenantEntry
+from penstock.journal.content import Said
 
 
 class JournalCounts(Protocol):
@@ -38,6 +39,19 @@ class Journal(Protocol):
 
     def check_strict(self) -> None:
         """Raises `Unavailable` while the journal cannot be written."""
+
+
+class Vault(Protocol):
+    """Seals content under the keys of its subjects."""
+
+    kept: int
+    lost: int
+
+    def seal(self, tenant: str, subject: str, request: str, said: Said) -> tuple[str, bytes] | None:
+        """The key's id and the sealed bytes; None, and counted, if it cannot be done."""
+
+    async def strict(self) -> None:
+        """Returns when the keys of all that was sealed are on the disk; raises `Unavailable` if they cannot be."""
 
 
 class SharedCache(Protocol):

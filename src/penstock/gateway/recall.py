@@ -24,6 +24,7 @@ def recall(call: Call) -> bool:
     if entry is None:
         call.cache = "miss"
         call.kept = []
+        call.keeps = True
         call.seeking = b"no-cache" not in directives and (
             route.semantic is not None or (call.gateway.shared is not None and route.cache.shared)
         )
@@ -42,7 +43,7 @@ def source_of(call: Call) -> str:
 
 def take(call: Call, entry: Entry) -> None:
     """Answers with `entry`."""
-    call.recalled, call.kept = entry, None
+    call.recalled, call.kept, call.keeps = entry, None, False
     if entry.escalated and call.cascade is not None:
         call.leg = call.cascade.then
         call.digest = call.leg.entry.pool.digest

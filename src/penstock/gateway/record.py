@@ -2,9 +2,11 @@
 
 import time
 
-from penstock.core.exchange import Exchange, Phases, Usage
+from penstock.core.exchange import FROM_CACHE, Content, Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
+from penstock.gateway.capture import content_of
+from penstock.gateway.metrics import Meters
 from penstock.gateway.notice import notice
 from penstock.gateway.ratelimit import limit_lines
 from penstock.gateway.semantic import keep
@@ -27,7 +29,7 @@ def reply_lines(call: Call) -> bytes:
     return lines if holder is None else lines + limit_lines(holder, time.monotonic())
 
 
-def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
+def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0, content: Content | None = None) -> Exchange:
     """What is known of the request now."""
     caller, route, leg = call.caller, call.route, call.leg
     pool = leg.entry.pool if leg is not None else None
@@ -75,6 +77,18 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         resumed=call.resumed,
         findings=call.findings,
         trace=call.trace,
+        content=content,
+    )
+
+
+def _phases(call: Call) -> Phases:
+    """When each phase ended, in order: what an attempt before the last one reached, and the last one did not, was not reached."""
+    decoded, admitted, dispatched, first, last = (
+        call.decoded_ns,
+        call.admitted_ns,
+        call.dispatched_ns,
+        call.first_ns,
+        call.last_ns,
         parent=call.parent,
         generation=call.index.generation,
         escalated=call.escalated,
@@ -90,10 +104,14 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
     gateway = call.gateway
     if call.noticing:
         call.noticed = notice(call)
-    exchange = exchange_of(call, usage, nanousd)
+    content = None
+    if call.captured:
+        content = content_of(call)
+        call.captured = content is not None
+    exchange = exchange_of(call, usage, nanousd, content)
     gateway.journal.append(exchange)
-    _count(call, exchange, usage)
-    if call.kept and call.outcome == "ok" and call.route is not None and call.route.cache is not None:
+    count(gateway.meters, exchange)
+    if call.keeps and call.kept and call.outcome == "ok" and call.route is not None and call.route.cache is not None:
         ttl = call.route.cache.ttl_s
         if ttl <= 0:
             return

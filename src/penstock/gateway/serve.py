@@ -17,7 +17,7 @@ from penstock.gateway.edge import Edge, server_limits
 from penstock.gateway.follow import Follower
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.keep import mark, read_snapshot, set_aside
-from penstock.gateway.ports import Journal, Limiter, SharedCache
+from penstock.gateway.ports import Journal, Limiter, SharedCache, Vault
 from penstock.gateway.probes import Probes
 from penstock.gateway.siblings import Siblings
 from penstock.net.client import Client
@@ -49,6 +49,7 @@ class Worker:
         shared: SharedCache | None = None,
     ) -> None:
         self._settings = settings
+        vault: Vault | None = None,
         limits = server_limits(settings, _raise_descriptors())
         if limits.max_connections < settings.max_connections:
             _log.warning("open files are limited: only %d connections are taken", limits.max_connections)
@@ -66,6 +67,7 @@ class Worker:
             shared=shared,
         )
         self.app = App(self.gateway)
+            vault=vault,
         self.server = Server(self.app, limits=limits)
         self._siblings = Siblings(data / "run", worker, self.gateway.meters, self._client)
         self.app.collect = self._siblings.collect
@@ -144,6 +146,7 @@ async def serve_gateway(
     Journal and limiter are the caller's to close, after this has returned.
 
     Args:
+    vault: Vault | None = None,
         settings: where to listen, bounds, where control is.
         data: the data folder.
         worker: this worker's name, unique on the host.
@@ -158,6 +161,7 @@ async def serve_gateway(
         Damaged: if the Snapshot on disk is none.
     """
     stopped = asyncio.Event()
+        vault: where content is sealed; None: none is kept.
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
@@ -176,6 +180,7 @@ async def serve_gateway(
     await running.start()
     gc.collect()
     gc.freeze()
+        vault=vault,
     gc.set_threshold(*_GC)
     waiting = {asyncio.create_task(stopped.wait()), asyncio.create_task(running.followed())}
     try:

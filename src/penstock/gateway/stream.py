@@ -103,6 +103,8 @@ class Reader:
         rules = call.rules
         guard = rules.guard if rules is not None and rules.screens_output else None
         self._call = call
+        if call.captured and call.kept is None:
+            call.kept = []
         self._guarded = GuardedAnswer(guard) if guard is not None else None
         self._wants_usage = call.envelope.wants_usage
         self._splitter = EventSplitter()

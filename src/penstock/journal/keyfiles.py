@@ -1,0 +1,320 @@
+"""Subjects' keys in files of fixed slots, for all processes of one host without a lock: `docs/decisions/0023-content-and-keys.md`.
+
+A file holds the slots of all subjects whose hash begins with its three hexadecimal digits. Slots are only ever appended (`O_APPEND`, one write each) or
+turned into tombstones where they stand; they are found by what they hold, not by where they are, so that a torn one disturbs no other.
+Of several living slots of one subject the first counts: whoever appends reads again, and so all agree.
+"""
+
+import fcntl
+import mmap
+import os
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from blake3 import blake3
+from crc32c import crc32c
+
+from penstock.core.errors import Conflict, Damaged, Unavailable
+from penstock.journal.content import SubjectKey
+from penstock.journal.keystore import Census, Tombstone
+from penstock.journal.masterkey import (
+    KEY_BYTES,
+    WRAPPED_BYTES,
+    Wrapping,
+    WrongKey,
+    create_whole,
+    read_key,
+    replace_whole,
+)
+
+_LIVING, _DEAD = b"PSK1", b"PSKx"
+# magic, subject, tenant, id of the key, when it was made (or destroyed)
+_HEAD = struct.Struct("<4s16s8s16sd")
+_SLOT = _HEAD.size + WRAPPED_BYTES + 4  # and the CRC-32C of all before
+_KEY_AT = 4 + 16 + 8
+_FILE = re.compile(r"[0-9a-f]{3}\.keys")
+_MOST_HELD = 65536
+_ROOT = b"penstock root key"
+_HASH = b"penstock hash key"
+
+
+class Root(msgspec.Struct, frozen=True, kw_only=True):
+    """The file `root.json`: the keys that everything else is wrapped by, wrapped by the master key. Keys are hexadecimal."""
+
+    version: int = 1
+    master: str  # the master key's mark
+    root: str
+    names: str  # the key under which names of people are hashed
+
+
+class FileKeystore:
+    """A `Keystore` in a folder. Its owner is one thread; each process opens its own."""
+
+    def __init__(self, folder: Path, root: bytes, hash_key: bytes, clock: Callable[[], float]) -> None:
+        self._folder = folder
+        self._wrapping = Wrapping(root)
+        self._hash_key = hash_key
+        self._clock = clock
+        self._held: dict[tuple[str, str], SubjectKey] = {}
+        self._unsynced: set[Path] = set()
+        descriptor = os.open(folder / "destroyed", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(descriptor).st_size < 8:
+                os.ftruncate(descriptor, 8)
+            self._map = mmap.mmap(descriptor, 8)
+        finally:
+            os.close(descriptor)
+        self._pages = memoryview(self._map).cast("Q")  # how often keys were destroyed, as all processes see it
+        self._seen = self._pages[0]
+
+    @classmethod
+    def open(
+        cls, folder: Path, master: Wrapping, *, former: Path | None = None, clock: Callable[[], float] = time.time
+    ) -> "FileKeystore":
+        """The keystore in `folder`, made if there is none.
+
+        Args:
+            folder: its own.
+            master: the master key.
+            former: a plain file with the key for names, which is taken over and removed.
+            clock: Unix seconds.
+
+        Raises:
+            Conflict: if its keys are wrapped by another master key.
+            Damaged: if it cannot be understood.
+            Unavailable: if the disk refuses.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not (folder / "root.json").exists():
+                _make_root(folder, master, former)
+            root, names = _open_root(folder, master)
+            if former is not None:
+                former.unlink(missing_ok=True)
+            return cls(folder, root, names, clock)
+        except OSError as error:
+            raise Unavailable(f"The keys in {folder} cannot be read and written: {error.strerror}.") from error
+
+    @property
+    def hash_key(self) -> bytes:
+        """See `Keystore.hash_key`."""
+        return self._hash_key
+
+    def key_of(self, tenant: str, subject: str) -> SubjectKey:
+        """See `Keystore.key_of`."""
+        if self._pages[0] != self._seen:
+            self._seen = self._pages[0]
+            self._held.clear()
+        held = self._held.get((tenant, subject))
+        if held is not None:
+            return held
+        hashed = _subject_hash(tenant, subject)
+        path = self._path(hashed.hex())
+        key = self._living(_read(path), hashed)
+        if key is None:
+            self._append(path, hashed, tenant)
+            key = self._living(_read(path), hashed)
+        if key is None:  # destroyed in this very moment, or written and not there
+            raise OSError(0, "a key that was just written is not there", str(path))
+        if len(self._held) >= _MOST_HELD:
+            self._held.clear()
+        self._held[tenant, subject] = key
+        return key
+
+    def find(self, key: str) -> SubjectKey | Tombstone | None:
+        """See `Keystore.find`."""
+        try:
+            name = bytes.fromhex(key)
+        except ValueError:
+            return None
+        if len(name) != 16:
+            return None
+        for data, at in _slots(_read(self._path(key)), name, _KEY_AT):
+            if data[at : at + 4] == _DEAD:
+                return Tombstone(key, _HEAD.unpack_from(data, at)[4])
+            return self._unwrapped(data, at)
+        return None
+
+    def forget(self, tenant: str, subject: str | None, now: float) -> int:
+        """See `Keystore.forget`."""
+        with self._alone():
+            if subject is None:
+                mark = _tenant_hash(tenant)
+                count = sum(_destroy(path, mark, 20, now) for path in self._files())
+            else:
+                hashed = _subject_hash(tenant, subject)
+                count = _destroy(self._path(hashed.hex()), hashed, 4, now)
+            self._pages[0] += 1
+            return count
+
+    def rewrap(self, old: Wrapping, new: Wrapping) -> None:
+        """Has `new` be the master key instead of `old`. Processes that run go on with what they have opened.
+
+        Raises:
+            Conflict: if `old` is not the master key.
+        """
+        with self._alone():
+            root, names = _open_root(self._folder, old)
+            replace_whole(self._folder / "root.json", _root_text(new, root, names))
+
+    def sync(self) -> None:
+        """See `Keystore.sync`."""
+        while self._unsynced:
+            path = next(iter(self._unsynced))
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._unsynced.discard(path)
+
+    @property
+    def unsynced(self) -> bool:
+        """See `Keystore.unsynced`."""
+        return bool(self._unsynced)
+
+    def census(self) -> Census:
+        """See `Keystore.census`."""
+        living = destroyed = 0
+        for path in self._files():
+            data = _read(path)
+            living += sum(1 for _ in _slots(data, _LIVING, 0))
+            destroyed += sum(1 for _ in _slots(data, _DEAD, 0))
+        return Census(living, destroyed)
+
+    def close(self) -> None:
+        """See `Keystore.close`."""
+        self._pages.release()
+        self._map.close()
+
+    def _path(self, digits: str) -> Path:
+        return self._folder / f"{digits[:3]}.keys"
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name))
+
+    def _living(self, data: bytes, hashed: bytes) -> SubjectKey | None:
+        for _, at in _slots(data, _LIVING + hashed, 0):
+            return self._unwrapped(data, at)
+        return None
+
+    def _unwrapped(self, data: bytes, at: int) -> SubjectKey:
+        head = data[at : at + _HEAD.size]
+        try:
+            key = self._wrapping.unwrap(data[at + _HEAD.size : at + _HEAD.size + WRAPPED_BYTES], head)
+        except WrongKey:
+            raise Damaged(f"A subject's key in {self._folder} was not wrapped by its root key.") from None
+        return SubjectKey(head[_KEY_AT : _KEY_AT + 16].hex(), key)
+
+    def _append(self, path: Path, hashed: bytes, tenant: str) -> None:
+        name = hashed[:2] + os.urandom(14)  # so that the file follows from the id, too
+        head = _HEAD.pack(_LIVING, hashed, _tenant_hash(tenant), name, self._clock())
+        body = head + self._wrapping.wrap(os.urandom(KEY_BYTES), head)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, body + crc32c(body).to_bytes(4, "little"))
+        finally:
+            os.close(descriptor)
+        self._unsynced.add(path)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Holds the lock of those who change what stands there."""
+        descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _subject_hash(tenant: str, subject: str) -> bytes:
+    digest: bytes = blake3(f"{tenant}\0{subject}".encode()).digest(16)
+    return digest
+
+
+def _tenant_hash(tenant: str) -> bytes:
+    digest: bytes = blake3(tenant.encode()).digest(8)
+    return digest
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _slots(data: bytes, wanted: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
+    """The whole slots of `data` that hold `wanted` at `offset`, in their order."""
+    found = data.find(wanted)
+    while found >= 0:
+        at = found - offset
+        body = data[at : at + _SLOT] if at >= 0 else b""
+        if (
+            len(body) == _SLOT
+            and body[:4] in {_LIVING, _DEAD}
+            and crc32c(body[:-4]) == int.from_bytes(body[-4:], "little")
+        ):
+            yield data, at
+        found = data.find(wanted, found + 1)
+
+
+def _destroy(path: Path, wanted: bytes, offset: int, now: float) -> int:
+    data = _read(path)
+    living = [at for _, at in _slots(data, wanted, offset) if data[at : at + 4] == _LIVING]
+    if not living:
+        return 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for at in living:
+            _, subject, tenant, name, _ = _HEAD.unpack_from(data, at)
+            body = _HEAD.pack(_DEAD, subject, tenant, name, now) + bytes(WRAPPED_BYTES)
+            os.pwrite(descriptor, body + crc32c(body).to_bytes(4, "little"), at)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return len(living)
+
+
+def _root_text(master: Wrapping, root: bytes, names: bytes) -> bytes:
+    wrapped = Root(
+        master=master.mark, root=master.wrap(root, _ROOT).hex(), names=Wrapping(root).wrap(names, _HASH).hex()
+    )
+    return msgspec.json.encode(wrapped) + b"\n"
+
+
+def _make_root(folder: Path, master: Wrapping, former: Path | None) -> None:
+    names = read_key(former) if former is not None and former.exists() else os.urandom(KEY_BYTES)
+    create_whole(folder / "root.json", _root_text(master, os.urandom(KEY_BYTES), names))
+
+
+def _open_root(folder: Path, master: Wrapping) -> tuple[bytes, bytes]:
+    path = folder / "root.json"
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=Root)
+        wrapped, names = bytes.fromhex(found.root), bytes.fromhex(found.names)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Damaged(f"{path} is damaged: {error}. Restore it from a backup.", param=str(path)) from None
+    if found.version != 1:
+        raise Damaged(f"{path} has version {found.version}; this program reads version 1.", param=str(path))
+    if found.master != master.mark:
+        raise Conflict(
+            f"The keys in {folder} are wrapped by the master key with the mark {found.master}; the one that was given has "
+            f"{master.mark}.",
+            code="wrong_master_key",
+            param="keys.master_file",
+            hint="Give the right one in PENSTOCK_KEYS_MASTER, or in the file that keys.master_file names.",
+        )
+    try:
+        root = master.unwrap(wrapped, _ROOT)
+        return root, Wrapping(root).unwrap(names, _HASH)
+    except WrongKey:
+        raise Damaged(
+            f"{path} is damaged: its keys cannot be unwrapped. Restore it from a backup.", param=str(path)
+        ) from None

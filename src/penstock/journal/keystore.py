@@ -1,0 +1,62 @@
+"""The port behind which subjects' keys are kept. A subject is named by `subject_of`; keys are one tenant's."""
+
+from typing import NamedTuple, Protocol
+
+from penstock.journal.content import SubjectKey
+
+
+class Tombstone(NamedTuple):
+    """What is left of a key that was destroyed."""
+
+    id: str
+    at: float  # when, Unix seconds
+
+
+class Census(NamedTuple):
+    """How many keys there are."""
+
+    living: int
+    destroyed: int
+
+
+class Keystore(Protocol):
+    """Keys by subject. All processes of a host may use one at the same time, and any of them may be killed at any time.
+
+    Every method may raise `OSError` if what the keys are kept in cannot be read or written.
+    """
+
+    @property
+    def hash_key(self) -> bytes:
+        """The key under which names of people are hashed, 32 bytes."""
+
+    def key_of(self, tenant: str, subject: str) -> SubjectKey:
+        """The subject's key; a new random one if there is none, the same for all who ask at the same time."""
+
+    def find(self, key: str) -> SubjectKey | Tombstone | None:
+        """The key with this id, what is left of it, or None if it was never here."""
+
+    def forget(self, tenant: str, subject: str | None, now: float) -> int:
+        """Destroys the subject's keys, all of the tenant's if no subject is named; how many were living.
+
+        They are gone from the disk when it returns, and no process gives any of them out afterwards; `key_of` makes a new one.
+        """
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether `sync` has anything to do."""
+
+    def sync(self) -> None:
+        """Has all keys that this process has made on the disk."""
+
+    def census(self) -> Census:
+        """Counts what is there."""
+
+    def close(self) -> None:
+        """Lets go of files."""
+
+
+def subject_of(user: str, session: str) -> str:
+    """The name of the subject of a request, given the keyed hashes of its `user` and session: the tenant as a whole ("") if it names neither."""
+    if user:
+        return f"user/{user}"
+    return f"session/{session}" if session else ""

@@ -1,0 +1,200 @@
+"""Keys in files: several processes, torn writes, flipped bytes, a full disk, kills."""
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.core.errors import Damaged, Unavailable
+from penstock.journal.content import SubjectKey
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.keystore import Tombstone
+from penstock.journal.masterkey import Wrapping
+
+MASTER = Wrapping(bytes(32))
+
+
+def opened(folder: Path) -> FileKeystore:
+    return FileKeystore.open(folder / "keys", MASTER)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "keys").glob("*.keys"))
+
+
+def _ask(folder: Path, start: Any, names: list[str], told: Any) -> None:
+    store = opened(folder)
+    start.wait()
+    told.put([store.key_of("acme", name) for name in names])
+
+
+def test_processes_that_make_a_key_at_the_same_time_agree(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    names = [f"user/{number}" for number in range(300)]
+    start, told = context.Barrier(3), context.Queue()
+    children = [context.Process(target=_ask, args=(tmp_path, start, names, told)) for _ in range(3)]
+    for child in children:
+        child.start()
+    answers: list[list[SubjectKey]] = [told.get(timeout=60) for _ in children]
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    assert answers[0] == answers[1] == answers[2]
+    assert len({key.key for key in answers[0]}) == len(names)
+    assert opened(tmp_path).census().living >= len(
+        names
+    )  # a slot that came second is never used, and is destroyed with the first
+    store = opened(tmp_path)
+    for name in names[:20]:
+        assert store.forget("acme", name, 1.0) >= 1
+    fresh = [store.key_of("acme", name) for name in names[:20]]
+    assert not {key.key for key in fresh} & {key.key for key in answers[0]}
+
+
+def test_the_master_key_and_the_keys_are_not_in_the_files(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    keys = [store.key_of("acme", f"user/{number}").key for number in range(50)]
+    written = b"".join(path.read_bytes() for path in files(tmp_path))
+    assert not [key for key in keys if key in written]
+    assert b"acme" not in written
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()} == {0o600}
+
+
+def test_a_destroyed_key_leaves_nothing_of_it(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.key_of("acme", "user/a")
+    (path,) = files(tmp_path)
+    wrapped = path.read_bytes()[52:112]
+    store.forget("acme", "user/a", 1.0)
+    assert path.read_bytes()[52:112] == bytes(60)
+    assert wrapped not in path.read_bytes()
+
+
+def test_a_torn_slot_disturbs_no_other(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    name = "user/a"
+    store.key_of("acme", name)
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    for torn in (1, 31, 115):
+        path.write_bytes(whole[:torn])
+        key = opened(tmp_path).key_of("acme", name)
+        assert opened(tmp_path).key_of("acme", name) == key
+        assert opened(tmp_path).find(key.id) == key
+        assert len(path.read_bytes()) == torn + len(whole)
+
+
+def test_flipped_bytes_never_give_another_key(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    key = store.key_of("acme", "user/a")
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 64]) + whole[at + 1 :])
+        assert opened(tmp_path).find(key.id) is None
+
+
+def test_a_slot_of_another_root_is_refused(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    key = store.key_of("acme", "user/a")
+    (path,) = files(tmp_path)
+    (tmp_path / "keys" / "root.json").unlink()
+    other = FileKeystore.open(tmp_path / "keys", MASTER)
+    assert path.exists()
+    with pytest.raises(Damaged, match="root key"):
+        other.find(key.id)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("a file")
+    with pytest.raises(Unavailable, match="keys"):
+        opened(tmp_path)
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from penstock.core.exchange import Content, Exchange
+from penstock.journal.content import Said
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
+from penstock.journal.vault import Vault
+from penstock.journal.writer import JournalWriter
+import time
+folder = Path(sys.argv[1])
+vault = Vault(FileKeystore.open(folder / "keys", Wrapping(bytes(32))))
+writer = JournalWriter.open(folder / "journal" / "w", "w", loop=None, clock=time.time)
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    request = f"req_{number}_{sys.argv[2]}"
+    key, sealed = vault.seal("acme", f"user/{sys.argv[2]}/{number}", request, Said(messages=(("user", request),)))
+    writer.append(Exchange(id=request, at=1.0, tenant="acme", content=Content(key, sealed)))
+    writer.flush()
+"""
+
+
+def test_killed_between_key_and_record(tmp_path: Path) -> None:
+    """Wherever a worker is killed, every content that is in the journal can be read, and the next worker goes on."""
+    from penstock.core.exchange import Exchange
+    from penstock.journal.content import unseal
+    from penstock.journal.reader import iterate
+
+    rng = random.Random(7)
+    for turn in range(4):
+        child = subprocess.Popen([sys.executable, "-c", _CHILD, tmp_path, str(turn)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        grown = _size(tmp_path) + 20_000
+        deadline = time.monotonic() + 60
+        while _size(tmp_path) < grown:
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+        for _ in range(rng.randrange(3000)):
+            pass
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(60)
+        child.stdout.close()
+    store = opened(tmp_path)
+    contents = [r for _, r in iterate(tmp_path / "journal" / "w") if isinstance(r, Exchange) and r.content is not None]
+    assert len({r.id.rpartition("_")[2] for r in contents}) == 4
+    for record in contents:
+        assert record.content is not None
+        key = store.find(record.content.key)
+        assert isinstance(key, SubjectKey)
+        assert unseal(key, "acme", record.id, record.content).messages == (("user", record.id),)
+    assert store.census().living >= len(contents)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in (folder / "journal" / "w").glob("*.pjl"))
+
+
+def test_killed_while_destroying(tmp_path: Path) -> None:
+    """A destruction that was cut off is finished by asking again; what it had reached stays destroyed."""
+    store = opened(tmp_path)
+    keys = [store.key_of("acme", f"user/{number}") for number in range(200)]
+    code = (
+        "import sys; from pathlib import Path\nfrom penstock.journal.keyfiles import FileKeystore\n"
+        "from penstock.journal.masterkey import Wrapping\n"
+        "store = FileKeystore.open(Path(sys.argv[1]), Wrapping(bytes(32)))\nprint('ready', flush=True)\n"
+        "store.forget('acme', None, 5.0)\nprint('done', flush=True)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, tmp_path / "keys"], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.readline()
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(60)
+    child.stdout.close()
+    before = [isinstance(store.find(key.id), Tombstone) for key in keys]
+    assert opened(tmp_path).forget("acme", None, 6.0) == before.count(False)
+    assert all(isinstance(store.find(key.id), Tombstone) for key in keys)
+    assert store.key_of("acme", "user/0").key not in {key.key for key in keys}
