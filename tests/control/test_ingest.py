@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event, update
 
 from penstock.control.experiments import experiment_entries
-from penstock.control.ingest_batch import PENDING_S, settle_pending
+from penstock.control.ingest_counts import PENDING_S, settle_pending
 from penstock.core.exchange import Exchange, Observation, Opened, Phases, Record
 from penstock.store import schema_experiments as tables
 from penstock.store.sql import Database, open_database

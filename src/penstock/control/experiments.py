@@ -11,6 +11,7 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
+from penstock.control.experiments_past import gather_past
 from penstock.control.snapshot import build_of_pool
 from penstock.control.specs import PoolSpec
 from penstock.control.state import ActiveExperiment, State, load_state
@@ -135,6 +136,7 @@ async def start(change: Change, name: str, *, environment: str) -> None:
             "started_at": change.now,
         }
         await _begin_epoch(change, name, 1, shares)
+        await gather_past(change.connection, name, design, change.now)
     await _set(change, name, **values)
     await change.audit("experiment.start", name)
 

@@ -12,7 +12,7 @@ from penstock.control.context import SYSTEM, Control
 from penstock.control.experiments import advance, decide, experiment_row, renew
 from penstock.control.experiments_signal import Signal
 from penstock.control.experiments_store import load_statistics
-from penstock.control.ingest_batch import settle_pending
+from penstock.control.ingest_counts import settle_pending
 from penstock.core.errors import PenstockError
 from penstock.delivery.watch import heard_until
 from penstock.experiments.design import Design, parse_design

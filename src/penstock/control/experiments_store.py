@@ -7,13 +7,17 @@ import msgspec
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.experiments.counted import Cell, Layer, Look, Place, Statistics, UnitRecord
 from penstock.experiments.design import Design, parse_design
-from penstock.experiments.fold import Folding, Place, Statistics, UnitRecord
+from penstock.experiments.fold import Folding
 from penstock.experiments.guardrails import Guardrail
 from penstock.experiments.statistics import Moments
 from penstock.store.schema_experiments import (
     experiment_epochs,
     experiment_guardrails,
+    experiment_layers,
+    experiment_looks,
+    experiment_past,
     experiment_statistics,
     experiment_units,
     experiments,
@@ -38,6 +42,8 @@ async def load_statistics(connection: AsyncConnection, name: str) -> Statistics:
     statistics = Statistics()
     for row in await connection.execute(select(experiment_epochs).where(experiment_epochs.c.experiment == name)):
         statistics.shares[row.epoch] = dict(row.shares)
+        if row.contexts:
+            statistics.contexts[row.epoch] = {name: dict(shares) for name, shares in row.contexts.items()}
     for row in await connection.execute(
         select(experiment_statistics).where(experiment_statistics.c.experiment == name)
     ):
@@ -50,6 +56,11 @@ async def load_statistics(connection: AsyncConnection, name: str) -> Statistics:
         select(experiment_guardrails).where(experiment_guardrails.c.experiment == name)
     ):
         statistics.guardrails[row.metric] = msgspec.json.decode(row.record, type=Guardrail)
+    for row in await connection.execute(select(experiment_layers).where(experiment_layers.c.experiment == name)):
+        cell = (row.epoch, row.stratum, row.arm, row.metric)
+        statistics.layers[cell] = msgspec.json.decode(row.sums, type=Layer)
+    for row in await connection.execute(select(experiment_looks).where(experiment_looks.c.experiment == name)):
+        statistics.looks[row.number] = msgspec.json.decode(row.record, type=Look)
     return statistics
 
 
@@ -60,6 +71,7 @@ class OpenExperiment:
         self.name = name
         self.unit = unit
         self._places: set[Place] = {*statistics.moments, *statistics.histograms}
+        self._cells: set[Cell] = set(statistics.layers)
         self._guardrails = set(statistics.guardrails)
         self.folding = Folding(design, statistics)
 
@@ -99,6 +111,39 @@ class OpenExperiment:
                 insert(experiment_statistics), [{k.removeprefix("p_"): v for k, v in row.items()} for row in new]
             )
         await self._save_guardrails(connection)
+        await self._save_layers(connection)
+
+    async def _save_layers(self, connection: AsyncConnection) -> None:
+        statistics, table = self.folding.statistics, experiment_layers
+        rows = {
+            cell: {
+                "p_experiment": self.name,
+                "p_epoch": cell[0],
+                "p_stratum": cell[1],
+                "p_arm": cell[2],
+                "p_metric": cell[3],
+                "sums": msgspec.json.encode(statistics.layers[cell]).decode(),
+            }
+            for cell in sorted(self.folding.layered)
+        }
+        known = [row for cell, row in rows.items() if cell in self._cells]
+        new = [row for cell, row in rows.items() if cell not in self._cells]
+        if known:
+            columns = (table.c.experiment, table.c.epoch, table.c.stratum, table.c.arm, table.c.metric)
+            await connection.execute(
+                update(table)
+                .where(*(column == bindparam(f"p_{column.name}") for column in columns))
+                .values(sums=bindparam("sums")),
+                known,
+            )
+        if new:
+            await connection.execute(insert(table), [{k.removeprefix("p_"): v for k, v in row.items()} for row in new])
+        looks = [
+            {"experiment": self.name, "number": n, "record": msgspec.json.encode(statistics.looks[n]).decode()}
+            for n in sorted(self.folding.looked)
+        ]
+        if looks:
+            await connection.execute(insert(experiment_looks), looks)
 
     async def _save_guardrails(self, connection: AsyncConnection) -> None:
         for metric in sorted(self.folding.guarded):
@@ -144,6 +189,18 @@ async def load_units(connection: AsyncConnection, keys: Collection[UnitKey]) -> 
             )
             for row in rows:
                 found[experiment, epoch, row.unit] = _unit_decoder.decode(row.record)
+    return found
+
+
+async def load_past(connection: AsyncConnection, experiment: str, units: Collection[str]) -> dict[str, int]:
+    """The covariates of `units`; who is not there has 0."""
+    table = experiment_past
+    found: dict[str, int] = {}
+    for piece in chunks(units):
+        rows = await connection.execute(
+            select(table.c.unit, table.c.value).where(table.c.experiment == experiment, table.c.unit.in_(piece))
+        )
+        found.update((row.unit, row.value) for row in rows)
     return found
 
 

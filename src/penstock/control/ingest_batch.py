@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, insert, select, tuple_, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.drift_store import DriftBatch, GroupKey, group_key, key_of
@@ -16,28 +16,19 @@ from penstock.control.experiments_store import (
     OpenExperiment,
     UnitKey,
     chunks,
+    load_past,
     load_units,
     newest_units,
     open_experiments,
     save_units,
 )
+from penstock.control.ingest_counts import add_counts
 from penstock.control.ingest_usage import UsageBatch
 from penstock.core.exchange import Exchange, Observation, Record
 from penstock.experiments.fold import UnitRecord
 from penstock.experiments.metrics import is_number_refused, told
-from penstock.store.schema_experiments import exchanges, experiments, ingest_counts, observations
+from penstock.store.schema_experiments import exchanges, experiments, observations
 
-REASONS = {
-    "repeated_exchange": "an exchange that had come before",
-    "repeated_observation": "an observation whose (tenant, id) had come before",
-    "unknown_experiment": "an exchange of an experiment, arm or epoch that is not counted (any more)",
-    "arm_changed": "an exchange whose unit has been in another arm in the same epoch",
-    "refused_number": "an observation with a number that is NaN, infinite or beyond a million",
-    "repeated_word": "a second success, rating, report or conversion for the same request",
-    "foreign": "an observation about an exchange of another tenant",
-    "unattributed": "an observation whose exchange never came",
-}
-PENDING_S = 900.0  # how long an observation waits for its exchange
 _BITS = {"success": 1, "rating": 2, "reports": 4, "conversion": 8}
 _SLICE = 256  # records folded before others get a turn
 
@@ -74,6 +65,7 @@ class IngestBatch:
         self._bad_before: dict[
             tuple[str, str], dict[str, int]
         ] = {}  # by experiment and unit: its bad events of all epochs
+        self._past: dict[tuple[str, str], int] = {}  # by experiment and unit: the covariate
         self._usage = UsageBatch()
         self._drift = DriftBatch()
         self._exchange_rows: list[dict[str, Any]] = []
@@ -120,9 +112,7 @@ class IngestBatch:
                     experiment=row.experiment,
                     epoch=row.epoch,
                     unit=row.unit,
-                    group=group_key(
-                        version=row.version, route=row.route, experiment=row.experiment, arm=row.arm
-                    ),
+                    group=group_key(version=row.version, route=row.route, experiment=row.experiment, arm=row.arm),
                     told=row.told,
                 )
         for piece in chunks({_clean(one.id) for one in said}):
@@ -175,6 +165,11 @@ class IngestBatch:
                     self._units.setdefault(key, record_)
         self._stored_units = frozenset(self._units)
         await self._read_earlier(connection, keys)
+        for name, one in self._experiments.items():
+            if one.folding.design.covariate is not None:
+                new = {key[2] for key in keys if key[0] == name and key not in self._units}
+                for unit, value in (await load_past(connection, name, new)).items():
+                    self._past[name, unit] = value
         for key in sorted(self._units):
             self._remember_user(key)
 
@@ -246,7 +241,13 @@ class IngestBatch:
         record = self._units.get(key)
         if record is None:
             bad = self._bad_before.get((exchange.experiment, unit), {})
-            record = self._units[key] = UnitRecord(arm=exchange.arm, first_at=exchange.at, values={}, bad=dict(bad))
+            record = self._units[key] = UnitRecord(
+                arm=exchange.arm,
+                first_at=exchange.at,
+                values={},
+                bad=dict(bad),
+                past=self._past.get((exchange.experiment, unit), 0),
+            )
             self._remember_user(key)
         elif record.arm != exchange.arm:
             self._count("arm_changed")
@@ -303,18 +304,34 @@ class IngestBatch:
             if one is not None and record is not None:
                 self._changed_units.add(key)
                 one.folding.told(record, known.epoch, metric, numerator, sequence)
+        if observation.kind == "event" and one is not None and record is not None:
+            self._happened(one, key, record, observation, sequence)
         return "attributed"
 
+    def _happened(
+        self, one: OpenExperiment, key: UnitKey, record: UnitRecord, observation: Observation, sequence: int
+    ) -> None:
+        """Count an event for the metrics of one experiment that are read from it."""
+        if one.folding.hears(observation.name):
+            self._changed_units.add(key)
+            reason = one.folding.happened(record, key[1], observation, sequence)
+            if reason:
+                self._count(reason)
+
     def _attribute_to_user(self, observation: Observation, sequence: int) -> str:
-        """A conversion told of a user, not of a request: it counts in each experiment that this user has been part of."""
+        """What is told of a user, not of a request: it counts in each experiment that this user has been part of."""
         found = False
         for key in self._by_user.get(unit_key(observation.tenant, observation.user), ()):
             one, record = self._experiments.get(key[0]), self._units[key]
             if one is None or one.unit != "user" or observation.at < record.first_at:
                 continue
-            found = True
-            self._changed_units.add(key)
-            one.folding.told(record, key[1], "conversion", 1, sequence)
+            if observation.name == "conversion":
+                found = True
+                self._changed_units.add(key)
+                one.folding.told(record, key[1], "conversion", 1, sequence)
+            if one.folding.hears(observation.name):
+                found = True
+                self._happened(one, key, record, observation, sequence)
         return "attributed" if found else "kept"
 
     # -- writing -----------------------------------------------------------------------------------------------------
@@ -360,37 +377,4 @@ def _clean(text: str) -> str:
 
 
 def _is_of_user(observation: Observation) -> bool:
-    return (
-        observation.kind == "event"
-        and observation.name == "conversion"
-        and bool(observation.user)
-        and not observation.request
-    )
-
-
-async def add_counts(connection: AsyncConnection, counts: dict[str, int]) -> None:
-    """Add to the counts of what was not counted."""
-    for reason, count in sorted(counts.items()):
-        changed = await connection.execute(
-            update(ingest_counts).where(ingest_counts.c.reason == reason).values(count=ingest_counts.c.count + count)
-        )
-        if changed.rowcount == 0:
-            await connection.execute(insert(ingest_counts).values(reason=reason, count=count))
-
-
-async def settle_pending(connection: AsyncConnection, now: float) -> int:
-    """Give up on observations whose exchange has not come for `PENDING_S`; how many there were."""
-    late = await connection.execute(
-        select(observations.c.tenant, observations.c.id)
-        .where(observations.c.state == "pending", observations.c.received < now - PENDING_S)
-        .limit(500)
-    )
-    names = [(row.tenant, row.id) for row in late]
-    if names:
-        await connection.execute(
-            update(observations)
-            .where(tuple_(observations.c.tenant, observations.c.id).in_(names))
-            .values(state="unattributed")
-        )
-        await add_counts(connection, {"unattributed": len(names)})
-    return len(names)
+    return observation.kind == "event" and bool(observation.user) and not observation.request

@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.core.exchange import Exchange, Observation
 from penstock.experiments.compare import difference
-from penstock.experiments.counted import Layer, Look, Place, Statistics, Taken, UnitRecord
+from penstock.experiments.counted import Cell, Layer, Look, Place, Statistics, Taken, UnitRecord
 from penstock.experiments.design import Design
 from penstock.experiments.guardrails import (
     FIRST_THRESHOLD,
@@ -47,13 +47,14 @@ class Folding:
     """One experiment's statistics while records are folded into them; one owner, who hands in the units that it needs.
 
     `touched` and `timed` hold the places whose moments and histograms changed since it was made, `guarded` the guardrails, `looked` the
-    planned looks that came due.
+    planned looks that came due, `layered` the cells of strata.
     """
 
     def __init__(self, design: Design, statistics: Statistics) -> None:
         self.design = design
         self.statistics = statistics
         self.looked: set[int] = set()
+        self.layered: set[Cell] = set()
         self.touched: set[Place] = set()
         self.timed: set[Place] = set()
         self.guarded: set[str] = set()
@@ -71,7 +72,7 @@ class Folding:
             )
             for name, (low, high) in design.winsorise.items()
         }
-        self._layered = design.layered
+        self._layers = design.layered
         self._planned = design.planned_units() * len(design.arms) if design.planned_looks else 0
         self._looking = design.primary.metric if design.planned_looks else ""
         self._primary_units = sum(
@@ -136,7 +137,7 @@ class Folding:
                 continue
             value = number(observation.value)
             if value is None:
-                reason = "event_without_value"
+                reason = "event_without_value" if observation.value is None else reason
                 continue
             if metric.quantile is not None:
                 self._time(epoch, unit.arm, metric.name, bucket_of(value))
@@ -160,8 +161,9 @@ class Folding:
         place = (epoch, unit.arm, name)
         self.statistics.moments[place] = self.statistics.moments.get(place, Moments()).moved(before, after)
         self.touched.add(place)
-        if self._layered:
+        if self._layers:
             cell = (epoch, unit.stratum, unit.arm, name)
+            self.layered.add(cell)
             self.statistics.layers[cell] = self.statistics.layers.get(cell, Layer()).moved(before, after, unit.past)
         if name == self._looking and before == (0, 0):
             self._primary_units += 1

@@ -91,7 +91,7 @@ usage_minute = Table(
     Column("first_token", JSON, nullable=False),
 )
 
-# Records that were not counted, by reason (`control.ingest_batch.REASONS`).
+# Records that were not counted, by reason (`control.ingest_counts.REASONS`).
 ingest_counts = Table(
     "ingest_counts",
     metadata,
@@ -109,6 +109,8 @@ experiments = Table(
     Column("origin", String(16), nullable=False),  # api, apply
     Column("resolved", JSON, nullable=False),  # by arm: the pool, and the build if it is one
     Column("ranges", JSON, nullable=False),  # by arm: of the hash, in the current epoch
+    Column("contexts", JSON),  # of a bandit with contexts: by context and arm, the shares of the current epoch
+    Column("dose", Double),  # of a shadow or an interleaved experiment: the share that a second model answers; null: as registered
     Column("epoch", BigInteger, nullable=False),  # 0: not started
     Column("step", Integer, nullable=False),
     Column("serving", NAME, nullable=False),  # the arm that has all traffic while paused or decided; "": none
@@ -129,6 +131,7 @@ experiment_epochs = Table(
     Column("experiment", NAME, primary_key=True),
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("shares", JSON, nullable=False),
+    Column("contexts", JSON),  # of a bandit with contexts: by context and arm
     Column("started_at", Double, nullable=False),
 )
 
@@ -141,6 +144,36 @@ experiment_statistics = Table(
     Column("metric", String(64), primary_key=True),
     Column("moments", Text),  # JSON array of six whole numbers
     Column("histogram", Text),  # JSON object
+)
+
+# The same by stratum, with the sums of the covariate, for experiments that have either.
+experiment_layers = Table(
+    "experiment_layers",
+    metadata,
+    Column("experiment", NAME, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("stratum", String(128), primary_key=True),
+    Column("arm", NAME, primary_key=True),
+    Column("metric", String(64), primary_key=True),
+    Column("sums", Text, nullable=False),  # experiments.counted.Layer in JSON
+)
+
+# The planned looks that have been taken.
+experiment_looks = Table(
+    "experiment_looks",
+    metadata,
+    Column("experiment", NAME, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("record", Text, nullable=False),  # experiments.counted.Look in JSON
+)
+
+# The covariate: what units did before the experiment started; who is not here did nothing.
+experiment_past = Table(
+    "experiment_past",
+    metadata,
+    Column("experiment", NAME, primary_key=True),
+    Column("unit", Text, primary_key=True),  # TENANT/UNIT
+    Column("value", BigInteger, nullable=False),
 )
 
 # What each unit did: the clusters of the variance.
