@@ -5,8 +5,6 @@ import time
 from penstock.core.exchange import FROM_CACHE, Content, Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
-from penstock.gateway.capture import content_of
-from penstock.gateway.metrics import Meters
 from penstock.gateway.notice import notice
 from penstock.gateway.ratelimit import limit_lines
 from penstock.gateway.semantic import keep
@@ -77,18 +75,6 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0, content: Con
         resumed=call.resumed,
         findings=call.findings,
         trace=call.trace,
-        content=content,
-    )
-
-
-def _phases(call: Call) -> Phases:
-    """When each phase ended, in order: what an attempt before the last one reached, and the last one did not, was not reached."""
-    decoded, admitted, dispatched, first, last = (
-        call.decoded_ns,
-        call.admitted_ns,
-        call.dispatched_ns,
-        call.first_ns,
-        call.last_ns,
         parent=call.parent,
         generation=call.index.generation,
         escalated=call.escalated,
@@ -96,6 +82,7 @@ def _phases(call: Call) -> Phases:
         trimmed=call.trimmed,
         quality=call.quality,
         noticed=call.noticed,
+        content=content,
     )
 
 

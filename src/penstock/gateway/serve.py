@@ -47,9 +47,9 @@ class Worker:
         service_token: str,
         subject_key: bytes,
         shared: SharedCache | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self._settings = settings
-        vault: Vault | None = None,
         limits = server_limits(settings, _raise_descriptors())
         if limits.max_connections < settings.max_connections:
             _log.warning("open files are limited: only %d connections are taken", limits.max_connections)
@@ -65,9 +65,9 @@ class Worker:
             cache_bytes=settings.cache_bytes,
             notice_per_s=settings.notice_per_s,
             shared=shared,
+            vault=vault,
         )
         self.app = App(self.gateway)
-            vault=vault,
         self.server = Server(self.app, limits=limits)
         self._siblings = Siblings(data / "run", worker, self.gateway.meters, self._client)
         self.app.collect = self._siblings.collect
@@ -140,13 +140,13 @@ async def serve_gateway(
     service_token: str,
     subject_key: bytes,
     shared: SharedCache | None = None,
+    vault: Vault | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains for up to `settings.drain_s` and returns.
 
     Journal and limiter are the caller's to close, after this has returned.
 
     Args:
-    vault: Vault | None = None,
         settings: where to listen, bounds, where control is.
         data: the data folder.
         worker: this worker's name, unique on the host.
@@ -155,13 +155,13 @@ async def serve_gateway(
         service_token: what is shown to control.
         subject_key: the key under which names of people are hashed.
         shared: answers that gateways keep for each other, if they do.
+        vault: where content is sealed; None: none is kept.
 
     Raises:
         Unavailable: if the address cannot be had.
         Damaged: if the Snapshot on disk is none.
     """
     stopped = asyncio.Event()
-        vault: where content is sealed; None: none is kept.
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
@@ -174,13 +174,13 @@ async def serve_gateway(
         service_token=service_token,
         subject_key=subject_key,
         shared=shared,
+        vault=vault,
     )
     if running.edge.sealed:
         loop.add_signal_handler(signal.SIGHUP, running.edge.renew)
     await running.start()
     gc.collect()
     gc.freeze()
-        vault=vault,
     gc.set_threshold(*_GC)
     waiting = {asyncio.create_task(stopped.wait()), asyncio.create_task(running.followed())}
     try:
