@@ -5,6 +5,8 @@ import time
 from penstock.core.exchange import FROM_CACHE, Content, Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
+from penstock.gateway.capture import content_of
+from penstock.gateway.metrics import Meters
 from penstock.gateway.notice import notice
 from penstock.gateway.ratelimit import limit_lines
 from penstock.gateway.semantic import keep
