@@ -75,9 +75,6 @@ class Folding:
         self._layers = design.layered
         self._planned = design.planned_units() * len(design.arms) if design.planned_looks else 0
         self._looking = design.primary.metric if design.planned_looks else ""
-        self._primary_units = sum(
-            moments.units for (_, _, name), moments in statistics.moments.items() if name == self._looking
-        )
         self._margins = {one.metric: one.margin for one in design.guardrails}
         for name in self._margins:
             statistics.guardrails.setdefault(name, Guardrail(metric=name))
@@ -166,14 +163,14 @@ class Folding:
             self.layered.add(cell)
             self.statistics.layers[cell] = self.statistics.layers.get(cell, Layer()).moved(before, after, unit.past)
         if name == self._looking and before == (0, 0):
-            self._primary_units += 1
-            self._look(sequence)
+            self.look_if_due(sequence)
 
-    def _look(self, sequence: int) -> None:
-        """Take the planned look that is due, if one is."""
+    def look_if_due(self, sequence: int) -> None:
+        """Take the planned look that is due, if one is; `sequence` is of the record that made it so."""
         looks = self.design.planned_looks
         number = len(self.statistics.looks) + 1
-        if number > looks or self._primary_units * looks < self._planned * number:
+        units = sum(self._whole(self._looking, arm).units for arm in self._arms)
+        if number > looks or units * looks < self._planned * number:
             return
         taken = []
         for arm in self.design.treatments:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from penstock.experiments.statistics import Histogram, quantile, value_at
+from penstock.experiments.statistics import Histogram, values_at
 
 
 def best_rho(intrinsic_time: float, alpha: float) -> float:
@@ -121,11 +121,11 @@ def quantile_band(
     independent observations; `design_effect` shrinks the counts where observations of one unit resemble each other.
     """
     count = sum(histogram.values())
-    middle = quantile(histogram, p)
-    if middle is None:
+    if count == 0:
         return None
     low, high = _ranks(count, p, planned, alpha, design_effect)
-    return QuantileBand(middle, value_at(histogram, low), value_at(histogram, high + 1))
+    found = values_at(histogram, (low, _rank(p, count), high + 1))
+    return QuantileBand(found[1], found[0], found[2])
 
 
 def same_quantile_log_e(
@@ -142,18 +142,22 @@ def same_quantile_log_e(
         planned: observations at which the bands are narrowest.
         alpha: of one band.
     """
-    keys = sorted({*one[0], *other[0]})
     least = math.inf
     below = [0, 0]
     totals = [sum(one[0].values()), sum(other[0].values())]
-    for key in keys:
-        evidence = -math.inf
-        for index, (histogram, effect) in enumerate((one, other)):
-            here = histogram.get(key, 0)
-            nearest = min(max(p * totals[index], below[index]), below[index] + here)
-            below[index] += here
-            evidence = max(evidence, _rank_log_e(nearest, totals[index], p, planned, alpha, effect))
-        least = min(least, evidence)
+    for key in sorted({*one[0], *other[0]}):
+        heres = [one[0].get(key, 0), other[0].get(key, 0)]
+        # Outside of the stretch from the one quantile to the other both speak louder the farther away a value is.
+        begun = [before + here >= p * total for before, here, total in zip(below, heres, totals, strict=True)]
+        if any(begun):
+            evidence = -math.inf
+            for index, effect in enumerate((one[1], other[1])):
+                nearest = min(max(p * totals[index], below[index]), below[index] + heres[index])
+                evidence = max(evidence, _rank_log_e(nearest, totals[index], p, planned, alpha, effect))
+            least = min(least, evidence)
+        if all(begun):
+            break
+        below = [before + here for before, here in zip(below, heres, strict=True)]
     return least - math.log(2)
 
 
@@ -162,6 +166,11 @@ def _rank_log_e(rank: float, count: int, p: float, planned: int, alpha: float, d
     concentration = max(2.0, best_rho(planned / design_effect, alpha))
     below = rank / design_effect
     return multinomial_log_e((below, count / design_effect - below), (p, 1 - p), concentration)
+
+
+def _rank(p: float, count: int) -> int:
+    """The rank of the quantile itself, as `statistics.quantile` has it."""
+    return min(count, max(1, math.ceil(p * count)))
 
 
 @lru_cache(maxsize=8192)

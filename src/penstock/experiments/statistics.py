@@ -9,7 +9,7 @@ gives the ordinary sample mean and variance.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -172,12 +172,23 @@ def quantile(histogram: Histogram, p: float) -> float | None:
 
 def value_at(histogram: Histogram, rank: int) -> float:
     """The value of the given rank (1 is the smallest): the middle of its bucket; 0 below rank 1, infinite above the last."""
-    if rank < 1:
-        return 0.0
+    return values_at(histogram, (rank,))[0]
+
+
+def values_at(histogram: Histogram, ranks: Sequence[int]) -> list[float]:
+    """The values of the given ranks, which must rise; as `value_at` for each."""
+    found: list[float] = []
     seen = 0
-    for key in sorted(histogram):
-        seen += histogram[key]
-        if seen >= rank:
-            low = bucket_floor(key)
-            return low if math.isinf(low) else (low + bucket_floor(min(key + 1, FAILED - 1))) / 2
-    return math.inf
+    key: int | None = -1
+    keys = iter(sorted(histogram))
+    for rank in ranks:
+        while rank > seen and key is not None:
+            key = next(keys, None)
+            seen += histogram[key] if key is not None else 0
+        found.append(0.0 if rank < 1 else math.inf if key is None else _middle(key))
+    return found
+
+
+def _middle(bucket: int) -> float:
+    low = bucket_floor(bucket)
+    return low if math.isinf(low) else (low + bucket_floor(min(bucket + 1, FAILED - 1))) / 2
