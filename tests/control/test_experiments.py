@@ -154,7 +154,7 @@ async def test_a_start_names_what_is_missing(bed: Bed, change: dict[str, Any], p
 
 
 async def test_the_api_refuses_by_path_and_by_permission(bed: Bed) -> None:
-    wrong = await bed.call("POST", "/experiments", {"name": "e", "spec": AB | {"strategy": "bandit"}})
+    wrong = await bed.call("POST", "/experiments", {"name": "e", "spec": AB | {"strategy": "guess"}})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "spec.strategy")
     assert (await bed.call("GET", "/experiments/none")).status_code == 404
     assert (await bed.call("POST", "/experiments/none/start")).status_code == 404

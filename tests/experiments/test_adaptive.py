@@ -30,7 +30,7 @@ def drawn(
 
 
 def batches_of(units: list[Unit], shares: list[dict[str, float]]) -> list[Batch]:
-    found = []
+    found: list[Batch] = []
     for epoch, share in enumerate(shares):
         cells = {}
         for context in sorted({unit[1] for unit in units}):
@@ -51,7 +51,8 @@ def unit_by_unit(units: list[Unit], shares: list[dict[str, float]], arm: str) ->
         before = [u for u in units if u[0] < epoch and u[2] == arm]
         here = [u for u in before if u[1] == context]
         known = here if len(here) >= 10 else before if len(before) >= 10 else []
-        guess = [sum(u[i] for u in known) / len(known) if known else 0.0 for i in (3, 4)]
+        sums = sum(u[3] for u in known), sum(u[4] for u in known)
+        guess = [one / len(known) if known else 0.0 for one in sums]
         weight = math.sqrt(shares[epoch][arm])
         mine = (got == arm) / shares[epoch][arm]
         scores.append(

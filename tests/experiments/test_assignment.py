@@ -183,8 +183,8 @@ def test_units() -> None:
 
 
 def test_contexts_have_shares_of_their_own() -> None:
-    both = {"control": ((0.0, 0.5),), "treatment": ((0.5, 1.0),)}
-    mostly = {"control": ((0.0, 0.1),), "treatment": ((0.1, 1.0),)}
+    both: dict[str, tuple[tuple[float, float], ...]] = {"control": ((0.0, 0.5),), "treatment": ((0.5, 1.0),)}
+    mostly: dict[str, tuple[tuple[float, float], ...]] = {"control": ((0.0, 0.1),), "treatment": ((0.1, 1.0),)}
     arms = (Arm(name="control", pool="p", weight=0.5), Arm(name="treatment", pool="p", weight=0.5))
 
     def entry(contexts: Contexts) -> ExperimentEntry:

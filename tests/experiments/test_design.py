@@ -48,7 +48,6 @@ def test_planned_size_follows_from_the_plan() -> None:
 @pytest.mark.parametrize(
     ("changes", "param", "words"),
     [
-        ({"strategy": "bandit"}, "strategy", "'bandit' is not built yet: use ab or canary"),
         ({"strategy": "shadow"}, "strategy", "not built yet"),
         ({"strategy": "interleaved"}, "strategy", "not built yet"),
         ({"strategy": "guess"}, "strategy", "guess"),

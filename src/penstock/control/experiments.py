@@ -11,6 +11,7 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
+from penstock.control.experiments_entry import contexts_of, first_contexts, seed_of
 from penstock.control.experiments_past import gather_past
 from penstock.control.snapshot import build_of_pool
 from penstock.control.specs import PoolSpec
@@ -134,8 +135,9 @@ async def start(change: Change, name: str, *, environment: str) -> None:
             "epoch": 1,
             "step": 0,
             "started_at": change.now,
+            "contexts": first_contexts(design) or None,
         }
-        await _begin_epoch(change, name, 1, shares)
+        await _begin_epoch(change, name, 1, shares, first_contexts(design))
         await gather_past(change.connection, name, design, change.now)
     await _set(change, name, **values)
     await change.audit("experiment.start", name)
@@ -198,16 +200,21 @@ async def decide(change: Change, name: str, *, serving: str, reasons: tuple[str,
 async def advance(change: Change, row: Row[Any], move: Move, heard: float) -> None:
     """Begin a new epoch with the shares of `move`; units of the treatment stay in it. `heard` as for `renew`."""
     design = parse_design(row.spec)
-    old = tuple(tuple((low, high) for low, high in row.ranges[arm.name]) for arm in design.arms)
-    spans = respan(old, tuple(move.shares[arm.name] for arm in design.arms))
+    weights = tuple(move.shares[arm.name] for arm in design.arms)
+    if design.strategy == "bandit":
+        spans = spans_by_weight(weights)
+    else:
+        old = tuple(tuple((low, high) for low, high in row.ranges[arm.name]) for arm in design.arms)
+        spans = respan(old, weights)
     epoch = row.epoch + 1
-    await _begin_epoch(change, row.name, epoch, move.shares)
+    await _begin_epoch(change, row.name, epoch, move.shares, move.contexts)
     await _set(
         change,
         row.name,
         epoch=epoch,
         step=move.step,
         ranges=_by_arm(design, spans),
+        contexts=move.contexts or None,
         expires_at=_expiry(design, heard),
     )
     await change.audit("experiment.step", row.name, shares=move.shares, reasons=list(move.reasons))
@@ -230,9 +237,14 @@ async def _set(change: Change, name: str, **values: Any) -> None:
     await change.connection.execute(update(experiments).where(experiments.c.name == name).values(**values))
 
 
-async def _begin_epoch(change: Change, name: str, epoch: int, shares: Mapping[str, float]) -> None:
+async def _begin_epoch(
+    change: Change, name: str, epoch: int, shares: Mapping[str, float], contexts: Mapping[str, Mapping[str, float]]
+) -> None:
+    by_context = {context: dict(mine) for context, mine in contexts.items()} or None
     await change.connection.execute(
-        insert(experiment_epochs).values(experiment=name, epoch=epoch, shares=dict(shares), started_at=change.now)
+        insert(experiment_epochs).values(
+            experiment=name, epoch=epoch, shares=dict(shares), contexts=by_context, started_at=change.now
+        )
     )
 
 
@@ -315,12 +327,13 @@ def _active(row: Row[Any]) -> ActiveExperiment:
         entry=ExperimentEntry(
             name=row.name,
             epoch=epoch,
-            seed=design.seed or row.name,
+            seed=seed_of(design, row.name, row.epoch),
             unit=design.unit,
             arms=arms,
             incumbent=incumbent,
             expires_at=row.expires_at if row.state == "running" else None,
             hash_version=design.hash_version,
+            contexts=contexts_of(design, row.contexts) if row.state == "running" else None,
         ),
         builds=tuple(dict.fromkeys(build for build in builds if build is not None)),
     )

@@ -16,8 +16,9 @@ from penstock.control.ingest_counts import settle_pending
 from penstock.core.errors import PenstockError
 from penstock.delivery.watch import heard_until
 from penstock.experiments.design import Design, parse_design
-from penstock.experiments.ramp import Move, Standing, next_move
-from penstock.experiments.verdict import Verdict, judge
+from penstock.experiments.judging import judged, moved
+from penstock.experiments.ramp import Move, Standing
+from penstock.experiments.verdict import Verdict
 from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
 
 _LOG = logging.getLogger("penstock.control.experiments")
@@ -96,10 +97,10 @@ class Evaluator:
                 )
             ).scalar_one()
         design = parse_design(row.spec)
-        verdict = judge(design, statistics, now)
+        verdict = judged(design, statistics, now)
         if news:
             await self._store(row, verdict)
-        move = next_move(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
+        move = moved(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
         await self._act(row, design, verdict, move, heard)
         return verdict
 

@@ -1,0 +1,33 @@
+"""What gateways are told of a running experiment beyond its arms: a bandit's contexts and the seed of its epoch, and how often a second model answers."""
+
+from collections.abc import Mapping
+
+from penstock.core.snapshot import ContextCell, Contexts
+from penstock.experiments.assignment import spans_by_weight
+from penstock.experiments.design import Design
+
+Shares = Mapping[str, float]
+
+
+def seed_of(design: Design, name: str, epoch: int) -> str:
+    """The seed of the hash. A bandit draws each unit anew in each epoch: only so is its share the chance that the unit had."""
+    seed = design.seed or name
+    return f"{seed}:{epoch}" if design.strategy == "bandit" else seed
+
+
+def contexts_of(design: Design, shares: Mapping[str, Shares] | None) -> Contexts | None:
+    """A bandit's contexts with the arms' ranges in each; None if it has none."""
+    context = design.bandit.context if design.bandit is not None else None
+    if context is None or not shares:
+        return None
+    names = [arm.name for arm in design.arms]
+    cells = []
+    for name in context.names:
+        spans = spans_by_weight(tuple(shares[name][arm] for arm in names))
+        cells.append(ContextCell(name=name, ranges=dict(zip(names, spans, strict=True))))
+    return Contexts(by=context.by, cells=tuple(cells), edges=context.edges)
+
+
+def first_contexts(design: Design) -> dict[str, dict[str, float]]:
+    """The shares that each context begins with: those of the whole."""
+    return {name: design.shares() for name in design.contexts}

@@ -1,0 +1,170 @@
+"""A bandit in the control plane: epochs with new shares, contexts, and an end with the best arm."""
+
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.control.experiments import experiment_entries
+from penstock.core.exchange import Record
+from penstock.core.snapshot import ExperimentEntry
+from penstock.experiments.assignment import compile_experiment
+from penstock.store import schema_experiments as tables
+from penstock.store.sql import Database
+from tests.control.bed import Bed, exchange, feedback
+
+BANDIT: dict[str, Any] = {
+    "strategy": "bandit",
+    "route": "bot",
+    "unit": "request",
+    "arms": [{"name": name, "pool": pool} for name, pool in (("control", "old"), ("a", "old"), ("b", "new"))],
+    "primary": {"metric": "success", "minimum_effect": 0.1},
+    "plan": {"units": 500, "step_s": 5, "step_units": 50},
+}
+
+
+@pytest.fixture
+async def bed(database: Database, tmp_path: Path) -> AsyncIterator[Bed]:
+    made = Bed(database, tmp_path)
+    await made.prepare()
+    yield made
+    await made.http.aclose()
+
+
+async def entry_of(bed: Bed) -> ExperimentEntry:
+    async with bed.control.database.read() as connection:
+        return (await experiment_entries(connection))["bot"]
+
+
+async def feed(bed: Bed, numbers: range, rate: Any, *, tenant: str = "a", tokens: int = 10) -> dict[str, int]:
+    """Requests assigned as a gateway would, with feedback at `rate(arm, context)`; how many each arm got."""
+    entry = await entry_of(bed)
+    assigner = compile_experiment(entry)
+    draw = random.Random(numbers.start)
+    records: list[Record] = []
+    counts: dict[str, int] = {}
+    for number in numbers:
+        context = assigner.context_of(tenant, tokens) if assigner.contextual else ""
+        one = exchange(number, at=bed.now, tenant=tenant)
+        arm, propensity, epoch = assigner.assign(one.id, bed.now, context)
+        counts[arm.name] = counts.get(arm.name, 0) + 1
+        records.append(
+            msgspec.structs.replace(
+                one,
+                experiment=entry.name,
+                arm=arm.name,
+                epoch=epoch,
+                propensity=propensity,
+                unit=one.id,
+                context=context,
+            )
+        )
+        records.append(feedback(number, tenant=tenant, success=draw.random() < rate(arm.name, context)))
+    assert (await bed.send(records)).status_code == 200
+    return counts
+
+
+async def test_shares_follow_what_is_known_and_the_best_arm_gets_all(bed: Bed) -> None:
+    await bed.begin(BANDIT | {"bandit": {"algorithm": "top_two"}})
+    first = await entry_of(bed)
+    assert (first.seed, first.epoch) == ("e:1", 1)
+    assert [arm.weight for arm in first.arms] == [0.3334, 0.3333, 0.3333]
+
+    rates = {"control": 0.5, "a": 0.45, "b": 0.68}
+    number, told = 0, {}
+    for _ in range(20):
+        await feed(bed, range(number, number + 100), lambda arm, _context: rates[arm])
+        number += 100
+        bed.now += 6
+        await bed.evaluator.round()
+        told = (await bed.call("GET", "/experiments/e")).json()
+        if told["state"] == "decided":
+            break
+        entry = await entry_of(bed)
+        assert entry.seed == f"e:{entry.epoch}"
+    assert told["state"] == "decided", told["verdict"]
+    assert told["serving"] == "b"
+    assert told["verdict"]["reasons"][0].startswith("b is the best arm: better than every other one by at least")
+    assert len(told["epochs"]) >= 2
+    assert told["epochs"][-1]["shares"]["b"] > 0.45
+    assert sum(round(10_000 * share) for share in told["epochs"][-1]["shares"].values()) == 10_000
+    leaders = {one["arm"]: one for one in told["verdict"]["contenders"]}
+    assert leaders["b"]["chance"] > 0.99
+    assert leaders["b"]["lower"] > 0
+    primary = {one["arm"]: one for one in told["verdict"]["comparisons"] if one["primary"]}
+    assert primary["b"]["lower"] < 0.18 < primary["b"]["upper"]
+    held = await entry_of(bed)
+    assert [arm.name for arm in held.arms] == ["b"]
+
+
+async def test_an_epoch_waits_for_its_time_and_its_units(bed: Bed) -> None:
+    await bed.begin(BANDIT)
+    await feed(bed, range(40), lambda *_: 0.5)
+    bed.now += 60
+    await bed.evaluator.round()
+    assert (await entry_of(bed)).epoch == 1  # too few units
+    await feed(bed, range(40, 60), lambda *_: 0.5)
+    await bed.evaluator.round()
+    assert (await entry_of(bed)).epoch == 2
+    await feed(bed, range(60, 200), lambda *_: 0.5)
+    await bed.evaluator.round()
+    assert (await entry_of(bed)).epoch == 2  # too soon
+    bed.now += 6
+    await bed.evaluator.round()
+    assert (await entry_of(bed)).epoch == 3
+
+
+async def test_each_context_learns_its_own(bed: Bed) -> None:
+    spec = BANDIT | {
+        "bandit": {"context": {"by": "tenant", "tenants": ["a"]}},
+        "plan": BANDIT["plan"] | {"units": 9000},
+    }
+    await bed.begin(spec)
+    entry = await entry_of(bed)
+    assert entry.contexts is not None
+    assert [cell.name for cell in entry.contexts.cells] == ["a", "*"]
+
+    def rate(arm: str, context: str) -> float:
+        return 0.9 if (arm == "b") == (context == "a") else 0.3
+
+    number = 0
+    for _ in range(3):
+        for tenant in ("a", "z"):
+            await feed(bed, range(number, number + 150), rate, tenant=tenant)
+            number += 150
+        bed.now += 6
+        await bed.evaluator.round()
+    entry = await entry_of(bed)
+    assert entry.epoch == 4
+    assert entry.contexts is not None
+    width = {
+        cell.name: {arm: sum(high - low for low, high in spans) for arm, spans in cell.ranges.items()}
+        for cell in entry.contexts.cells
+    }
+    assert width["a"]["b"] > 0.9
+    assert width["*"]["b"] < 0.05
+    rows = {row["epoch"]: row["contexts"] for row in await bed.table(tables.experiment_epochs)}
+    assert rows[4]["a"]["b"] == pytest.approx(width["a"]["b"])
+    told = (await bed.call("GET", "/experiments/e")).json()
+    assert {one["context"] for one in told["verdict"]["contenders"]} == {"a", "*"}
+    assert told["verdict"]["mismatch"]["found"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"bandit": {"floor": 0.5}}, "spec.bandit.floor"),
+        ({"bandit": {"context": {"by": "length", "edges": [64]}}, "unit": "user"}, "spec.unit"),
+        ({"bandit": {"context": {"by": "length", "edges": [64, 32]}}}, "spec.bandit.context.edges"),
+        ({"bandit": {"context": {"by": "tenant"}}}, "spec.bandit.context.tenants"),
+        ({"primary": {"metric": "latency_p95", "minimum_effect": 0.1}}, "spec.primary.metric"),
+        ({"strategy": "ab", "bandit": {}}, "spec.bandit"),
+        ({"hash_version": 1}, "spec.hash_version"),
+    ],
+)
+async def test_what_makes_no_bandit_is_refused_by_its_path(bed: Bed, change: dict[str, Any], param: str) -> None:
+    wrong = await bed.call("POST", "/experiments", {"name": "e", "spec": BANDIT | change})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, param)
