@@ -3,21 +3,28 @@
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import insert, select, update
 
 from penstock.control.blocks import standing_blocks
 from penstock.control.context import Change
+from penstock.control.deployment_rows import (
+    check_build,
+    insert_revision,
+    move_pointer,
+    read_pointer,
+    read_revision,
+    serves_here,
+    whole_of,
+)
 from penstock.control.drift_store import begin_group
-from penstock.control.specs import EnvironmentSpec
 from penstock.control.state import revision_of
 from penstock.control.versions import find_version
-from penstock.core.errors import Conflict, NotFound
+from penstock.core.errors import NotFound
 from penstock.core.references import Reference
 from penstock.delivery.blocks import blocked_digests, check_unblocked
 from penstock.delivery.revisions import Past, Whole, choose_rollback
 from penstock.registry.states import check_deployable
-from penstock.store.schema import builds, deployments, resources, revisions
+from penstock.store.schema import deployments, revisions
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +46,7 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
         Conflict: if the version may not be deployed, is blocked there, has no build, or the deployment is of another generation than was seen.
     """
     connection = change.connection
-    serves = await _serves(connection, wish.environment, own_environment)
+    serves = await serves_here(connection, wish.environment, own_environment)
     version = await find_version(connection, wish.reference)
     reference = f"{version.model}:{version.label}"
     check_deployable(reference, version.state)
@@ -50,8 +57,8 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
         digest=version.digest,
         environment=wish.environment,
     )
-    pointer = await _pointer(connection, wish.environment, version.model, wish.generation)
-    now = await _revision(connection, pointer.wanted) if pointer is not None else None
+    pointer = await read_pointer(connection, wish.environment, version.model, wish.generation)
+    now = await read_revision(connection, pointer.wanted) if pointer is not None else None
     config = dict(now.config) if now is not None and now.state != "failed" else {}
     whole = Whole(
         label=version.label,
@@ -59,10 +66,10 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
         precision=wish.precision or config.get("precision", "int8"),
         replicas=wish.replicas or config.get("replicas", 1),
     )
-    if now is not None and now.state in {"pending", "live"} and _whole(now) == whole:
+    if now is not None and now.state in {"pending", "live"} and whole_of(now) == whole:
         return now
     if serves:
-        await _check_build(connection, version.model, whole, reference)
+        await check_build(connection, version.model, whole, reference)
     return await _record(
         change, wish.environment, version.model, whole, "promote", wish.reason, pointer, source=None, live=not serves
     )
@@ -85,15 +92,15 @@ async def roll_back(
         Conflict: if that state is wanted already, or the deployment is of another generation than was seen.
     """
     connection = change.connection
-    serves = await _serves(connection, environment, own_environment)
-    pointer = await _pointer(connection, environment, model, generation)
+    serves = await serves_here(connection, environment, own_environment)
+    pointer = await read_pointer(connection, environment, model, generation)
     if pointer is None:
         raise NotFound(f"Nothing of {model} is deployed in {environment}.")
     rows = await connection.execute(
         select(revisions).where(revisions.c.environment == environment, revisions.c.model == model)
     )
     history = [
-        Past(id=row.id, number=row.number, state=row.state, whole=_whole(row), source=row.source) for row in rows
+        Past(id=row.id, number=row.number, state=row.state, whole=whole_of(row), source=row.source) for row in rows
     ]
     standing = await standing_blocks(connection, environment, model)
     blocked = blocked_digests(standing, model=model, environment=environment)
@@ -106,19 +113,19 @@ async def roll_back(
 async def go_live(change: Change, identity: str) -> None:
     """Let gateways serve the revision `identity`; nothing happens if it is not wanted any more."""
     connection = change.connection
-    row = await _revision(connection, identity)
-    pointer = await _pointer(connection, row.environment, row.model, None)
+    row = await read_revision(connection, identity)
+    pointer = await read_pointer(connection, row.environment, row.model, None)
     if pointer is None or pointer.wanted != identity or row.state != "pending":
         return
     values: dict[str, Any] = {"live": identity, "generation": pointer.generation + 1}
     replaced = None
     if pointer.live is not None:
-        before = await _revision(connection, pointer.live)
+        before = await read_revision(connection, pointer.live)
         replaced = before.label if before.label != row.label else None
         await connection.execute(update(revisions).where(revisions.c.id == before.id).values(state="superseded"))
         if revision_of(before).build != revision_of(row).build:
             values["warm"] = before.id
-    await _move(connection, pointer, values)
+    await move_pointer(connection, pointer, values)
     await connection.execute(
         update(revisions).where(revisions.c.id == identity).values(state="live", live_at=change.now)
     )
@@ -136,12 +143,12 @@ async def go_live(change: Change, identity: str) -> None:
 async def fail(change: Change, identity: str, detail: str) -> None:
     """Give the revision `identity` up: what was live before stays wanted."""
     connection = change.connection
-    row = await _revision(connection, identity)
-    pointer = await _pointer(connection, row.environment, row.model, None)
+    row = await read_revision(connection, identity)
+    pointer = await read_pointer(connection, row.environment, row.model, None)
     if pointer is None or row.state != "pending":
         return
     if pointer.wanted == identity and pointer.live is not None:
-        await _move(connection, pointer, {"wanted": pointer.live, "generation": pointer.generation + 1})
+        await move_pointer(connection, pointer, {"wanted": pointer.live, "generation": pointer.generation + 1})
     await connection.execute(update(revisions).where(revisions.c.id == identity).values(state="failed", detail=detail))
     await change.audit("deployment.fail", f"{row.environment}/{row.model}", revision=identity, detail=detail)
 
@@ -159,30 +166,16 @@ async def _record(
     live: bool,
 ) -> Any:
     connection = change.connection
-    statement = select(func.coalesce(func.max(revisions.c.number), 0)).where(
-        revisions.c.environment == environment, revisions.c.model == model
-    )
-    number = (await connection.execute(statement)).scalar_one() + 1
-    identity = change.new_id("rev")
-    await connection.execute(
-        insert(revisions).values(
-            id=identity,
-            environment=environment,
-            model=model,
-            number=number,
-            action=action,
-            label=whole.label,
-            digest=whole.digest,
-            config={"precision": whole.precision, "replicas": whole.replicas},
-            state="live" if live else "pending",
-            detail="",
-            reason=reason,
-            principal=change.caller.name,
-            previous=pointer.wanted if pointer is not None else None,
-            source=source,
-            created_at=change.now,
-            live_at=change.now if live else None,
-        )
+    identity, number = await insert_revision(
+        change,
+        environment,
+        model,
+        whole,
+        action,
+        reason,
+        previous=pointer.wanted if pointer is not None else None,
+        source=source,
+        live=live,
     )
     if pointer is None:
         await connection.execute(
@@ -196,7 +189,7 @@ async def _record(
         if live:
             values["live"] = identity
             replaced.add(pointer.live)
-        await _move(connection, pointer, values)
+        await move_pointer(connection, pointer, values)
         await connection.execute(
             update(revisions)
             .where(revisions.c.id.in_(replaced), revisions.c.state.in_(("pending", "live")))
@@ -211,61 +204,4 @@ async def _record(
         digest=whole.digest,
         reason=reason,
     )
-    return await _revision(connection, identity)
-
-
-async def _move(connection: AsyncConnection, pointer: Any, values: dict[str, Any]) -> None:
-    moved = await connection.execute(
-        update(deployments)
-        .where(
-            deployments.c.environment == pointer.environment,
-            deployments.c.model == pointer.model,
-            deployments.c.generation == pointer.generation,
-        )
-        .values(**values)
-    )
-    if moved.rowcount != 1:
-        raise Conflict(f"The deployment of {pointer.model} in {pointer.environment} has changed meanwhile.")
-
-
-async def _pointer(connection: AsyncConnection, environment: str, model: str, seen: int | None) -> Any:
-    statement = select(deployments).where(deployments.c.environment == environment, deployments.c.model == model)
-    row = (await connection.execute(statement)).one_or_none()
-    is_now = row.generation if row is not None else 0
-    if seen is not None and seen != is_now:
-        raise Conflict(
-            f"The deployment of {model} in {environment} is of generation {is_now}, not {seen}: it has changed meanwhile.",
-            code="generation_conflict",
-            param="generation",
-        )
-    return row
-
-
-async def _revision(connection: AsyncConnection, identity: str) -> Any:
-    return (await connection.execute(select(revisions).where(revisions.c.id == identity))).one()
-
-
-def _whole(row: Any) -> Whole:
-    one = revision_of(row)
-    return Whole(label=one.label, digest=one.digest, precision=one.precision, replicas=one.replicas)
-
-
-async def _serves(connection: AsyncConnection, environment: str, own: str) -> bool:
-    statement = select(resources.c.spec).where(resources.c.kind == "Environment", resources.c.name == environment)
-    spec = (await connection.execute(statement)).scalar_one_or_none()
-    if spec is None:
-        raise NotFound(f"There is no environment {environment!r}.", param="environment")
-    return environment == own or EnvironmentSpec.model_validate(spec).serve
-
-
-async def _check_build(connection: AsyncConnection, model: str, whole: Whole, reference: str) -> None:
-    statement = select(builds.c.precision).where(builds.c.model == model, builds.c.label == whole.label)
-    found = sorted((await connection.execute(statement)).scalars())
-    if whole.precision not in found:
-        there = f"it has {', '.join(found)}" if found else "it has none"
-        raise Conflict(
-            f"{reference} has no build in {whole.precision} to run ({there}).",
-            param="precision",
-            code="build_missing",
-            hint="Push the version with a folder openvino-int8 beside its weights.",
-        )
+    return await read_revision(connection, identity)
