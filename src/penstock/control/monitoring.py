@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from penstock.access.principals import Principal
 from penstock.control.alerts import parse_notice, read_alerts, take
+from penstock.control.alerts_act import read_actions
 from penstock.control.auth import ControlPart, needs
 from penstock.control.bootstrap import read_or_write_secret
 from penstock.control.context import Control
@@ -69,6 +70,18 @@ async def list_alerts(
     """Alerts that Alertmanager told of, newest first; a caller who belongs to a tenant sees that one's alone."""
     found = await read_alerts(control, state=state, tenant=who.tenant or None, before=before, limit=limit)
     return Response(msgspec.json.encode(found), media_type="application/json")
+
+
+@router.get("/alerts/actions")
+async def list_actions(
+    control: ControlPart,
+    _who: Annotated[Principal, Depends(needs("deployments:read"))],
+    environment: str | None = None,
+    model: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> list[dict[str, Any]]:
+    """What alerts made control do by an environment's `auto_rollback`, and why it did nothing, newest first."""
+    return await read_actions(control, environment=environment, model=model, limit=limit)
 
 
 @router.get("/targets", dependencies=[Depends(check_monitoring)])

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from penstock.control.alerts_act import AlertActor
 from penstock.control.analytics_api import Analytics, analytics_router, retention_router
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
@@ -124,6 +125,7 @@ async def serve_control(
         host, port = listening.getsockname()[:2]
         started(f"http://{host}:{port}")
         evaluator = Evaluator(control, signal)
+        actor = AlertActor(control)
 
         async def begin() -> None:
             await asyncio.to_thread(monitoring_token, control)
@@ -131,6 +133,7 @@ async def serve_control(
             await publisher.refresh()
             readiness.done("the first start")
             loops: list[Coroutine[Any, Any, None]] = [evaluator.run(), Forgetter(control).run()]
+            loops.append(actor.run())
             if runtime is not None:
                 loops.append(Reconciler(control, publisher, runtime, readiness, drain_s=settings.engine.drain_s).run())
             await asyncio.gather(publisher.run(), *loops)

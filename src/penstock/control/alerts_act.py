@@ -1,0 +1,299 @@
+"""Acts on alerts: reads which fire and what is deployed, decides (pure), and carries it out with the row that says why. Once for each alert.
+
+Alerts come through `Control.alerted`; what was told to a process that died is found in the table by the next one.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.control.alerts import Alert, read_alerts
+from penstock.control.blocks import block_version
+from penstock.control.context import SYSTEM, Change, Control
+from penstock.control.deployments import roll_back
+from penstock.control.specs import EnvironmentSpec, RouteSpec
+from penstock.control.state import revision_of
+from penstock.core.errors import Conflict, NotFound, PenstockError
+from penstock.delivery.automatic import AlertPolicy, Decision, FiredAlert, Standing, decide
+from penstock.store.schema import deployments, resources, revisions
+from penstock.store.schema_alerts import alerts
+from penstock.store.schema_drift import alert_actions
+from penstock.store.schema_experiments import experiments
+
+_LOG = logging.getLogger("penstock.control")
+_LOOK_S = 30.0  # at the latest: another control may have taken the notice
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What an alert is about: a model, and a version of it if it names one."""
+
+    model: str
+    label: str = ""
+
+
+class AlertActor:
+    """Does what environments' policies say about alerts. Several controls may run one each: each alert is settled by one of them."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._told = asyncio.Event()
+        control.alerted.append(self._tell)
+
+    def _tell(self, _alert: Alert) -> None:
+        self._told.set()
+
+    async def run(self) -> None:
+        """Look at what fires now, and whenever something is told, until cancelled."""
+        while True:
+            self._told.clear()
+            try:
+                await self.round()
+            except PenstockError as error:
+                _LOG.warning("Alerts could not be acted on: %s", error.message)
+            try:
+                await asyncio.wait_for(self._told.wait(), _LOOK_S)
+            except TimeoutError:
+                continue
+
+    async def round(self) -> int:
+        """Settle every alert that fires and that a policy names; how many were.
+
+        Raises:
+            Unavailable: if the database cannot be read or written.
+        """
+        control, settled = self._control, 0
+        for alert in reversed(await read_alerts(control, state="firing", tenant=None, limit=1000)):
+            async with control.database.read() as connection:
+                concerned = await _concerned(connection, alert, control.settings.control.environment)
+            for environment, policy, about in concerned:
+                settled += await self._settle(alert, environment, policy, about)
+        return settled
+
+    async def _settle(self, alert: Alert, environment: str, policy: AlertPolicy, about: About) -> bool:
+        control = self._control
+        async with control.database.read() as connection:
+            if await _is_settled(connection, alert, environment, about.model):
+                return False
+            found = await _standing(connection, environment, about.model, control.clock())
+        if found is None:
+            return False
+        live, standing = found
+        decision = decide(policy, _fired(alert, about), standing, control.clock())
+        if decision.action == "none":
+            async with control.database.write() as connection:
+                return await _write(connection, alert, live, decision, None, control.clock())
+        async with control.change(SYSTEM) as change:
+            done = await self._act(change, alert, policy, about, environment)
+            if not done:
+                change.abandon()
+        return done
+
+    async def _act(self, change: Change, alert: Alert, policy: AlertPolicy, about: About, environment: str) -> bool:
+        """Decide once more, on what holds within the change, and do it."""
+        connection = change.connection
+        if await _is_settled(connection, alert, environment, about.model):
+            return False
+        found = await _standing(connection, environment, about.model, change.now)
+        if found is None:
+            return False
+        live, standing = found
+        decision = decide(policy, _fired(alert, about), standing, change.now)
+        revision = None
+        if decision.action != "none":
+            await block_version(
+                change,
+                environment=environment,
+                model=live.model,
+                label=live.label,
+                digest=live.digest,
+                reason=decision.reason,
+            )
+        if decision.action == "rollback":
+            try:
+                made = await roll_back(
+                    change,
+                    live.model,
+                    environment,
+                    own_environment=self._control.settings.control.environment,
+                    reason=decision.reason,
+                )
+            except (NotFound, Conflict) as error:  # all that is earlier is blocked, or gone
+                decision = Decision(action="hold", reason=f"{decision.reason} {error.message}")
+            else:
+                revision = made.id
+        await _write(connection, alert, live, decision, revision, change.now)
+        if decision.action != "none":
+            await change.audit(
+                f"alert.{decision.action}",
+                f"{environment}/{live.model}",
+                alert=alert.name,
+                sequence=alert.sequence,
+                labels=alert.labels,
+                since=alert.starts_at,
+                from_=f"{live.model}:{live.label}",
+                revision=revision,
+                reason=decision.reason,
+            )
+            _LOG.warning("%s of %s in %s: %s", decision.action, live.model, environment, decision.reason)
+        return True
+
+
+def _fired(alert: Alert, about: About) -> FiredAlert:
+    return FiredAlert(
+        sequence=alert.sequence,
+        name=alert.name,
+        summary=alert.summary,
+        starts_at=alert.starts_at,
+        label=about.label,
+    )
+
+
+async def _is_settled(connection: AsyncConnection, alert: Alert, environment: str, model: str) -> bool:
+    statement = select(alert_actions.c.sequence).where(
+        alert_actions.c.sequence == alert.sequence,
+        alert_actions.c.environment == environment,
+        alert_actions.c.model == model,
+    )
+    return (await connection.execute(statement)).first() is not None
+
+
+async def _write(
+    connection: AsyncConnection, alert: Alert, live: Row[Any], decision: Decision, revision: str | None, now: float
+) -> bool:
+    if await _is_settled(connection, alert, live.environment, live.model):
+        return False
+    await connection.execute(
+        insert(alert_actions).values(
+            sequence=alert.sequence,
+            at=now,
+            alert=alert.name,
+            environment=live.environment,
+            model=live.model,
+            label=live.label,
+            action=decision.action,
+            reason=decision.reason,
+            revision=revision,
+        )
+    )
+    return True
+
+
+async def _concerned(connection: AsyncConnection, alert: Alert, own: str) -> list[tuple[str, AlertPolicy, About]]:
+    """The environments whose policies name the alert, each with what it is about there."""
+    rows = (
+        await connection.execute(
+            select(resources.c.kind, resources.c.name, resources.c.spec).where(
+                resources.c.kind.in_(("Environment", "Route"))
+            )
+        )
+    ).all()
+    routes = {row.name: RouteSpec.model_validate(row.spec) for row in rows if row.kind == "Route"}
+    found: list[tuple[str, AlertPolicy, About]] = []
+    for row in rows:
+        spec = EnvironmentSpec.model_validate(row.spec).auto_rollback if row.kind == "Environment" else None
+        if spec is None or alert.name not in spec.alerts:
+            continue
+        policy = AlertPolicy(**spec.model_dump() | {"alerts": tuple(spec.alerts), "models": None})
+        abouts = await _abouts(connection, alert.labels, row.name, own, routes)
+        found += [(row.name, policy, about) for about in abouts if spec.models is None or about.model in spec.models]
+    return found
+
+
+async def _abouts(
+    connection: AsyncConnection, labels: dict[str, str], environment: str, own: str, routes: dict[str, RouteSpec]
+) -> list[About]:
+    """What of an environment's models an alert's labels tell of: by version, by pool, or by route. A route that leads to several tells of none."""
+    live = (
+        await connection.execute(
+            select(revisions)
+            .join(deployments, deployments.c.live == revisions.c.id)
+            .where(deployments.c.environment == environment)
+        )
+    ).all()
+    told = labels.get("model", "")
+    name, _, label = told.partition(":")
+    if label:
+        return [About(model=row.model, label=label) for row in live if row.model == name]
+    pool = labels.get("pool") or labels.get("model_name", "")
+    if pool:
+        return [About(model=row.model) for row in live if revision_of(row).build.pool == pool]
+    route, _, where = (labels.get("route") or told).partition("@")
+    if (where or own) != environment:
+        return []
+    spec = routes.get(route)
+    models = {route} if spec is None else {to.model for to in spec.to if to.model and (to.env or own) == environment}
+    found = [About(model=row.model) for row in live if row.model in models]
+    return found if len(found) == 1 else []
+
+
+async def _standing(
+    connection: AsyncConnection, environment: str, model: str, now: float
+) -> tuple[Row[Any], Standing] | None:
+    """The live revision and what bears on it; None: nothing of the model serves there."""
+    pointer = (
+        await connection.execute(
+            select(deployments).where(deployments.c.environment == environment, deployments.c.model == model)
+        )
+    ).one_or_none()
+    if pointer is None or pointer.live is None:
+        return None
+    live = (await connection.execute(select(revisions).where(revisions.c.id == pointer.live))).one()
+    earlier = select(func.count()).where(
+        revisions.c.environment == environment,
+        revisions.c.model == model,
+        revisions.c.number < live.number,
+        revisions.c.state == "superseded",
+        revisions.c.digest != live.digest,
+    )
+    acted = select(func.max(alert_actions.c.at)).where(
+        alert_actions.c.environment == environment,
+        alert_actions.c.model == model,
+        alert_actions.c.action != "none",
+    )
+    return live, Standing(
+        environment=environment,
+        model=model,
+        label=live.label,
+        number=live.number,
+        action=live.action,
+        live_at=live.live_at if live.live_at is not None else now,
+        settled=pointer.wanted == pointer.live,
+        experiments=await _deciding(connection, model),
+        acted_at=(await connection.execute(acted)).scalar_one_or_none(),
+        earlier=bool((await connection.execute(earlier)).scalar_one()),
+    )
+
+
+async def _deciding(connection: AsyncConnection, model: str) -> tuple[str, ...]:
+    """The running experiments that have an arm with a version of the model, or split the route of its name."""
+    rows = await connection.execute(
+        select(experiments.c.name, experiments.c.route, experiments.c.resolved)
+        .where(experiments.c.state == "running")
+        .order_by(experiments.c.name)
+    )
+    return tuple(
+        row.name
+        for row in rows
+        if row.route == model or any((arm.get("build") or {}).get("model") == model for arm in row.resolved.values())
+    )
+
+
+async def read_actions(
+    control: Control, *, environment: str | None, model: str | None, limit: int
+) -> list[dict[str, Any]]:
+    """What alerts made control do, and why it did nothing, newest first.
+
+    Raises:
+        Unavailable: if the database cannot be read.
+    """
+    statement = select(alert_actions, alerts.c.summary).outerjoin(alerts, alerts.c.sequence == alert_actions.c.sequence)
+    for column, value in ((alert_actions.c.environment, environment), (alert_actions.c.model, model)):
+        if value is not None:
+            statement = statement.where(column == value)
+    statement = statement.order_by(alert_actions.c.at.desc(), alert_actions.c.sequence.desc()).limit(limit)
+    async with control.database.read() as connection:
+        return [dict(row) for row in (await connection.execute(statement)).mappings()]

@@ -1,0 +1,82 @@
+"""Whether an alert takes a version out of an environment: decided once, by the environment's policy and the deployment record."""
+
+from typing import Literal
+
+import msgspec
+
+ActionName = Literal["rollback", "hold", "none"]
+
+
+class AlertPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """What alerts may do in an environment."""
+
+    alerts: tuple[str, ...]
+    action: ActionName = "rollback"
+    young_s: float = 86400.0  # a revision that has been live for longer is not to blame
+    cool_down_s: float = 3600.0  # after it acted, it does nothing about the same model for so long
+    models: tuple[str, ...] | None = None  # None: all
+
+
+class FiredAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that fires. `label` is of the version that it names, "": it names none."""
+
+    sequence: int
+    name: str
+    summary: str
+    starts_at: float  # Unix seconds
+    label: str = ""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment as the record has it. Times are Unix seconds."""
+
+    environment: str
+    model: str
+    label: str  # of the live revision
+    number: int
+    action: str  # that made it: promote, rollback
+    live_at: float
+    settled: bool = True  # nothing else is warming up to take its place
+    experiments: tuple[str, ...] = ()  # running ones that decide about the model's traffic
+    acted_at: float | None = None  # when an alert last took something out here
+    earlier: bool = True  # there is an earlier state to go back to
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do, and why, in a sentence for people."""
+
+    action: ActionName
+    reason: str
+
+
+def _nothing(reason: str) -> Decision:
+    return Decision(action="none", reason=reason)
+
+
+def decide(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: float) -> Decision:
+    """What `alert` does to a deployment.
+
+    A roll-back is never undone by an alert, an alert that began before the live revision did is not about it, and where an experiment or a
+    promotion is under way these decide.
+    """
+    named = f"{standing.model}:{standing.label}"
+    if alert.label and alert.label != standing.label:
+        return _nothing(f"{alert.name} is about {standing.model}:{alert.label}; {named} is live.")
+    if not standing.settled:
+        return _nothing(f"Another revision of {standing.model} is about to go live.")
+    if standing.experiments:
+        return _nothing(f"The experiment {standing.experiments[0]} decides about {standing.model}.")
+    if standing.action == "rollback":
+        return _nothing(f"{named} was gone back to: a roll-back is not rolled back.")
+    if alert.starts_at < standing.live_at:
+        return _nothing(f"{alert.name} began before {named} went live.")
+    if now - standing.live_at > policy.young_s:
+        return _nothing(f"{named} has been live for longer than {policy.young_s:.0f} s: it is not what has changed.")
+    if standing.acted_at is not None and now - standing.acted_at < policy.cool_down_s:
+        return _nothing(f"An alert has acted on {standing.model} within the last {policy.cool_down_s:.0f} s.")
+    why = f"{alert.name} (alert {alert.sequence}): {alert.summary}"
+    if policy.action == "rollback" and not standing.earlier:
+        return _nothing(f"There is nothing earlier than {named} to go back to. {why}")
+    if policy.action == "none":
+        return _nothing(f"The policy of {standing.environment} only watches. {why}")
+    return Decision(action=policy.action, reason=why)

@@ -1,0 +1,167 @@
+"""Alerts that act: from the webhook through the environment's policy to a revision, once, with what says why."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from penstock.control.alerts_act import AlertActor
+from penstock.store.schema import audit_events
+from tests.control.house import House, eventually
+from tests.control.test_alerts import at, notice, tell, told
+from tests.control.test_deployments import served
+
+POLICY = {"alerts": ["PenstockOutputDrift", "PenstockAvailabilityFastBurn"], "cool_down_s": 3600}
+
+
+async def promoted(house: House, label: str) -> dict[str, Any]:
+    response = await house.admin.post("/api/v1/promote?wait=20", json={"model": "support-bot", "label": label})
+    assert response.status_code == 201, response.text
+    found: dict[str, Any] = response.json()
+    assert found["state"] == "live"
+    return found
+
+
+async def permitted(house: House, **policy: Any) -> None:
+    spec = {"auto_rollback": POLICY | policy}
+    document = {"kind": "Environment", "name": "production", "spec": spec}
+    response = await house.admin.post("/api/v1/apply", json={"documents": [document]})
+    assert response.status_code == 200, response.text
+
+
+@pytest.fixture
+async def deployed(house: House) -> AsyncIterator[tuple[House, AlertActor]]:
+    """Two versions, the second of which is live; an actor whose rounds the test begins; and the token that Alertmanager shows."""
+    actor = AlertActor(house.control)
+    async with house.client("none") as client:
+        assert (await client.post("/api/v1/alerts", json=notice())).status_code == 401
+    for label in ("v1.0.0", "v1.1.0"):
+        await house.push("support-bot", label)
+        await promoted(house, label)
+    yield house, actor
+
+
+def fires(name: str = "PenstockOutputDrift", mark: str = "a", starts: float = 900.0, **labels: str) -> dict[str, Any]:
+    """An alert that begins after all that the test has deployed."""
+    made = told(starts=at(starts), alertname=name, **labels)
+    made["annotations"]["summary"] = "Perplexity of support-bot:v1.1.0 has changed."
+    return made | {"fingerprint": mark}
+
+
+async def actions(house: House) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await house.get("/alerts/actions")
+    return found
+
+
+async def test_a_version_that_degrades_is_rolled_back_once_and_kept_out(deployed: tuple[House, AlertActor]) -> None:
+    house, actor = deployed
+    await permitted(house)
+    await tell(house, notice(fires(model="support-bot:v1.1.0", signal="perplexity")))
+    assert await actor.round() == 1
+    assert await actor.round() == 0
+    await eventually(lambda: served(house.publisher.current) == "support-bot:v1.0.0")
+    history = await house.get("/models/support-bot/history")
+    newest = [history[0][name] for name in ("number", "action", "label", "principal")]
+    assert newest == [3, "rollback", "v1.0.0", "penstock"]
+    assert history[0]["reason"].startswith("PenstockOutputDrift (alert 1): Perplexity of support-bot:v1.1.0")
+    (row,) = await actions(house)
+    assert (row["action"], row["label"], row["revision"]) == ("rollback", "v1.1.0", history[0]["id"])
+    async with house.control.database.read() as connection:
+        audited = (
+            await connection.execute(select(audit_events).where(audit_events.c.action == "alert.rollback"))
+        ).one()
+    assert audited.detail["labels"]["signal"] == "perplexity"
+    again = await house.admin.post("/api/v1/promote", json={"model": "support-bot", "label": "v1.1.0"})
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "version_blocked")
+    # It fires on, and another one begins, about what is live now: a roll-back is not rolled back.
+    await tell(house, notice(fires(model="support-bot:v1.1.0"), fires(mark="b", model="support-bot:v1.0.0")))
+    assert await actor.round() == 1
+    assert [row["action"] for row in await actions(house)] == ["none", "rollback"]
+    assert len(await house.get("/models/support-bot/history")) == 3
+
+
+async def test_what_was_told_to_a_process_that_died_is_found_by_the_next(deployed: tuple[House, AlertActor]) -> None:
+    house, _ = deployed
+    await permitted(house)
+    await tell(house, notice(fires("PenstockAvailabilityFastBurn", route="support-bot")))
+    assert await AlertActor(house.control).round() == 1
+    assert [row["action"] for row in await actions(house)] == ["rollback"]
+
+
+@pytest.mark.parametrize(
+    ("alert", "policy", "says"),
+    [
+        ({"model": "support-bot:v1.0.0"}, {}, "is about support-bot:v1.0.0"),
+        ({"model": "support-bot:v1.1.0", "starts": -7200.0}, {}, "began before"),
+        ({"model": "support-bot:v1.1.0"}, {"action": "none"}, "only watches"),
+    ],
+)
+async def test_what_keeps_it_from_acting_is_told(
+    deployed: tuple[House, AlertActor], alert: dict[str, Any], policy: dict[str, Any], says: str
+) -> None:
+    house, actor = deployed
+    await permitted(house, **policy)
+    await tell(house, notice(fires(**alert)))
+    assert await actor.round() == 1
+    (row,) = await actions(house)
+    assert row["action"] == "none"
+    assert says in row["reason"]
+    assert served(house.publisher.current) == "support-bot:v1.1.0"
+
+
+async def test_alerts_that_no_policy_names_or_that_name_nothing_here_do_nothing(
+    deployed: tuple[House, AlertActor],
+) -> None:
+    house, actor = deployed
+    await tell(house, notice(fires(model="support-bot:v1.1.0")))
+    assert await actor.round() == 0  # there is no policy
+    await permitted(house, models=["other-bot"])
+    assert await actor.round() == 0
+    await permitted(house)
+    await tell(house, notice(fires(mark="c", route="no-such"), fires("PenstockQueueGrowing", mark="d", pool="p")))
+    assert await actor.round() == 1  # the first one, whose policy came later
+    assert len(await actions(house)) == 1
+
+
+async def test_a_version_that_is_held_stays_and_is_not_deployed_anew(deployed: tuple[House, AlertActor]) -> None:
+    house, actor = deployed
+    await permitted(house, action="hold")
+    await tell(house, notice(fires(pool="support-bot-v1.1.0-int8")))
+    assert await actor.round() == 1
+    assert served(house.publisher.current) == "support-bot:v1.1.0"
+    (row,) = await actions(house)
+    assert (row["action"], row["revision"]) == ("hold", None)
+    assert len(await house.get("/blocks")) == 1
+
+
+async def test_an_experiment_decides_alone(deployed: tuple[House, AlertActor]) -> None:
+    house, actor = deployed
+    await permitted(house)
+    async with house.control.database.write() as connection:
+        from penstock.store.schema_experiments import experiments
+
+        await connection.execute(
+            experiments.insert().values(
+                name="try",
+                spec={},
+                route="other",
+                state="running",
+                origin="api",
+                resolved={
+                    "a": {"pool": "p", "build": {"model": "support-bot", "label": "v1.1.0", "precision": "int8"}}
+                },
+                ranges={},
+                epoch=1,
+                step=0,
+                serving="",
+                created_at=0.0,
+                created_by="t",
+            )
+        )
+    await tell(house, notice(fires(model="support-bot:v1.1.0")))
+    assert await actor.round() == 1
+    (row,) = await actions(house)
+    assert "The experiment try decides" in row["reason"]
+    async with house.control.database.write() as connection:
+        await connection.execute(experiments.delete())
