@@ -81,6 +81,8 @@ def power(fractions: tuple[float, ...], alpha: float, drift: float) -> float:
 @lru_cache(maxsize=256)
 def inflation(looks: int, alpha: float, wanted: float) -> float:
     """How many times the units of one fixed look `looks` even looks need for the same power."""
+    if looks == 1:
+        return 1.0
     fractions = even(looks)
     fixed = _NORMAL.inv_cdf(1 - alpha / 2) + _NORMAL.inv_cdf(wanted)
     low, high = fixed, 2 * fixed
