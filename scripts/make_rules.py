@@ -283,7 +283,37 @@ STATE = (
     ),
 )  # fmt: skip
 
-ALERTS = {"objectives": tuple(_burns()), "load": LOAD, "records": RECORDS, "places": PLACES, "state": STATE}
+DRIFT = (
+    _alert(
+        "WorseThanBefore", "page", "0m", "worse-than-before",
+        'max by (model, arm, signal) (penstock_drift_alarm{against="before"}) == 1',
+        "Users say less good of {{ $labels.model }} than of the version that it replaced ({{ $labels.signal }}).",
+    ),
+    _alert(
+        "OutputDrift", "ticket", "0m", "drift",
+        'max by (model, arm, signal) (penstock_drift_alarm{against="itself",signal!~"input_.*"}) == 1',
+        "The answers of {{ $labels.model }} are not what they were ({{ $labels.signal }}).",
+    ),
+    _alert(
+        "InputDrift", "ticket", "0m", "drift",
+        'max by (model, arm, signal) (penstock_drift_alarm{against="itself",signal=~"input_.*"}) == 1',
+        "{{ $labels.model }} is asked other things than it was ({{ $labels.signal }}).",
+    ),
+    _alert(
+        "PopulationShifted", "ticket", "0m", "drift",
+        "max by (model, arm, signal) (penstock_drift_shifted) == 1",
+        "Yesterday, {{ $labels.signal }} of {{ $labels.model }} was far from its reference.",
+    ),
+)  # fmt: skip
+
+ALERTS = {
+    "objectives": tuple(_burns()),
+    "load": LOAD,
+    "records": RECORDS,
+    "places": PLACES,
+    "state": STATE,
+    "drift": DRIFT,
+}
 
 
 def _group(name: str, rules: list[dict[str, Any]]) -> dict[str, Any]:

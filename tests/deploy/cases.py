@@ -45,6 +45,8 @@ UNITS = 'penstock_experiment_units{experiment="e",arm="a"}'
 FAILURES = 'penstock_ship_failures_total{instance="s",reader="control"}'
 SHIPPED = 'penstock_ship_records_total{instance="s",reader="control"}'
 
+DRIFTED = 'penstock_drift_alarm{model="m",arm="",signal="%s",against="%s"}'
+
 # Alert: (fires, does not fire).
 CASES: dict[str, tuple[Case, Case]] = {
     # 20 % fail; and 20 % are over a limit of their own.
@@ -172,6 +174,22 @@ CASES: dict[str, tuple[Case, Case]] = {
     "PenstockCertificateRenewalFailing": (
         _one('penstock_tls_renewal_failures_total{instance="g",worker="w"}', "0x10 1x10", 12),
         _one('penstock_tls_renewal_failures_total{instance="g",worker="w"}', "1x40", 12),
+    ),
+    "PenstockWorseThanBefore": (
+        _one(DRIFTED % ("success", "before"), "0x5 1x9", 10),
+        _one(DRIFTED % ("success", "before"), "0x20", 10),
+    ),
+    "PenstockOutputDrift": (
+        _one(DRIFTED % ("perplexity", "itself"), "0x5 1x9", 10),
+        _one(DRIFTED % ("input_topic", "itself"), "0x5 1x9", 10),  # what is asked is another matter
+    ),
+    "PenstockInputDrift": (
+        _one(DRIFTED % ("input_topic", "itself"), "0x5 1x9", 10),
+        _one(DRIFTED % ("perplexity", "itself"), "0x5 1x9", 10),
+    ),
+    "PenstockPopulationShifted": (
+        _one('penstock_drift_shifted{model="m",arm="",signal="success"}', "1x20", 10),
+        _one('penstock_drift_shifted{model="m",arm="",signal="success"}', "0x20", 10),
     ),
     "PenstockKeyExpires": (_one(ENDS, "500000x90", 70), _one(ENDS, "700000x90", 70)),
     "PenstockExperimentStuck": (

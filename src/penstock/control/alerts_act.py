@@ -215,6 +215,8 @@ async def _abouts(
         )
     ).all()
     told = labels.get("model", "")
+    if labels.get("arm"):  # what is wrong with an experiment's arm is the experiment's to decide
+        return []
     name, _, label = told.partition(":")
     if label:
         return [About(model=row.model, label=label) for row in live if row.model == name]
