@@ -351,8 +351,10 @@ async def test_an_evaluator_that_starts_anew_says_the_same(bed: Bed) -> None:
 
 async def test_power_and_metrics_are_told(bed: Bed) -> None:
     plan = (await bed.call("POST", "/experiments/power", {"minimum_effect": 0.05, "baseline": 0.2})).json()
-    assert plan["units_per_arm"] == {"fixed": 1094, "always_valid": 2095}
+    assert plan["units_per_arm"] == {"fixed": 1094, "group_sequential": 1122, "always_valid": 2095}
     assert plan["units"]["fixed"] == 2188
+    refused = await bed.call("POST", "/experiments/power", {"minimum_effect": 0.05, "looks": 0})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "looks")
     named = {one["name"] for one in (await bed.call("GET", "/experiments/metrics")).json()["metrics"]}
     assert {"success", "latency_p95", "tokens_per_second"} <= named
 

@@ -54,7 +54,9 @@ def create(session: Session, path: str) -> None:
     def people() -> None:
         planned = told["planned"]
         click.echo(f"Experiment {told['name']} is registered as a {told['state']}.")
-        click.echo("Planned units per arm: " + ", ".join(f"{v} ({k.replace('_', ' ')})" for k, v in planned.items()))
+        kinds = (("one look", planned["fixed"]), ("watched", planned["always_valid"]))
+        click.echo(f"Planned units per arm: {planned['units']} ({planned['inference'].replace('_', ' ')}).")
+        click.echo("For comparison: " + ", ".join(f"{units} ({kind})" for kind, units in kinds) + ".")
         click.echo(f"'penstock experiments start {told['name']}' starts it.")
 
     session.answer(told, people)
@@ -131,7 +133,7 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             ("METRIC", "ARM", "VALUE", "CONTROL", "DIFFERENCE", "INTERVAL", "N", "STATE"),
             [
                 (
-                    c["metric"] + (" *" if c.get("primary") else ""),
+                    c["metric"] + (" *" if c.get("primary") else "") + (" +" if c.get("finding") else ""),
                     c["arm"],
                     c["value"],
                     c["control_value"],
@@ -144,10 +146,78 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             ],
             empty="",
         )
-        session.console.print("* primary metric; intervals hold however often they are looked at", style="dim")
+        looked = " at planned looks" if verdict.get("looks") else ""
+        session.console.print(
+            f"* primary metric{looked}; + finding over all metrics; intervals hold however often they are looked at",
+            style="dim",
+        )
+    _show_looks(session, verdict)
+    _show_progress(session, verdict)
     for guardrail in verdict.get("guardrails", []):
         if guardrail["tripped"]:
             session.console.print(f"[red]guardrail tripped[/]: {guardrail['metric']} in {guardrail['arm']}")
+
+
+def _show_looks(session: Session, verdict: dict[str, Any]) -> None:
+    if verdict.get("looks"):
+        session.console.print()
+        table(
+            session.console,
+            ("LOOK", "AT", "ARM", "BOUNDARY", "STATISTIC", ""),
+            [
+                (
+                    one["number"],
+                    share(one["fraction"]),
+                    one["arm"],
+                    f"{one['boundary']:.3f}",
+                    "-" if one["statistic"] is None else f"{one['statistic']:+.3f}",
+                    "crossed" if one["crossed"] else "",
+                )
+                for one in verdict["looks"]
+            ],
+            empty="",
+        )
+
+
+def _show_progress(session: Session, verdict: dict[str, Any]) -> None:
+    """What can still be seen, and what is believed, if somebody asked."""
+    progress = [one for one in verdict.get("progress", []) if one["needed"] is not None]
+    if progress:
+        session.console.print()
+        table(
+            session.console,
+            ("ARM", "UNITS", "PLANNED", "NEEDED", "FINDS", "POWER"),
+            [
+                (
+                    one["arm"],
+                    one["units"],
+                    one["planned"],
+                    one["needed"],
+                    f"{one['detectable']:.3g}",
+                    share(one["power"]),
+                )
+                for one in progress
+            ],
+            empty="",
+        )
+    believed = [one for one in verdict.get("comparisons", []) if one.get("belief") is not None]
+    if believed:
+        session.console.print()
+        table(
+            session.console,
+            ("METRIC", "ARM", "CHANCE BETTER", "BELIEVED", "EXPECTED LOSS"),
+            [
+                (
+                    one["metric"],
+                    one["arm"],
+                    share(one["belief"]["chance_better"]),
+                    f"{one['belief']['lower']:+.4g} to {one['belief']['upper']:+.4g}",
+                    f"{one['belief']['expected_loss']:.3g}",
+                )
+                for one in believed
+            ],
+            empty="",
+        )
 
 
 @experiments.command("power")
@@ -160,6 +230,9 @@ def _show(session: Session, told: dict[str, Any]) -> None:
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="Chance of finding what is not there.")
 @click.option("--power", "wanted", type=float, default=0.8, show_default=True, help="Chance of finding what is there.")
 @click.option("--arms", type=click.IntRange(2), default=2, show_default=True, help="Arms, the control among them.")
+@click.option(
+    "--looks", type=click.IntRange(1, 50), default=5, show_default=True, help="Looks of the group-sequential plan."
+)
 @with_session
 def power(
     session: Session,
@@ -170,8 +243,9 @@ def power(
     alpha: float,
     wanted: float,
     arms: int,
+    looks: int,
 ) -> None:
-    """How many units an experiment needs: for one look at the end, and when it is watched all the time."""
+    """How many units an experiment needs: for one look at the end, for planned looks, and when it is watched all the time."""
     told = session.api.send(
         "POST",
         "/experiments/power",
@@ -183,6 +257,7 @@ def power(
             "alpha": alpha,
             "power": wanted,
             "arms": arms,
+            "looks": looks,
         },
     )
     session.answer(

@@ -5,8 +5,10 @@ from typing import Any
 import msgspec
 
 from penstock.delivery.revisions import RevisionState
+from penstock.experiments.comparisons import Comparison, LookMade
 from penstock.experiments.design import Design
-from penstock.experiments.verdict import ArmTraffic, Comparison, Gauge, SampleRatio
+from penstock.experiments.progress import Progress
+from penstock.experiments.verdict import ArmTraffic, Gauge, SampleRatio
 
 
 class Me(msgspec.Struct, frozen=True, kw_only=True):
@@ -321,6 +323,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...] = ()
     guardrails: tuple[Gauge, ...] = ()
     mismatch: SampleRatio | None = None
+    progress: tuple[Progress, ...] = ()
+    looks: tuple[LookMade, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -354,9 +358,10 @@ class Experiments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """Units an arm, for an experiment that is watched."""
+    """Units an arm, for the kind of inference that was chosen."""
 
-    always_valid: int = 0
+    inference: str = "always_valid"
+    units: int = 0
 
 
 class WholeExperiment(Experiment, frozen=True, kw_only=True):

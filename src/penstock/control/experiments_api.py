@@ -1,9 +1,11 @@
 """`/api/v1/experiments`: registering, running and reading experiments."""
 
+import math
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Body, Depends, Query
+from pydantic import Field
 from sqlalchemy import Row, select
 
 from penstock.access.principals import Principal
@@ -13,7 +15,9 @@ from penstock.control.context import Control
 from penstock.control.experiments import experiment_row
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.specs import Name, Spec
+from penstock.experiments.declared import MOST_LOOKS
 from penstock.experiments.design import TRANSITIONS, parse_design
+from penstock.experiments.group_sequential import inflation
 from penstock.experiments.metrics import METRICS, metric
 from penstock.experiments.sample_size import plan_units
 from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
@@ -48,6 +52,7 @@ class PowerQuestion(Spec):
     alpha: float = 0.05
     power: float = 0.8
     arms: int = 2
+    looks: Annotated[int, Field(ge=1, le=MOST_LOOKS)] = 5
 
 
 def summary(row: Row[Any], shares: dict[str, float]) -> dict[str, Any]:
@@ -115,7 +120,7 @@ async def read_experiment(control: Control, name: str) -> dict[str, Any]:
     told = summary(row, shares) | {
         "spec": row.spec,
         "resolved": row.resolved,
-        "planned": design.planned()._asdict(),
+        "planned": design.planned()._asdict() | {"inference": design.plan.inference, "units": design.planned_units()},
         "actions": sorted(TRANSITIONS[row.state]),
         "expires_at": row.expires_at,
         "epochs": [{"epoch": one.epoch, "shares": dict(one.shares), "started_at": one.started_at} for one in epochs],
@@ -156,16 +161,18 @@ def _add_reading(router: APIRouter) -> None:
 
     @router.post("/power")
     async def power(_who: Reader, body: PowerQuestion) -> dict[str, Any]:
-        """How many units an arm needs: for one look at the end, and for an experiment that is watched."""
+        """How many units an arm needs: for one look at the end, for planned looks, and for an experiment that is watched."""
         plan = plan_units(
             proportion=metric(body.metric, "metric").type == "proportion",
             baseline=body.baseline,
             deviation=body.deviation,
             effect=body.minimum_effect,
-            alpha=body.alpha / max(1, body.arms - 1),
+            alpha=(alpha := body.alpha / max(1, body.arms - 1)),
             power=body.power,
         )
-        return {"units_per_arm": plan._asdict(), "units": {k: v * body.arms for k, v in plan._asdict().items()}}
+        few = math.ceil(plan.fixed * inflation(body.looks, alpha, body.power))
+        each = {"fixed": plan.fixed, "group_sequential": few, "always_valid": plan.always_valid}
+        return {"units_per_arm": each, "units": {kind: units * body.arms for kind, units in each.items()}}
 
     @router.get("/{name}")
     async def get_experiment(control: ControlPart, _who: Reader, name: str) -> dict[str, Any]:

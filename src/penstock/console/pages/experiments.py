@@ -14,8 +14,10 @@ from penstock.console.live import live
 from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
+from penstock.experiments.bayes import Belief
 from penstock.experiments.design import ArmSpec
-from penstock.experiments.metrics import METRICS, Metric
+from penstock.experiments.metrics import Metric
+from penstock.experiments.progress import Progress
 from penstock.experiments.words import change_in_words, value_in_words
 
 FRAGMENTS = ("verdict", "results")
@@ -49,6 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of one treatment in words and numbers with units, and its interval's place on a bar of 1000."""
 
+    name: str
     metric: str
     definition: str
     arm: str
@@ -60,6 +63,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     n: str
     state: str
     place: tuple[float, float, float, float] | None  # lower, estimate, upper, zero
+    finding: bool = False
+    belief: str = ""
 
 
 def headline(experiment: Experiment) -> tuple[str, str]:
@@ -73,6 +78,7 @@ def headline(experiment: Experiment) -> tuple[str, str]:
         "better": (f"{arm[:1].upper()}{arm[1:]} is better.", "good"),
         "worse": (f"{arm[:1].upper()}{arm[1:]} is worse.", "bad"),
         "no_difference": ("There is no difference worth having.", "on"),
+        "inconclusive": ("All planned looks are over: it could not be told.", "on"),
         "blocked": ("No result can be trusted.", "bad"),
     }
     open_ = ("Ended without a verdict.", "") if experiment.decision is not None else ("It is too early to tell.", "on")
@@ -119,11 +125,16 @@ async def live_experiment(visit: Visit) -> Response:
 
 
 async def _read(visit: Visit) -> dict[str, Any]:
-    name = visit.path("name")
+    name, chosen = visit.path("name"), visit.query("metric")
+    wanted = {"metric": chosen} if chosen else {}
     experiment, looks = await asyncio.gather(
         visit.api.get(at("experiments", name), WholeExperiment),
-        visit.api.get(at("experiments", name, "points"), Looks),
+        visit.api.get(at("experiments", name, "points"), Looks, **wanted),
     )
+    catalogue = experiment.spec.catalogue
+    if chosen and chosen not in catalogue:
+        raise NotFound(f"The experiment {name} has no metric {chosen!r}.")
+    shown = catalogue[chosen] if chosen else experiment.spec.primary_metric
     words, tone = headline(experiment)
     verdict = experiment.verdict
     traffic = {one.arm: one for one in verdict.arms}
@@ -137,8 +148,12 @@ async def _read(visit: Visit) -> dict[str, Any]:
         "arms": [
             (arm, described(arm), traffic.get(arm.name), shares.get(arm.name, 0.0)) for arm in experiment.spec.arms
         ],
-        "estimates": estimates(verdict),
-        "plots": list(charts(experiment, looks.points)),
+        "estimates": estimates(verdict, catalogue),
+        "plots": list(charts(experiment, looks.points, shown)),
+        "shown": shown,
+        "chosen": chosen,
+        "looks": verdict.looks,
+        "progress": [(one, _detectable(experiment.spec.primary_metric, one)) for one in verdict.progress],
         "guardrails": verdict.guardrails,
         "mismatch": verdict.mismatch,
         "planned": experiment.planned,
@@ -178,11 +193,21 @@ def _place(lower: float, estimate: float, upper: float) -> tuple[float, float, f
     return places[0], places[1], places[2], places[3]
 
 
-def estimates(verdict: Judged) -> list[Estimate]:
+def _detectable(metric: Metric, progress: Progress) -> str:
+    return "" if progress.detectable is None else _change(metric, progress.detectable).lstrip("+")
+
+
+def _belief(metric: Metric, belief: Belief | None) -> str:
+    if belief is None:
+        return ""
+    return f"{figures.percent(belief.chance_better)} likely better, {_change(metric, belief.lower)} to {_change(metric, belief.upper)}"
+
+
+def estimates(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[Estimate]:
     """All comparisons, the primary ones first."""
     found = []
     for one in verdict.comparisons:
-        metric = METRICS[one.metric]
+        metric = catalogue[one.metric]
         place = None
         interval = figures.NONE
         if one.estimate is not None and one.lower is not None and one.upper is not None:
@@ -190,6 +215,7 @@ def estimates(verdict: Judged) -> list[Estimate]:
             place = _place(one.lower, one.estimate, one.upper)
         found.append(
             Estimate(
+                name=one.metric,
                 metric=one.title,
                 definition=metric.definition,
                 arm=one.arm,
@@ -201,14 +227,15 @@ def estimates(verdict: Judged) -> list[Estimate]:
                 n=f"{figures.number(one.n)} / {figures.number(one.control_n)}",
                 state=one.state.replace("_", " "),
                 place=place,
+                finding=one.finding,
+                belief=_belief(metric, one.belief),
             )
         )
     return found
 
 
-def charts(experiment: WholeExperiment, looks: tuple[Look, ...]) -> list[Chart]:
-    """The primary metric's estimates over time, a chart for each treatment."""
-    metric = experiment.spec.primary_metric
+def charts(experiment: WholeExperiment, looks: tuple[Look, ...], metric: Metric) -> list[Chart]:
+    """The estimates of `metric` over time, a chart for each treatment."""
     found = []
     for arm in experiment.spec.treatments:
         mine = sorted(
