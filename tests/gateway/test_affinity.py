@@ -33,7 +33,7 @@ async def test_a_conversation_stays_where_it_began(tmp_path: Path) -> None:
             await turn(house, 1, turns)
             first = first or homes(house)[0]
         assert set(homes(house)) == {first}
-        text = (await house.worker.app.collect()).decode()
+        text = (await house.worker.app.collect(False)).decode()
         assert 'penstock_affinity_total{pool="pool",result="near",worker="w0"} 6.0' in text
 
 

@@ -83,7 +83,7 @@ async def test_a_pool_that_cannot_answer_falls_back(tmp_path: Path, fault: str, 
         assert record.cost_nanousd == 11 * 100_000 + 4 * 1_000_000, "billed once, at the price of what answered"
         assert other.asked[0]["model"] == "spare-model"
         assert house.mock.asked[0]["model"] == "mock"
-        metrics = (await house.worker.app.collect()).decode()
+        metrics = (await house.worker.app.collect(False)).decode()
         assert 'penstock_fallbacks_total{pool="spare",route="mock",worker="w0"} 1.0' in metrics
 
 
@@ -261,7 +261,7 @@ async def test_retries_have_a_budget(tmp_path: Path) -> None:
         most = 150 + 100 + 1 + 10 * (time.monotonic() - began)
         asked = sum(len(mock.asked) for mock in house.mocks)
         assert 250 <= asked <= most
-        metrics = (await house.worker.app.collect()).decode()
+        metrics = (await house.worker.app.collect(False)).decode()
         assert f'penstock_retries_total{{pool="pool",result="sent",worker="w0"}} {asked - 150}.0' in metrics
 
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.core.metrics import TABLE
 from penstock.gateway.metrics import Meters, merge_expositions
 from penstock.gateway.siblings import Siblings
+from penstock.gateway.tally import Tally
 from penstock.net.client import Client
 
 
@@ -55,7 +57,8 @@ async def test_the_worker_that_is_asked_tells_of_all(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)  # longer than a Unix socket's path may be
     clients = [Client(), Client()]
     meters = [Meters("w0"), Meters("w1")]
-    siblings = [Siblings(folder, f"w{index}", meters[index], clients[index]) for index in (0, 1)]
+    tallies = [Tally(tmp_path / f"w{index}.counters", tmp_path / "journal", meters[index]) for index in (0, 1)]
+    siblings = [Siblings(folder, f"w{index}", meters[index], clients[index], tallies[index]) for index in (0, 1)]
     for index, one in enumerate(siblings):
         meters[index].cell("penstock_errors_total", "x").value = index + 1
         await one.start()
@@ -66,8 +69,14 @@ async def test_the_worker_that_is_asked_tells_of_all(tmp_path: Path) -> None:
     assert text.count("# TYPE penstock_errors_total counter") == 1
     assert len(list(text_string_to_metric_families(text))) == len([e for e in TABLE if "gateway" in e.on])
     assert not (folder / "w2.metrics").exists()
+    rich = (await siblings[0].collect(openmetrics=True)).decode()
+    families = {family.name for family in parse_openmetrics(rich)}  # type: ignore[no-untyped-call]
+    assert families == {family.name for family in text_string_to_metric_families(text)}
+    assert rich.count("# EOF") == 1 and rich.endswith("# EOF\n")
     await siblings[1].stop()
-    assert 'worker="w1"' not in (await siblings[0].collect()).decode()
+    left = (await siblings[0].collect()).decode()
+    assert 'penstock_errors_total{code="x",worker="w1"} 2.0' in left
+    assert 'penstock_requests_in_flight{worker="w1"}' not in left
     await siblings[0].stop()
     for client in clients:
         await client.close()

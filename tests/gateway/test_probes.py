@@ -14,7 +14,7 @@ QUICK = HealthPolicy(probe_s=0.1, slow_start_s=0.2, pause_s=60.0, longest_pause_
 
 async def states(house: House) -> dict[str, str]:
     """Each replica's state, as `/metrics` tells it."""
-    text = (await house.worker.app.collect()).decode()
+    text = (await house.worker.app.collect(False)).decode()
     found = {}
     for line in text.splitlines():
         if line.startswith("penstock_replica_state{") and line.endswith(" 1.0"):
@@ -39,7 +39,7 @@ async def test_an_idle_replica_that_says_it_is_not_well_is_left_out_until_it_is(
         assert not house.mocks[0].asked
         house.mocks[0].health = 200
         await until(lambda: house.worker.gateway.pools.all()[0].balancer.members[0].out_until == 0.0)
-        text = (await house.worker.app.collect()).decode()
+        text = (await house.worker.app.collect(False)).decode()
         assert 'penstock_replica_ejections_total{pool="pool",reason="probe",replica="r0",worker="w0"} 1.0' in text
 
 

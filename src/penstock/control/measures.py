@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 from sqlalchemy import func, select
 
 from penstock.control.context import Control
@@ -14,6 +14,7 @@ from penstock.control.publisher import Publisher
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
 from penstock.experiments.drift_daily import Comparison
+from penstock.journal.log_rules import TABLE as LOG_ALERTS
 from penstock.store.schema import keys
 from penstock.store.schema_alerts import alerts
 from penstock.store.schema_drift import drift_days, drift_groups
@@ -55,6 +56,8 @@ class Measures:
         self._expires = Gauge(expires.name, expires.help, expires.labels, registry=self.registry)
         self._started = Gauge(started.name, started.help, started.labels, registry=self.registry)
         self._units = Gauge(units.name, units.help, units.labels, registry=self.registry)
+        logged = metric("penstock_log_alerts_firing")
+        self._logged = Gauge(logged.name, logged.help, logged.labels, registry=self.registry)
         ProcessCollector(registry=self.registry)
 
     def install(self, app: FastAPI) -> None:
@@ -72,15 +75,16 @@ class Measures:
             return response
 
         @app.get("/metrics", tags=["probes"])
-        async def metrics() -> Response:
-            """Prometheus' text format."""
+        async def metrics(request: Request) -> Response:
+            """Prometheus' text format, or OpenMetrics'."""
             current = self._publisher.current
             self._generation.set(current.generation if current is not None else 0)
             fresh = self._control.clock() - 60.0
             self._gateways.set(sum(report.at >= fresh for report in self._publisher.reports.values()))
             with suppress(Unavailable):  # while the database is away, what stands in it is told as it was
                 await self._read()
-            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            encode, kind = choose_encoder(request.headers.get("accept", ""))
+            return Response(encode(self.registry), media_type=kind)
 
     async def _read(self) -> None:
         """What stands in the database: alerts that fire, keys that will end, and experiments that run, with their units by arm."""
@@ -88,6 +92,11 @@ class Measures:
         async with self._control.database.read() as connection:
             by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")
             firing = (await connection.execute(by_severity.group_by(alerts.c.severity))).all()
+            by_name = select(alerts.c.name, func.count()).where(
+                alerts.c.state == "firing", alerts.c.name.in_([one.name for one in LOG_ALERTS])
+            )
+            found = (await connection.execute(by_name.group_by(alerts.c.name))).all()
+            logged = {row[0]: row[1] for row in found}
             ending = select(keys.c.tenant, func.min(keys.c.expires_at).label("at")).where(
                 keys.c.revoked_at.is_(None), keys.c.expires_at > now
             )
@@ -114,6 +123,8 @@ class Measures:
             self._firing.labels(severity).set(0)
         for severity, count in firing:
             self._firing.labels(severity if severity in SEVERITIES else "other").set(count)
+        for alert in LOG_ALERTS:
+            self._logged.labels(alert.name).set(logged.get(alert.name, 0))
         for key in expiring:
             self._expires.labels(key.tenant or "").set(key.at)
         for row in running:

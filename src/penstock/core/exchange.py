@@ -25,6 +25,22 @@ class Phases(msgspec.Struct, frozen=True, array_like=True):
     last_token: int = 0  # last byte of it
     done: int = 0  # settled, about to be recorded
 
+    def lengths(self) -> tuple[int, int, int, int, int, int]:
+        """How long each took, in the order of the fields; 0 for one that was not reached. Together they are `done`."""
+        decoded = self.decoded
+        admitted = max(decoded, self.admitted)
+        dispatched = max(admitted, self.dispatched)
+        first = max(dispatched, self.first_token)
+        last = max(first, self.last_token)
+        return (
+            decoded,
+            admitted - decoded,
+            dispatched - admitted,
+            first - dispatched,
+            last - first,
+            max(last, self.done) - last,
+        )
+
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Tokens, as the engine counted them."""

@@ -148,6 +148,31 @@ TABLE: tuple[Metric, ...] = (
         labels=("route", "result"),
     ),
     Metric(
+        name="penstock_shadow_total",
+        kind="counter",
+        help="Requests drawn for a copy to the candidate, by result: compared, failed (the candidate did), dropped_full (queue), dropped_busy (no free place at the candidate), dropped_late, dropped_ended, dropped_stopped, skipped_tools, skipped_choices, skipped_operation, skipped_cached.",
+        labels=("experiment", "result"),
+    ),
+    Metric(
+        name="penstock_shadow_cost_usd_total",
+        kind="counter",
+        help="Cost of copies and of the judge, which is charged to no tenant.",
+        labels=("experiment",),
+    ),
+    Metric(name="penstock_shadow_waiting", kind="gauge", help="Copies that wait in this worker.", labels=()),
+    Metric(
+        name="penstock_interleave_total",
+        kind="counter",
+        help="Requests drawn for two answers, by result: shown, single_failed (the second did not answer), single_late, single_busy, single_apart (nothing to draft from), skipped_stream, skipped_tools, skipped_choices, skipped_operation, skipped_failed (the first did not answer).",
+        labels=("experiment", "result"),
+    ),
+    Metric(
+        name="penstock_interleave_cost_usd_total",
+        kind="counter",
+        help="Cost of second answers, which is charged to no tenant.",
+        labels=("experiment",),
+    ),
+    Metric(
         name="penstock_coalesced_total",
         kind="counter",
         help="Requests answered by an equal one that was in flight.",
@@ -167,6 +192,12 @@ TABLE: tuple[Metric, ...] = (
     ),
     Metric(
         name="penstock_cost_usd_total", kind="counter", help="Cost of answered requests.", labels=("tenant", "route")
+    ),
+    Metric(
+        name="penstock_phase_seconds_total",
+        kind="counter",
+        help="Where requests' time went: decode, admit (checks, screening, the queue), dispatch, wait (for the answer's first byte), answer, settle. Together the sum of gen_ai_server_request_duration_seconds.",
+        labels=("route", "arm", "phase"),
     ),
     Metric(
         name="penstock_scored_nats_total",
@@ -216,12 +247,6 @@ TABLE: tuple[Metric, ...] = (
         labels=(),
     ),
     Metric(
-        name="penstock_snapshot_faults",
-        kind="gauge",
-        help="Entries of the Snapshot in use that cannot be used; what depends on them is refused.",
-        labels=("kind",),
-    ),
-    Metric(
         name="penstock_content_kept_total",
         kind="counter",
         help="Requests whose content was encrypted for the journal.",
@@ -232,6 +257,12 @@ TABLE: tuple[Metric, ...] = (
         kind="counter",
         help="Requests whose content a policy wanted kept, and which could not be encrypted.",
         labels=(),
+    ),
+    Metric(
+        name="penstock_snapshot_faults",
+        kind="gauge",
+        help="Entries of the Snapshot in use that cannot be used; what depends on them is refused.",
+        labels=("kind",),
     ),
     Metric(name="penstock_ledger_up", kind="gauge", help="1 while the ledger of limits can be asked.", labels=()),
     Metric(name="penstock_snapshot_generation", kind="gauge", help="Generation of the Snapshot in use.", labels=()),
@@ -465,8 +496,15 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_alerts_firing",
         kind="gauge",
-        help="Alerts that Alertmanager told of and that are not over, by severity: page, ticket, other.",
+        help="Alerts that Alertmanager told of, or the log alerts, and that are not over, by severity: page, ticket, other.",
         labels=("severity",),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_log_alerts_firing",
+        kind="gauge",
+        help="Log alerts that control raised from the records and that are not over, by alert: how many groups (tenants, codes, workers).",
+        labels=("alert",),
         on=("control",),
     ),
     Metric(

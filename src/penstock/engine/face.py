@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import unquote
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from penstock.core.errors import BadRequest, MethodNotAllowed, NotFound
@@ -84,7 +84,8 @@ class Face:
             ready = self._ready() and not self.draining
             reply.send(200 if ready else 503, JSON, b'{"ready":true}' if ready else b'{"ready":false}')
         elif path == "/metrics":
-            reply.send(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], generate_latest(self._registry))
+            encode, kind = choose_encoder(request.headers.get(b"accept", b"").decode("latin-1"))
+            reply.send(200, [(b"content-type", kind.encode())], encode(self._registry))
         else:
             raise NotFound(f"There is no {path} here.")
 

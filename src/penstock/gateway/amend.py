@@ -48,8 +48,6 @@ def amend(call: Call) -> None:
                 changes["stream_options"] = {"include_usage": True}
         if changes:
             call.body = replaced(call.body, changes)
-        if leg.entry.examine:
-            call.examined = call.gateway.draw() < leg.entry.pool.quality.share
         if leg.entry.salted or envelope.cache_salt is not UNSET:
             salt(call)
         if call.at >= call.gateway.notice_at:

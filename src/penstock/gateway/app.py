@@ -12,6 +12,7 @@ from penstock.gateway.call import Call, Operation
 from penstock.gateway.decode import check_content_type
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.index import Caller
+from penstock.gateway.metrics import OPENMETRICS, PLAIN, wants_openmetrics
 from penstock.gateway.models import list_models, show_model
 from penstock.gateway.observe import Answered, Kind, accepted, decode_observation, observation
 from penstock.gateway.openapi import document
@@ -33,13 +34,13 @@ class App:
 
     Attributes:
         draining: `/readyz` says no.
-        collect: what `/metrics` answers; by default this worker's own.
+        collect: what `/metrics` answers, in OpenMetrics' format or not; by default this worker's own.
     """
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.draining = False
-        self.collect: Callable[[], Awaitable[bytes]] = self._own_metrics
+        self.collect: Callable[[bool], Awaitable[bytes]] = self._own_metrics
         self._answered = Answered()
         self._posts: dict[str, Endpoint] = {
             "/v1/chat/completions": self.chat,
@@ -126,17 +127,18 @@ class App:
         )
         reply.send(200 if ready else 503, _JSON, body)
 
-    async def metrics(self, _request: Request, reply: Reply) -> None:
-        """`GET /metrics`: of all workers of this host."""
-        body = await self.collect()
-        reply.send(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], body)
+    async def metrics(self, request: Request, reply: Reply) -> None:
+        """`GET /metrics`: of all workers of this host, with exemplars if OpenMetrics is asked for."""
+        openmetrics = wants_openmetrics(request.header(b"accept"))
+        body = await self.collect(openmetrics)
+        reply.send(200, [(b"content-type", OPENMETRICS if openmetrics else PLAIN)], body)
 
     async def openapi(self, _request: Request, reply: Reply) -> None:
         """`GET /openapi.json`."""
         reply.send(200, _JSON, document())
 
-    async def _own_metrics(self) -> bytes:
-        return self.gateway.meters.exposition()
+    async def _own_metrics(self, openmetrics: bool) -> bytes:
+        return self.gateway.meters.exposition(openmetrics)
 
     async def _other(self, request: Request, reply: Reply) -> None:
         path, method = request.path, request.method

@@ -156,6 +156,8 @@ def _lines(call: Call) -> bytes:
     lines = b"content-type: application/json\r\nx-penstock-request-id: %b\r\n" % call.id.encode()
     if call.onward:
         lines += call.onward
-    if call.examined:
-        lines += call.leg.entry.examine  # type: ignore[union-attr]
+    entry = call.leg.entry  # type: ignore[union-attr]
+    if entry.examine and (call.examined or call.gateway.draw() < entry.pool.quality.share):
+        call.examined = True
+        lines += entry.examine
     return lines + call.resume if call.resume else lines

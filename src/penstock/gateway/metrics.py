@@ -8,15 +8,29 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.samples import Exemplar
 
-from penstock.core.exchange import Quality
+from penstock.core.exchange import Exchange, Phases, Quality
 from penstock.core.metrics import TABLE, metric
 
 _FOLD_AT = 512
+_END = b"# EOF"  # of OpenMetrics
+PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+_SAMPLED = frozenset("13579bdf")  # last digits of a traceparent's flags whose lowest bit is set
+PHASES = ("decode", "admit", "dispatch", "wait", "answer", "settle")
+
+
+Traced = tuple[str, float, float]  # a trace's id, the value observed, when: Unix seconds
+Labels = tuple[str, ...]
+Cells = dict[str, dict[Labels, float]]  # numbers by metric and label values
+Distributions = dict[str, dict[Labels, tuple[list[int], float]]]  # counts by bucket, and the sum
 
 
 class Cell:
@@ -35,10 +49,11 @@ class Distribution:
         new: those that `fold` has not counted yet; whoever appends many sees to it that it is called.
     """
 
-    __slots__ = ("bounds", "counts", "new", "sum")
+    __slots__ = ("bounds", "counts", "exemplars", "new", "sum")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
+        self.exemplars: dict[int, Traced] = {}  # by bucket, the last one
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
         self.new: list[float] = []
@@ -49,6 +64,10 @@ class Distribution:
         if len(self.new) >= _FOLD_AT:
             self.fold()
 
+    def exemplify(self, value: float, trace: str, at: float) -> None:
+        """Has `trace`, the id of the trace of an observation of `value`, stand for its bucket."""
+        self.exemplars[bisect_left(self.bounds, value)] = (trace, value, at)
+
     def fold(self) -> None:
         """Counts what is new."""
         new, self.new = self.new, []
@@ -56,6 +75,30 @@ class Distribution:
         for value in new:
             counts[bisect_left(bounds, value)] += 1
         self.sum += sum(new)
+
+
+class PhaseMeters:
+    """Where the time of one route's and arm's requests went, counted some at a time: the phases' sums add up to that of the durations."""
+
+    __slots__ = ("_cells", "_new")
+
+    def __init__(self, meters: Meters, route: str, arm: str) -> None:
+        self._cells = [meters.cell("penstock_phase_seconds_total", route, arm, phase) for phase in PHASES]
+        self._new: list[Phases] = []
+
+    def observe(self, phases: Phases) -> None:
+        """Adds those of one request."""
+        self._new.append(phases)
+        if len(self._new) >= _FOLD_AT:
+            self.fold()
+
+    def fold(self) -> None:
+        """Adds up what is new; a phase that was not reached takes no time."""
+        new, self._new = self._new, []
+        if not new:
+            return
+        for cell, lengths in zip(self._cells, zip(*[phases.lengths() for phases in new], strict=True), strict=True):
+            cell.value += sum(lengths) * 1e-9
 
 
 class QualityMeters:
@@ -95,6 +138,7 @@ class LegMeters:
         "duration",
         "first",
         "per_token",
+        "phases",
         "prompt",
         "route",
     )
@@ -108,8 +152,22 @@ class LegMeters:
         self.per_token = meters.distribution("gen_ai_server_time_per_output_token_seconds", route, arm)
         self.prompt = meters.distribution("gen_ai_client_token_usage_tokens", route, "input")
         self.completion = meters.distribution("gen_ai_client_token_usage_tokens", route, "output")
+        self.phases = PhaseMeters(meters, route, arm)
         self._results: dict[tuple[int, str], Cell] = {}
         self._quality: QualityMeters | None = None
+
+    def trace(self, exchange: Exchange) -> None:
+        """Has a request whose caller's trace is sampled stand for the buckets of its times."""
+        trace = exchange.trace
+        if trace[-1] not in _SAMPLED:
+            return
+        phases, tokens = exchange.phases, exchange.usage.completion
+        name, at = trace[3:35], exchange.at + phases.done * 1e-9
+        self.duration.exemplify(phases.done * 1e-9, name, at)
+        if phases.first_token:
+            self.first.exemplify(phases.first_token * 1e-9, name, at)
+            if exchange.stream and tokens > 1 and phases.last_token > phases.first_token:
+                self.per_token.exemplify((phases.last_token - phases.first_token) * 1e-9 / (tokens - 1), name, at)
 
     @property
     def quality(self) -> QualityMeters:
@@ -128,9 +186,9 @@ class LegMeters:
 
 
 class Meters:
-    """All cells of one worker."""
+    """All cells of one worker. Those of one that has gone, told by another, tell nothing of a process."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, *, gone: bool = False) -> None:
         self._worker = worker
         self._cells: dict[str, dict[tuple[str, ...], Cell]] = {}
         self._distributions: dict[str, dict[tuple[str, ...], Distribution]] = {}
@@ -138,7 +196,7 @@ class Meters:
         self._legs: dict[tuple[str, str], LegMeters] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        self._process = ProcessCollector(registry=None)
+        self._process = None if gone else ProcessCollector(registry=None)
         self.cache_semantic = self.cell("penstock_cache_total", "semantic")
         self.embedding = self.distribution("penstock_semantic_embedding_seconds")
         self.cache_hit = self.cell("penstock_cache_total", "hit")
@@ -194,8 +252,49 @@ class Meters:
         """Counts a refusal or failure."""
         self.cell("penstock_errors_total", code).value += 1
 
+    def numbers(self) -> tuple[Cells, Distributions]:
+        """What has been counted, of this worker and of those that bore its name before it."""
+        for leg in self._legs.values():
+            leg.phases.fold()
+        counters = [entry for entry in TABLE if "gateway" in entry.on and entry.kind == "counter"]
+        cells = {entry.name: dict(self._counted(entry.name)) for entry in counters}
+        distributions: Distributions = {}
+        for name, family in self._distributions.items():
+            for key, found in family.items():
+                found.fold()
+                distributions.setdefault(name, {})[key] = (list(found.counts), found.sum)
+        return cells, distributions
+
+    def resume(self, cells: Cells, distributions: Distributions) -> None:
+        """Goes on from the numbers of a worker of this name that has gone; what the table no longer has is forgotten."""
+        known = {entry.name: entry for entry in TABLE if "gateway" in entry.on}
+        for name, values in cells.items():
+            entry = known.get(name)
+            for key, value in values.items():
+                if entry is not None and len(key) == len(entry.labels):
+                    self.cell(name, *key).value += value
+        for name, told in distributions.items():
+            entry = known.get(name)
+            for key, (counts, total) in told.items():
+                if entry is None or len(key) != len(entry.labels) or len(counts) != len(entry.buckets) + 1:
+                    continue
+                found = self.distribution(name, *key)
+                found.sum += total
+                for index, count in enumerate(counts):
+                    found.counts[index] += count
+
+    def _counted(self, name: str) -> Iterator[tuple[Labels, float]]:
+        """A counter's values: those of cells, and those that are read elsewhere, on top of what cells hold of the time before."""
+        values = {key: cell.value for key, cell in self._cells.get(name, {}).items()}
+        if name in self._gauges:
+            for key, value in self._gauges[name]():
+                values[key] = values.get(key, 0.0) + value
+        return iter(values.items())
+
     def collect(self) -> Iterator[Family]:
         """For prometheus-client: every family of the table that the gateway exposes."""
+        for leg in self._legs.values():
+            leg.phases.fold()
         for entry in TABLE:
             if "gateway" not in entry.on or entry.name.startswith("process_"):
                 continue
@@ -203,21 +302,22 @@ class Meters:
             if entry.kind == "histogram":
                 yield self._histogram(entry.name, entry.help, labels)
                 continue
-            numbers = [(key, cell.value) for key, cell in self._cells.get(entry.name, {}).items()]
-            if entry.name in self._gauges:
-                numbers.extend(self._gauges[entry.name]())
             kind = CounterMetricFamily if entry.kind == "counter" else GaugeMetricFamily
             family = kind(entry.name, entry.help, labels=labels)
-            for key, value in numbers:
+            for key, value in self._counted(entry.name):
                 family.add_metric((*key, self._worker), value)
             yield family
+        if self._process is None:
+            return
         for told in self._process.collect():
             for sample in told.samples:
                 sample.labels["worker"] = self._worker
             yield told
 
-    def exposition(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+    def exposition(self, openmetrics: bool = False) -> bytes:
+        """All of it, in Prometheus' text format, or in OpenMetrics', which has exemplars too."""
+        if openmetrics:
+            return bytes(generate_openmetrics(self._registry))  # type: ignore[no-untyped-call]
         return generate_latest(self._registry)
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Family:
@@ -225,16 +325,23 @@ class Meters:
         for key, found in self._distributions.get(name, {}).items():
             found.fold()
             total = 0
-            buckets: list[tuple[str, float]] = []
-            for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):
+            buckets: list[Any] = []
+            for index, (bound, count) in enumerate(zip((*found.bounds, float("inf")), found.counts, strict=True)):
                 total += count
-                buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(total)))
+                traced = found.exemplars.get(index)
+                exemplar = Exemplar({"trace_id": traced[0]}, traced[1], traced[2]) if traced is not None else None
+                buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(total), exemplar))
             family.add_metric((*key, self._worker), buckets, found.sum)
         return family
 
 
-def merge_expositions(texts: list[bytes]) -> bytes:
-    """Several expositions as one: each family's help and type once, then the samples of all."""
+def wants_openmetrics(accept: bytes | None) -> bool:
+    """Whether a scraper with this `accept` reads OpenMetrics."""
+    return accept is not None and b"application/openmetrics-text" in accept
+
+
+def merge_expositions(texts: list[bytes], openmetrics: bool = False) -> bytes:
+    """Several expositions in one format as one: each family's help and type once, then the samples of all."""
     heads: dict[bytes, list[bytes]] = {}
     samples: dict[bytes, list[bytes]] = {}
     for text in texts:
@@ -245,10 +352,12 @@ def merge_expositions(texts: list[bytes]) -> bytes:
                 known = heads.setdefault(family, [])
                 if line not in known:
                     known.append(line)
-            elif line:
+            elif line and line != _END:
                 samples.setdefault(family, []).append(line)
     lines: list[bytes] = []
     for family, head in heads.items():
         lines += head
         lines += samples.get(family, [])
+    if openmetrics:
+        lines.append(_END)
     return b"\n".join(lines) + b"\n"

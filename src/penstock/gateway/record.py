@@ -2,10 +2,9 @@
 
 import time
 
-from penstock.core.exchange import FROM_CACHE, Content, Exchange, Phases, Usage
+from penstock.core.exchange import FROM_CACHE, Exchange, Phases, Usage
 from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
-from penstock.gateway.capture import content_of
 from penstock.gateway.metrics import Meters
 from penstock.gateway.notice import notice
 from penstock.gateway.ratelimit import limit_lines
@@ -29,7 +28,7 @@ def reply_lines(call: Call) -> bytes:
     return lines if holder is None else lines + limit_lines(holder, time.monotonic())
 
 
-def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0, content: Content | None = None) -> Exchange:
+def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
     """What is known of the request now."""
     caller, route, leg = call.caller, call.route, call.leg
     pool = leg.entry.pool if leg is not None else None
@@ -49,9 +48,9 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0, content: Con
         epoch=call.epoch,
         propensity=call.propensity,
         unit=call.unit,
+        context=call.context,
         pool=pool.name if pool is not None else "",
         replica=call.replica,
-        context=call.context,
         version=pool.version if pool is not None else "",
         digest=call.digest,
         stream=call.stream,
@@ -59,14 +58,7 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0, content: Con
         outcome=call.outcome,
         error=call.error,
         finish=call.finish,
-        phases=Phases(
-            call.decoded_ns,
-            call.admitted_ns,
-            call.dispatched_ns,
-            call.first_ns,
-            call.last_ns,
-            time.monotonic_ns() - call.started_ns,
-        ),
+        phases=_phases(call),
         usage=usage,
         chunks=call.chunks,
         cost_nanousd=cost,
@@ -84,8 +76,26 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0, content: Con
         trimmed=call.trimmed,
         quality=call.quality,
         noticed=call.noticed,
-        content=content,
+        content=call.content,
     )
+
+
+def _phases(call: Call) -> Phases:
+    """When each phase ended, in order: what an attempt before the last one reached, and the last one did not, was not reached."""
+    decoded, admitted, dispatched, first, last = (
+        call.decoded_ns,
+        call.admitted_ns,
+        call.dispatched_ns,
+        call.first_ns,
+        call.last_ns,
+    )
+    if dispatched < admitted or dispatched < decoded:
+        dispatched = 0
+    if first < admitted or first < dispatched:
+        first = 0
+    if last < first or not first:
+        last = 0
+    return Phases(decoded, admitted, dispatched, first, last, time.monotonic_ns() - call.started_ns)
 
 
 def record(call: Call, usage: Usage, nanousd: int) -> None:
@@ -93,11 +103,7 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
     gateway = call.gateway
     if call.noticing:
         call.noticed = notice(call)
-    content = None
-    if call.captured:
-        content = content_of(call)
-        call.captured = content is not None
-    exchange = exchange_of(call, usage, nanousd, content)
+    exchange = exchange_of(call, usage, nanousd)
     gateway.journal.append(exchange)
     count(gateway.meters, exchange)
     if call.keeps and call.kept and call.outcome == "ok" and call.route is not None and call.route.cache is not None:
@@ -120,33 +126,37 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
             keep(call, entry)
 
 
-def _count(call: Call, exchange: Exchange, usage: Usage) -> None:
-    meters = call.gateway.meters
-    phases = exchange.phases
-    cells = meters.leg(exchange.route, call.arm)
-    cells.result(call.status, call.outcome).value += 1
+def count(meters: Meters, exchange: Exchange) -> None:
+    """Adds what the record tells to the metrics: when it is made, or when it is read again after a worker was killed."""
+    phases, usage = exchange.phases, exchange.usage
+    cache, stream = exchange.cache, exchange.stream
+    cells = meters.leg(exchange.route, exchange.arm)
+    cells.result(exchange.status, exchange.outcome).value += 1
     cells.duration.observe(phases.done * 1e-9)
-    if call.error:
-        meters.error(call.error)
+    cells.phases.observe(phases)
+    if exchange.error:
+        meters.error(exchange.error)
     if phases.first_token:
         cells.first.observe(phases.first_token * 1e-9)
-    if call.recalled is None and usage.prompt:
+    if usage.prompt and cache not in FROM_CACHE:
         cells.prompt.observe(usage.prompt)
         cells.completion.observe(usage.completion)
-        if call.stream and usage.completion > 1 and phases.last_token > phases.first_token:
+        if stream and usage.completion > 1 and phases.last_token > phases.first_token:
             cells.per_token.observe((phases.last_token - phases.first_token) * 1e-9 / (usage.completion - 1))
-    if call.quality is not None:
-        cells.quality.observe(call.quality)
-    if call.stream:
-        meters.chunks.value += call.chunks
-    if call.cache == "hit":
+    if exchange.trace:
+        cells.trace(exchange)
+    if exchange.quality is not None:
+        cells.quality.observe(exchange.quality)
+    if stream:
+        meters.chunks.value += exchange.chunks
+    if cache == "hit":
         meters.cache_hit.value += 1
-    elif call.cache == "semantic":
+    elif cache == "semantic":
         meters.cache_semantic.value += 1
-    elif call.cache == "miss":
+    elif cache == "miss":
         meters.cache_miss.value += 1
     if exchange.cost_nanousd:
         meters.cell("penstock_cost_usd_total", exchange.tenant, exchange.route).value += exchange.cost_nanousd * 1e-9
-    for finding in call.findings:
+    for finding in exchange.findings:
         cell = meters.cell("penstock_guard_findings_total", finding.rule, finding.action, finding.where)
         cell.value += finding.count

@@ -20,6 +20,8 @@ from penstock.gateway.keep import mark, read_snapshot, set_aside
 from penstock.gateway.ports import Journal, Limiter, SharedCache, Vault
 from penstock.gateway.probes import Probes
 from penstock.gateway.siblings import Siblings
+from penstock.gateway.tally import SUFFIX as COUNTERS
+from penstock.gateway.tally import Tally
 from penstock.net.client import Client
 from penstock.net.server import Server
 
@@ -69,7 +71,9 @@ class Worker:
         )
         self.app = App(self.gateway)
         self.server = Server(self.app, limits=limits)
-        self._siblings = Siblings(data / "run", worker, self.gateway.meters, self._client)
+        meters = self.gateway.meters
+        self._tally = Tally(data / "gateway" / f"{worker}{COUNTERS}", data / "journal" / worker, meters)
+        self._siblings = Siblings(data / "run", worker, meters, self._client, self._tally)
         self.app.collect = self._siblings.collect
         self._token = service_token
         self._following: asyncio.Task[None] | None = None
@@ -85,6 +89,7 @@ class Worker:
             Damaged: if the file holds no Snapshot and there is no control to have another one from.
         """
         settings = self._settings
+        self._tally.start()
         await self._take_kept()
         follower = Follower(
             self.gateway, self._client, file=self._file, control_url=settings.control_url, token=self._token
@@ -121,8 +126,10 @@ class Worker:
                 task.cancel()
                 await asyncio.wait([task])
         await self._siblings.stop()
+        await self.gateway.shadows.stop()
         await self._client.close()
         self.gateway.recorder.flush()  # what was cut off in the last turns; the journal closes next
+        self._tally.stop()
 
     async def followed(self) -> None:
         """Returns or raises only if following Snapshots ends, which it should not."""

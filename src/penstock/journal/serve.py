@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
@@ -16,7 +17,6 @@ from penstock.net.server import Reply, Request, Server
 
 _STOP_S = 3.0  # what a sink may still take in after the order to stop; what it has not confirmed is sent again
 _JSON = ((b"content-type", b"application/json"),)
-_TEXT = ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),)
 
 
 class ShipServer(Collector):
@@ -32,7 +32,8 @@ class ShipServer(Collector):
     async def handle(self, request: Request, reply: Reply) -> None:
         """One request."""
         if request.path == "/metrics":
-            reply.send(200, _TEXT, generate_latest(self._registry))
+            encode, kind = choose_encoder(request.headers.get(b"accept", b"").decode("latin-1"))
+            reply.send(200, ((b"content-type", kind.encode()),), encode(self._registry))
         elif request.path in {"/healthz", "/readyz"}:
             readers = {
                 s.name: {"lag_bytes": s.lag(), "problem": s.problem, "dead_letters": s.tally.dead}
