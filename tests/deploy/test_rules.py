@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from penstock.journal.log_rules import TABLE as LOG_ALERTS
 from tests.deploy.cases import CASES, Case
 from tests.deploy.names import unknown
 
@@ -51,6 +52,7 @@ def test_every_rule_reads_metrics_and_labels_that_exist() -> None:
 
 def test_every_alert_has_a_page_and_every_page_an_alert() -> None:
     pages = {rule["annotations"]["runbook_url"] for rule in ALERTS.values()}
+    pages |= {f"docs/runbooks/{one.runbook}.md" for one in LOG_ALERTS}
     there = {f"docs/runbooks/{page.name}" for page in (ROOT / "docs" / "runbooks").glob("*.md")}
     assert pages == there
     for name, rule in ALERTS.items():

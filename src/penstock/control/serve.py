@@ -26,6 +26,7 @@ from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_signal import Signal
 from penstock.control.forget import Forgetter
 from penstock.control.ingest import ingest_router
+from penstock.control.log_alerts import LogAlerts
 from penstock.control.monitoring import monitoring_token
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
@@ -132,7 +133,11 @@ async def serve_control(
             await bootstrap(control, starter=starter)
             await publisher.refresh()
             readiness.done("the first start")
-            loops: list[Coroutine[Any, Any, None]] = [evaluator.run(), Forgetter(control).run()]
+            loops: list[Coroutine[Any, Any, None]] = [
+                evaluator.run(),
+                Forgetter(control).run(),
+                LogAlerts(control).run(),
+            ]
             loops.append(actor.run())
             if runtime is not None:
                 loops.append(Reconciler(control, publisher, runtime, readiness, drain_s=settings.engine.drain_s).run())

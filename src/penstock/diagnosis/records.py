@@ -73,7 +73,7 @@ def _journals(machine: Machine) -> Iterator[Cause]:
                 name="journal_losing",
                 subject=one.worker,
                 state="wrong" if one.losing else "warning",
-                likelihood=0.75 if one.losing else 0.3,
+                likelihood=0.75 if one.losing else 0.2,
                 says=f"The journal of {one.worker} "
                 + (
                     "cannot be written."
