@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from penstock.core.errors import PenstockError
-from penstock.core.exchange import Finding, Noticed, Outcome, Quality, Usage
+from penstock.core.exchange import Content, Finding, Noticed, Outcome, Pair, Quality, Usage
 from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
 
 if TYPE_CHECKING:
     from penstock.access.leases import Holder, Reservation
+    from penstock.gateway.beside import Beside
     from penstock.gateway.cache import Entry
     from penstock.gateway.cascade import Draft
     from penstock.gateway.gateway import Gateway
@@ -69,7 +70,10 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     session: str = ""
     digest: str = ""
     cascade: CascadeEntry | None = None  # which may ask a second model; None once it has
-    captured: bool = False  # its content is kept, unless sealing it failed
+    shadow: Beside | None = None  # who answers a copy of it afterwards
+    beside: Beside | None = None  # who answers it too
+    pair: Pair | None = None  # what that one answered
+    captured: bool = False  # its content is to be kept
     # screen
     findings: tuple[Finding, ...] = ()
     # amend
@@ -119,6 +123,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     finish: str = ""
     quality: Quality | None = None
     noticed: Noticed | None = None
+    content: Content | None = None  # sealed
     tail: bytes = b""  # the reply's last bytes, which wait for the record
     broken: bool = False  # a stream that must not end as if it were whole
     status: int = 0

@@ -18,6 +18,7 @@ from penstock.gateway.metrics import Meters
 from penstock.gateway.pools import Pools
 from penstock.gateway.ports import Journal, Limiter, SharedCache, Vault
 from penstock.gateway.recorder import Recorder
+from penstock.gateway.shadow import Shadows
 from penstock.gateway.shelves import Shelves
 from penstock.gateway.standing import Standing
 from penstock.journal.subjects import hash_subject
@@ -69,6 +70,7 @@ class Gateway:
         self.vault = vault  # None: no content can be kept
         self.meters = Meters(worker)
         self.pools = Pools(self.meters)
+        self.shadows = Shadows(self.meters)
         self.recorder = Recorder(journal, self.meters, asyncio.get_running_loop())
         self.refused = ""
         self._subjects: dict[str, str] = {}

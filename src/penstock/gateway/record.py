@@ -49,6 +49,7 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         propensity=call.propensity,
         unit=call.unit,
         context=call.context,
+        pair=call.pair,
         pool=pool.name if pool is not None else "",
         replica=call.replica,
         version=pool.version if pool is not None else "",
@@ -106,6 +107,8 @@ def record(call: Call, usage: Usage, nanousd: int) -> None:
     exchange = exchange_of(call, usage, nanousd)
     gateway.journal.append(exchange)
     count(gateway.meters, exchange)
+    if call.shadow is not None:
+        gateway.shadows.offer(call, usage, nanousd)
     if call.keeps and call.kept and call.outcome == "ok" and call.route is not None and call.route.cache is not None:
         ttl = call.route.cache.ttl_s
         if ttl <= 0:

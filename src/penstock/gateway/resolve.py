@@ -3,7 +3,9 @@
 from penstock.access.limits import BYTES_PER_TOKEN
 from penstock.core.errors import Forbidden, NotFound, Unavailable
 from penstock.experiments.assignment import unit_of
+from penstock.gateway.beside import pair_up
 from penstock.gateway.call import Call
+from penstock.gateway.capture import begin
 from penstock.gateway.choose import cascade_leg, chosen_leg
 from penstock.gateway.index import Caller, Index, RouteEntry
 from penstock.routing.targets import choose_target
@@ -70,6 +72,8 @@ def resolve(call: Call) -> None:
         call.propensity = assignment.propensity
         call.epoch = assignment.epoch
         call.unit = gateway.subject(unit)
+        if assigner.paired:
+            leg = pair_up(call, entry, assignment)
     elif entry.cascade is not None:
         leg = cascade_leg(call, entry.cascade)
     if leg is None:

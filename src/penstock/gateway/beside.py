@@ -1,0 +1,212 @@
+"""A second arm beside the one that answers: who gets one, and how it is asked.
+
+The second answer is a guest: it takes a free place or none, is charged to nobody's limits, and nothing that becomes of it reaches the user's
+request.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import msgspec
+
+from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed, UpstreamTimeout
+from penstock.core.exchange import Exchange, Outcome, Pair, Usage
+from penstock.core.snapshot import ExperimentEntry, TenantEntry
+from penstock.experiments.assignment import Assignment
+from penstock.gateway.amend import amend
+from penstock.gateway.call import Call
+from penstock.gateway.decode import envelope_of
+from penstock.gateway.dispatch import dispatch, release
+from penstock.gateway.index import Leg, RouteEntry
+from penstock.gateway.record import exchange_of
+from penstock.gateway.relay import MAX_ANSWER_BYTES
+from penstock.gateway.settle import prompt_tokens
+from penstock.gateway.upstream import refusal
+from penstock.routing.prices import cost_nanousd
+from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.wire.spoken import texts_of, texts_of_events
+from penstock.wire.sse import event_data, split_events
+
+_GUEST = TenantEntry(name="", priority="batch", weight=0.01)
+
+
+class Beside(NamedTuple):
+    """Which arm answers too, of which experiment and epoch."""
+
+    experiment: ExperimentEntry
+    leg: Leg
+    epoch: int
+
+
+class Given(NamedTuple):
+    """A second answer, or why there is none."""
+
+    call: Call  # as the engine was asked
+    body: bytes
+    text: str
+    usage: Usage
+    cost_nanousd: int
+
+
+def pair_up(call: Call, entry: RouteEntry, assignment: Assignment) -> Leg:
+    """The incumbent's leg, which answers everybody; and, for the planned share of requests, who answers beside it."""
+    assert entry.assigner is not None
+    experiment = entry.assigner.entry
+    leg = entry.arms[experiment.incumbent]
+    call.arm, call.propensity, call.epoch = leg.name, 1.0, 0
+    if assignment.epoch == 0 or assignment.arm.name == experiment.incumbent:
+        return leg
+    shadow, interleave = experiment.shadow, experiment.interleave
+    share = shadow.share if shadow is not None else interleave.share if interleave is not None else 0.0
+    if share <= 0 or call.gateway.draw() >= share:
+        return leg
+    kind = "shadow" if shadow is not None else "interleave"
+    why = _unfit(call, interleaved=interleave is not None)
+    if why:
+        count(call, kind, experiment.name, why)
+        return leg
+    found = Beside(experiment, entry.arms[assignment.arm.name], assignment.epoch)
+    if shadow is not None:
+        call.shadow = found
+        call.kept = []
+    else:
+        call.beside = found
+    return leg
+
+
+def _unfit(call: Call, *, interleaved: bool) -> str:
+    """Why the request gets no second answer, or ""."""
+    if call.operation not in {"chat", "completions"}:
+        return "skipped_operation"
+    if call.envelope.offers_tools:
+        return "skipped_tools"
+    if (call.envelope.n or 1) > 1:
+        return "skipped_choices"
+    if interleaved and call.operation != "chat":
+        return "skipped_operation"
+    return "skipped_stream" if interleaved and call.stream else ""
+
+
+def count(call: Call, kind: str, experiment: str, result: str) -> None:
+    """Counts what became of a second answer."""
+    call.gateway.meters.cell(f"penstock_{kind}_total", experiment, result).value += 1
+
+
+def second_of(call: Call, beside: Beside) -> Call | None:
+    """The same request to the other arm, admitted to its pool; None if no place is free there."""
+    leg = beside.leg
+    state = call.gateway.pools.get(leg.entry.pool.name)
+    if state is None:
+        return None
+    now = time.time()
+    body = call.request.body
+    second = Call(
+        gateway=call.gateway,
+        index=call.index,
+        request=call.request,
+        reply=call.reply,
+        id=call.gateway.new_id(now),
+        at=now,
+        operation=call.operation,
+        path=call.path,
+        started_ns=time.monotonic_ns(),
+        body=body,
+        envelope=envelope_of(call.operation, body),
+        stream=call.stream,
+        caller=call.caller,
+        route=call.route,
+        leg=leg,
+        pool=state,
+        arm=leg.name,
+        epoch=beside.epoch,
+        unit=call.unit,
+        user=call.user,
+        session=call.session,
+        digest=leg.entry.pool.digest,
+        trimmed=call.trimmed,  # counted already
+        spared=call.spared,
+    )
+    second.place = state.try_enter(_GUEST, prompt_tokens(second))
+    return second if second.place is not None else None
+
+
+async def ask(second: Call) -> Given:
+    """Asks, and reads the whole answer. What goes wrong is told in the call's outcome; only being cancelled is raised."""
+    body, text, usage, ok = b"", "", Usage(), False
+    try:
+        amend(second)
+        response = await dispatch(second)
+        await response.begun()
+        second.first_ns = time.monotonic_ns() - second.started_ns
+        body = await response.read(MAX_ANSWER_BYTES)
+        if response.status != 200:
+            raise refusal(response, body)
+        second.status = 200
+        text, usage = _read(second, body)
+        ok = True
+    except PenstockError as error:
+        ok = not isinstance(error, UpstreamFailed | UpstreamTimeout | Unavailable)
+        second.status, second.error = error.status, error.code
+        second.outcome = "refused" if error.status < 500 else "error"
+    finally:
+        second.last_ns = time.monotonic_ns() - second.started_ns
+        release(second, usage, ok=ok)
+    pool = second.leg.entry.pool if second.leg is not None else None
+    return Given(second, body, text, usage, 0 if pool is None else cost_nanousd(pool.price, usage))
+
+
+def _read(second: Call, body: bytes) -> tuple[str, Usage]:
+    """Text and usage of an answer."""
+    try:
+        if not second.stream:
+            answer = decode_answer(body)
+            if answer.failed or not answer.choices:
+                raise UpstreamFailed("The engine's answer holds no choices.", code="upstream_garbage")
+            second.finish, usage = finish_of(answer.choices), usage_of(answer.usage)
+            second.chunks = 1
+            return text_in(texts_of(body)), usage or Usage()
+        usage = None
+        ended = False
+        for event in split_events(body):
+            payload = event_data(event)
+            ended = ended or payload == b"[DONE]"
+            if not payload or payload == b"[DONE]":
+                continue
+            answer = decode_answer(payload)
+            if answer.failed:
+                raise UpstreamFailed("The engine broke off with an error.", code="upstream_error")
+            usage = usage_of(answer.usage) or usage
+            second.finish = finish_of(answer.choices) or second.finish
+            second.chunks += bool(answer.choices)
+    except (ValueError, RecursionError):
+        raise UpstreamFailed("The engine answered with what is no JSON.", code="upstream_garbage") from None
+    if not ended:
+        raise UpstreamFailed("The engine ended its stream before it was complete.", code="upstream_truncated")
+    return text_in(texts_of_events([body])), usage or Usage(0, second.chunks)
+
+
+def text_in(texts: list[tuple[int, str, str]]) -> str:
+    """What the first choice says."""
+    return "".join(text for index, field, text in texts if index == 0 and field in {"content", "text"})
+
+
+def told(call: Call, arm: str, usage: Usage, cost: int) -> Pair:
+    """`call` as the other answer of a pair."""
+    outcome: Outcome = call.outcome
+    return Pair(
+        arm=arm,
+        digest=call.digest,
+        outcome=outcome,
+        finish=call.finish,
+        latency_ns=call.last_ns,
+        first_ns=call.first_ns if call.stream else 0,
+        usage=usage,
+        cost_nanousd=cost,
+    )
+
+
+def exchange_of_second(given: Given, pair: Pair) -> Exchange:
+    """The record of a second answer that no user has seen."""
+    return msgspec.structs.replace(exchange_of(given.call, given.usage, given.cost_nanousd), pair=pair)
