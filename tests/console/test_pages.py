@@ -24,6 +24,7 @@ PAGES = [
     "/models/support-bot/v1.0.0",
     "/models/support-bot/promote?label=v1.0.0",
     "/models/support-bot/rollback?environment=production",
+    "/drift",
     "/experiments",
     "/experiments/support-bot-1-1",
     "/experiments/echo-warmth",

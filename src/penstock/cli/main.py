@@ -29,6 +29,7 @@ class Penstock(LazyGroup):
         "keys": ("keys", "Keys of the gateway and of the control API."),
         "routes": ("routes", "Model names that clients ask for, and where each leads."),
         "policies": ("policies", "What is kept of requests, and which content rules apply."),
+        "drift": ("drift", "Whether models are asked, and answer, as they did."),
         "alerts": ("alerts", "What fires, and what did: of Prometheus and of the records."),
         "apply": ("apply", "Bring what is there to what documents say."),
         "journal": ("journal", "The exchange log of the gateways on this machine."),

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from penstock.console.headers import SecurityHeaders
-from penstock.console.pages import access, experiments, health, models, overview, playground, requests, sign_in
+from penstock.console.pages import access, drift, experiments, health, models, overview, playground, requests, sign_in
 from penstock.console.rendering import STATIC, KeptFiles, make_templates
 from penstock.console.session import COOKIE, Sealer
 from penstock.console.visit import Console, Handler, signed_in
@@ -33,6 +33,8 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/models/{name}/rollback", models.confirm_rollback),
     ("POST", "/models/{name}/rollback", models.rollback),
     ("GET", "/models/{name}/{label}", models.version),
+    ("GET", "/drift", drift.show),
+    ("POST", "/drift/accept", drift.accept),
     ("GET", "/experiments", experiments.listing),
     ("GET", "/experiments/{name}", experiments.show),
     ("GET", "/experiments/{name}/{action}", experiments.confirm),

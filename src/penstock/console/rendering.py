@@ -17,6 +17,7 @@ PAGES = (
     ("Overview", "/"),
     ("Requests", "/requests"),
     ("Models", "/models"),
+    ("Drift", "/drift"),
     ("Experiments", "/experiments"),
     ("Playground", "/playground"),
     ("Keys", "/access"),

@@ -33,6 +33,7 @@ NOTICES = {
     "pause": "The experiment is paused: all traffic goes to the control.",
     "stop": "The experiment has ended: all traffic goes to the control.",
     "archive": "The experiment is archived.",
+    "drift-accepted": "A new reference begins with the next requests.",
     "revoked": "The key is revoked. Gateways refuse it within a second.",
     "key-kept": "The playground uses the key that you gave.",
     "key-forgotten": "The key that you gave before is forgotten.",

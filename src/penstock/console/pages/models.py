@@ -8,6 +8,7 @@ import msgspec
 from starlette.responses import Response
 
 from penstock.console.client import at
+from penstock.console.pages import drift
 from penstock.console.shapes import Deployment, Model, Revision, Version
 from penstock.console.visit import Visit
 from penstock.core.errors import BadRequest, NotFound
@@ -52,6 +53,7 @@ async def show(visit: Visit) -> Response:
         history=history,
         shown=shown,
         previous={one.environment: earlier(history, one) for one in deployments},
+        **await drift.watched(visit, name),
         may_deploy=visit.may("deployments:write"),
     )
 
