@@ -47,7 +47,7 @@ def next_move(design: Design, statistics: Statistics, verdict: Verdict, standing
     if verdict.state == "worse" and (verdict.tripped or design.strategy != "canary"):
         return Move(kind="decide", serving=control, reasons=verdict.reasons, harm=True)
     if design.strategy == "ab":
-        if verdict.state in {"better", "no_difference"}:
+        if verdict.state in {"better", "no_difference", "inconclusive"}:
             return Move(kind="decide", reasons=verdict.reasons)
         return Move(kind="hold")
     return _canary(design, statistics, verdict, standing, now)
