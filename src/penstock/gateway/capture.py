@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from penstock.core.exchange import Content
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from penstock.gateway.index import Rules
     from penstock.guard.masking import Masker
 
+_log = logging.getLogger("penstock.gateway")
 _MARGIN = 300  # characters behind a cut that are looked at too: more than an address, an account or a card has
 
 
@@ -24,25 +26,47 @@ def begin(call: Call, rules: Rules) -> None:
     call.captured = share >= 1.0 or call.gateway.draw() < share
 
 
-def content_of(call: Call) -> Content | None:
-    """The content of a request that is over, sealed; None if that cannot be done, which the vault counts."""
-    rules, vault, caller = call.rules, call.gateway.vault, call.caller
-    if rules is None or vault is None or caller is None:
-        return None
+def seal_all(calls: list[Call]) -> None:
+    """Seals the contents of requests that are over; `content` stays None where that cannot be done, and the vault counts it.
+
+    One step after the other for all of them, as the recorder does with records, and for the same reason.
+    """
+    gathered: list[tuple[Call, Said, bool]] = []
+    for call in calls:
+        try:
+            gathered.append((call, *_said(call)))
+        except Exception as error:  # noqa: BLE001 - one content is lost here, the other requests' records must not be; it is counted
+            if call.gateway.vault is not None:
+                call.gateway.vault.lost += 1
+            _log.exception("the content of %s could not be gathered", call.id, exc_info=error)
+    for call, said, cut in gathered:
+        rules, vault, caller = call.rules, call.gateway.vault, call.caller
+        if rules is not None and vault is not None and caller is not None:
+            sealed = vault.seal(caller.tenant.name, subject_of(call.user, call.session), call.id, said)
+            if sealed is not None:
+                call.content = Content(sealed[0], sealed[1], rules.masker is not None, cut)
+
+
+def _said(call: Call) -> tuple[Said, bool]:
+    """What was said, masked, as far as it is kept, and whether anything was left out."""
+    rules = call.rules
+    if rules is None:
+        return Said(), False
     messages, replies = _asked(call), _answered(call)
     asked = len(messages)
     texts = [text for _, text in messages] + [text for _, _, text in replies]
-    if rules.masker is not None and any(finding.where == "input" for finding in call.findings):
+    if rules.masker is not None and _found_in_question(call):
         texts = _under_rules(rules, texts, asked)
     texts, cut = _kept(texts, asked, rules)
     said = Said(
         tuple([(role, text) for (role, _), text in zip(messages, texts, strict=False)]),
         tuple([(index, field, text) for (index, field, _), text in zip(replies, texts[asked:], strict=True)]),
     )
-    sealed = vault.seal(caller.tenant.name, subject_of(call.user, call.session), call.id, said)
-    if sealed is None:
-        return None
-    return Content(sealed[0], sealed[1], rules.masker is not None, cut)
+    return said, cut
+
+
+def _found_in_question(call: Call) -> bool:
+    return bool(call.findings) and any(finding.where == "input" for finding in call.findings)
 
 
 def _asked(call: Call) -> list[tuple[str, str]]:

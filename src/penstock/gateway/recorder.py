@@ -11,6 +11,7 @@ import logging
 from penstock.core.errors import PenstockError
 from penstock.core.exchange import Usage
 from penstock.gateway.call import Call
+from penstock.gateway.capture import seal_all
 from penstock.gateway.metrics import Meters
 from penstock.gateway.ports import Journal
 from penstock.gateway.record import record, reply_lines
@@ -25,13 +26,14 @@ _JSON = b"content-type: application/json\r\n"
 class Recorder:
     """What is over and not recorded yet, of one worker."""
 
-    __slots__ = ("_ending", "_journal", "_loop", "_meters", "_over")
+    __slots__ = ("_captured", "_ending", "_journal", "_loop", "_meters", "_over")
 
     def __init__(self, journal: Journal, meters: Meters, loop: asyncio.AbstractEventLoop) -> None:
         self._journal = journal
         self._meters = meters
         self._loop = loop
         self._over: list[tuple[Call, Usage, int]] = []
+        self._captured: list[Call] = []
         self._ending: list[tuple[Call, PenstockError | None]] = []
 
     @property
@@ -44,6 +46,8 @@ class Recorder:
         if not self._over:
             self._loop.call_soon(self.flush)
         self._over.append((call, usage, nanousd))
+        if call.captured:
+            self._captured.append(call)
         if call.error == "internal_error":  # whoever catches what broke tells the client at once
             self.flush()
 
@@ -55,6 +59,9 @@ class Recorder:
         """Records what is over, writes the journal, and ends the replies; whether no record was lost."""
         counts = self._journal.counts
         lost = counts.lost
+        if self._captured:
+            captured, self._captured = self._captured, []
+            seal_all(captured)
         over, self._over = self._over, []
         for call, usage, nanousd in over:
             try:

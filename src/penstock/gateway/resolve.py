@@ -83,11 +83,14 @@ def resolve(call: Call) -> None:
     call.pool = gateway.pools.get(leg.entry.pool.name)  # with the index, from one Snapshot
     call.digest = leg.entry.pool.digest
     rules = call.rules = leg.rules if leg.rules is not None else call.index.rules_for(caller.tenant.policy)
-    if rules is not None and rules.fault:
-        raise Unavailable(
-            f"The policy {rules.policy.name!r} cannot be used; `penstock doctor` tells its operator why.",
-            code="policy_unusable",
-        )
+    if rules is not None:
+        if rules.fault:
+            raise Unavailable(
+                f"The policy {rules.policy.name!r} cannot be used; `penstock doctor` tells its operator why.",
+                code="policy_unusable",
+            )
+        if rules.captures:
+            begin(call, rules)
 
 
 def _session(call: Call) -> str:

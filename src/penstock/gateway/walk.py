@@ -9,7 +9,6 @@ from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed, Ups
 from penstock.gateway.amend import amend
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.call import Call
-from penstock.gateway.capture import begin
 from penstock.gateway.cascade import draft, escalate
 from penstock.gateway.coalesce import share
 from penstock.gateway.decode import decode
@@ -52,8 +51,6 @@ async def walk(call: Call) -> None:
         if call.rules is not None:
             if call.rules.strict:
                 gateway.journal.check_strict()
-            if call.rules.captures:
-                begin(call, call.rules)
             screen(call)
         amend(call)
         if recall(call) or (call.seeking and await seek(call)):
@@ -113,11 +110,11 @@ async def _answer(call: Call, caller: Caller) -> None:
 
 async def _strictly(call: Call, failure: PenstockError | None) -> None:
     """Ends the reply once the record is on the disk."""
-    gateway, captured = call.gateway, call.captured
+    gateway = call.gateway
     if not gateway.recorder.flush():
         raise Unavailable("The journal cannot be written, and the audit policy is strict.", retry_after=1)
-    if captured:
-        if not call.captured or gateway.vault is None:
+    if call.captured:
+        if call.content is None or gateway.vault is None:
             raise Unavailable("The request's content cannot be kept, and the audit policy is strict.", retry_after=1)
         await gateway.vault.strict()
     await gateway.journal.strict()

@@ -61,7 +61,7 @@ class FileKeystore:
         self._hash_key = hash_key
         self._clock = clock
         self._held: dict[tuple[str, str], SubjectKey] = {}
-        self._unsynced: set[Path] = set()
+        self._unsynced: set[str] = set()
         descriptor = os.open(folder / "destroyed", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(descriptor).st_size < 8:
@@ -113,14 +113,7 @@ class FileKeystore:
         held = self._held.get((tenant, subject))
         if held is not None:
             return held
-        hashed = _subject_hash(tenant, subject)
-        path = self._path(hashed.hex())
-        key = self._living(_read(path), hashed)
-        if key is None:
-            self._append(path, hashed, tenant)
-            key = self._living(_read(path), hashed)
-        if key is None:  # destroyed in this very moment, or written and not there
-            raise OSError(0, "a key that was just written is not there", str(path))
+        key = self._found_or_made(tenant, _subject_hash(tenant, subject))
         if len(self._held) >= _MOST_HELD:
             self._held.clear()
         self._held[tenant, subject] = key
@@ -211,16 +204,26 @@ class FileKeystore:
             raise Damaged(f"A subject's key in {self._folder} was not wrapped by its root key.") from None
         return SubjectKey(head[_KEY_AT : _KEY_AT + 16].hex(), key)
 
-    def _append(self, path: Path, hashed: bytes, tenant: str) -> None:
+    def _found_or_made(self, tenant: str, hashed: bytes) -> SubjectKey:
+        path = f"{self._folder}/{hashed.hex()[:3]}.keys"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            key = self._living(_whole(descriptor), hashed)
+            if key is None:
+                os.write(descriptor, self._slot(tenant, hashed))
+                self._unsynced.add(path)
+                key = self._living(_whole(descriptor), hashed)
+        finally:
+            os.close(descriptor)
+        if key is None:  # destroyed in this very moment, or half written
+            raise OSError(0, "a key that was just written is not there", path)
+        return key
+
+    def _slot(self, tenant: str, hashed: bytes) -> bytes:
         name = hashed[:2] + os.urandom(14)  # so that the file follows from the id, too
         head = _HEAD.pack(_LIVING, hashed, _tenant_hash(tenant), name, self._clock())
         body = head + self._wrapping.wrap(os.urandom(KEY_BYTES), head)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, body + crc32c(body).to_bytes(4, "little"))
-        finally:
-            os.close(descriptor)
-        self._unsynced.add(path)
+        return body + crc32c(body).to_bytes(4, "little")
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -248,6 +251,11 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         return b""
+
+
+def _whole(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, size, 0) if size else b""
 
 
 def _slots(data: bytes, wanted: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
