@@ -26,6 +26,7 @@ from penstock.supervisor.ports import reachable
 if TYPE_CHECKING:
     import httpx
     from fastapi import FastAPI
+    from prometheus_client.registry import Collector
 
     from penstock.control.context import Control
     from penstock.journal.analytics.sink import ParquetSink
@@ -584,6 +585,16 @@ def run_ship(settings: Settings) -> None:
     _run(_ship(settings))
 
 
+def _host_collectors(data: Path) -> "list[Collector]":
+    """What tells of the machine: of each there is one shipper."""
+    from penstock.runtime.gpus import GpuCollector, find_nvml
+    from penstock.runtime.host import HostCollector
+
+    nvml = find_nvml()
+    host = HostCollector({"data": data})
+    return [host] if nvml is None else [host, GpuCollector(nvml)]
+
+
 async def _ship(settings: Settings) -> None:
     from penstock.journal.analytics.asking import RetentionAsker
     from penstock.journal.offsets import keep_readers
@@ -628,7 +639,7 @@ async def _ship(settings: Settings) -> None:
     beside = [asyncio.create_task(drain())]
     if parquet is not None:
         beside.append(asyncio.create_task(parquet.keep(asker.ask, settings.analytics.upkeep_s)))
-    also = () if parquet is None else (parquet,)
+    also = [*_host_collectors(data), *([] if parquet is None else [parquet])]
     try:
         await serve_ship(shippers, also=also, host=settings.ship.host, port=settings.ship.port, stop=stop)
     except OSError as error:
