@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from penstock.core.exchange import Usage
 from penstock.core.snapshot import CachePolicy, Policy, Rule
-from penstock.gateway.cache import Cache, Entry, cache_key, cache_names
+from penstock.gateway.cache import Cache, cache_key, cache_names
+from penstock.gateway.entry import Entry
 from tests.gateway.house import KEY, OTHER, running, until
 from tests.gateway.raw_client import ask, chat, post
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.wire.envelope import DuplicateKeyError, check_members
+from penstock.wire.decoding import DuplicateKeyError, check_members
 
 _scalars = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text('ab":\\ \n{,', max_size=6))
 _names = st.sampled_from(["model", "messages", "a", 'q":', "n", "é"])

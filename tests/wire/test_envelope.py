@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.errors import BadRequest
+from penstock.wire.decoding import decode_chat, decode_completion
 from penstock.wire.edit import canonical, prepend, replaced, with_system
-from penstock.wire.envelope import decode_chat, decode_completion
 
 VALUES = st.recursive(
     st.none()

@@ -9,7 +9,8 @@ import pytest
 from penstock.core import errors
 from penstock.core.errors import PenstockError, RateLimited
 from penstock.net.server import Reply, Request
-from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.wire.answer import decode_answer
+from penstock.wire.ending import finish_of, usage_of
 from penstock.wire.openai import error_body, error_event, error_headers
 from tests.net.sockets import serving
 

@@ -9,8 +9,8 @@ from penstock.gateway.decode import envelope_of
 from penstock.gateway.notice import pick
 from penstock.gateway.salt import salt
 from penstock.gateway.shape import shape
+from penstock.wire.decoding import bad_body
 from penstock.wire.edit import prepend, replaced, with_system
-from penstock.wire.envelope import bad_body
 
 _ASK_USAGE = b'"stream_options":{"include_usage":true}'
 

@@ -85,22 +85,7 @@ class App:
         return self._walk(request, reply, "responses", b"/v1/chat/completions")
 
     def _walk(self, request: Request, reply: Reply, operation: Operation, path: bytes) -> Awaitable[None]:
-        gateway = self.gateway
-        at = time.time()
-        call = Call(
-            gateway=gateway,
-            index=gateway.index,
-            request=request,
-            reply=reply,
-            id=gateway.new_id(at),
-            at=at,
-            operation=operation,
-            path=path,
-            started_ns=request.received_ns,
-            body=request.body,
-            envelope=gateway.no_envelope,
-        )
-        return walk(call)
+        return walk(Call(self.gateway, request, reply, operation, path, time.time()))
 
     async def models(self, request: Request, reply: Reply) -> None:
         """`GET /v1/models` and `GET /v1/models/NAME`."""

@@ -25,7 +25,8 @@ from penstock.gateway.relay import MAX_ANSWER_BYTES
 from penstock.gateway.settle import prompt_tokens
 from penstock.gateway.upstream import refusal
 from penstock.routing.prices import cost_nanousd
-from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.wire.answer import decode_answer
+from penstock.wire.ending import finish_of, usage_of
 from penstock.wire.spoken import texts_of, texts_of_events
 from penstock.wire.sse import event_data, split_events
 
@@ -102,32 +103,16 @@ def second_of(call: Call, beside: Beside) -> Call | None:
         return None
     now = time.time()
     body = call.request.body
-    second = Call(
-        gateway=call.gateway,
-        index=call.index,
-        request=call.request,
-        reply=call.reply,
-        id=call.gateway.new_id(now),
-        at=now,
-        operation=call.operation,
-        path=call.path,
-        started_ns=time.monotonic_ns(),
-        body=body,
-        envelope=envelope_of(call.operation, body),
-        stream=call.stream,
-        caller=call.caller,
-        route=call.route,
-        leg=leg,
-        pool=state,
-        arm=leg.name,
-        epoch=beside.epoch,
-        unit=call.unit,
-        user=call.user,
-        session=call.session,
-        digest=leg.entry.pool.digest,
-        trimmed=call.trimmed,  # counted already
-        spared=call.spared,
-    )
+    second = Call(call.gateway, call.request, call.reply, call.operation, call.path, now)
+    second.index = call.index
+    second.started_ns = time.monotonic_ns()
+    second.envelope = envelope_of(call.operation, body)
+    second.stream = call.stream
+    second.caller, second.route = call.caller, call.route
+    second.leg, second.arm, second.digest = leg, leg.name, leg.entry.pool.digest
+    second.pool, second.epoch = state, beside.epoch
+    second.unit, second.user, second.session = call.unit, call.user, call.session
+    second.trimmed, second.spared = call.trimmed, call.spared  # counted already
     second.place = state.try_enter(_GUEST, prompt_tokens(second))
     return second if second.place is not None else None
 

@@ -2,31 +2,16 @@
 
 from collections import OrderedDict
 
-import msgspec
 from blake3 import blake3
 
-from penstock.core.exchange import Usage
 from penstock.core.snapshot import CachePolicy
+from penstock.gateway.entry import Entry
 from penstock.wire.edit import canonical
 from penstock.wire.envelope import Envelope
 
 # What a question is called by, not what it asks.
 LABELS = frozenset({"user", "metadata", "stream", "stream_options"})
 _OVERHEAD = 512  # bytes of an entry beside its body and key
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer: a JSON body, or all events of a stream but the usage chunk and `[DONE]`."""
-
-    body: bytes
-    usage_event: bytes = b""
-    stream: bool
-    usage: Usage
-    finish: str
-    chunks: int
-    expires: float
-    escalated: bool = False  # by the second model of a cascade
-    tenant: str = ""
 
 
 class Cache:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import msgspec
+from mypy_extensions import mypyc_attr
 
 from penstock.core.errors import PenstockError
 from penstock.core.exchange import Content, Finding, Noticed, Outcome, Pair, Quality, Usage
@@ -14,8 +14,8 @@ from penstock.wire.envelope import Envelope
 if TYPE_CHECKING:
     from penstock.access.leases import Holder, Reservation
     from penstock.gateway.beside import Beside
-    from penstock.gateway.cache import Entry
     from penstock.gateway.cascade import Draft
+    from penstock.gateway.entry import Entry
     from penstock.gateway.gateway import Gateway
     from penstock.gateway.index import Caller, CascadeEntry, Index, Leg, RouteEntry, Rules
     from penstock.gateway.pools import Place, PoolState
@@ -29,12 +29,9 @@ if TYPE_CHECKING:
 Operation = Literal["chat", "completions", "embeddings", "responses"]
 
 
-class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
-    """Mutable, owned by the one task that walks it. Each field is set by the step that it is listed under.
-
-    A Struct because it is made in one go, defaults and all; without garbage collection because nothing that it holds
-    leads back to it.
-    """
+@mypyc_attr(acyclic=True)  # nothing that it holds leads back to it: the garbage collector need not look
+class Call:
+    """Mutable, owned by the one task that walks it. Each field is set by the step that it is listed under."""
 
     gateway: Gateway
     index: Index  # the one Snapshot that decides all of this request
@@ -129,3 +126,35 @@ class Call(msgspec.Struct, kw_only=True, eq=False, gc=False):
     status: int = 0
     outcome: Outcome = "ok"
     error: str = ""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        request: Request,
+        reply: Reply | ResponsesReply,
+        operation: Operation,
+        path: bytes,
+        at: float,
+    ) -> None:
+        self.gateway = gateway
+        self.index = gateway.index
+        self.request = request
+        self.reply = reply
+        self.id = gateway.new_id(at)
+        self.at = at
+        self.operation = operation
+        self.path = path
+        self.started_ns = request.received_ns
+        self.body = request.body
+        self.envelope = gateway.no_envelope
+
+    def twin(self) -> Call:
+        """Another one in the same state."""
+        made = Call(self.gateway, self.request, self.reply, self.operation, self.path, self.at)
+        for name in _FIELDS:
+            setattr(made, name, getattr(self, name))
+        return made
+
+
+# A class that is compiled lists its fields in one way, one that is interpreted in another.
+_FIELDS: Final[tuple[str, ...]] = getattr(Call, "__mypyc_attrs__", ()) or tuple(vars(Call)["__annotations__"])

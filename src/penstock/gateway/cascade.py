@@ -15,8 +15,9 @@ from penstock.gateway.salt import salt
 from penstock.net.response import Response, Sink
 from penstock.routing.cascade import Draft as Choice
 from penstock.routing.prices import cost_nanousd
-from penstock.wire.answer import decode_answer, usage_of
+from penstock.wire.answer import decode_answer
 from penstock.wire.edit import replaced
+from penstock.wire.ending import usage_of
 from penstock.wire.logprobs import asking, parts_of, without
 from penstock.wire.sse import EventSplitter, encode_event, event_data, split_events
 

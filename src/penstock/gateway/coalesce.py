@@ -9,7 +9,6 @@ the first. Of the members that are there at the end the eldest is told its usage
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -146,7 +145,7 @@ class Flight:
         self._size = self._total = 0  # bytes kept, and bytes that came
         self._room: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._call = own = copy.copy(call)
+        self._call = own = call.twin()
         self._first = call.reply
         own.reply = cast("Reply", Recording(self))
         own.quiet = True

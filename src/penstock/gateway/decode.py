@@ -5,7 +5,8 @@ import time
 from penstock.core.errors import BadRequest
 from penstock.gateway.call import Call, Operation
 from penstock.gateway.responses import translate
-from penstock.wire.envelope import Envelope, decode_chat, decode_completion, decode_embeddings
+from penstock.wire.decoding import decode_chat, decode_completion, decode_embeddings
+from penstock.wire.envelope import Envelope
 
 
 def check_content_type(value: bytes | None) -> None:

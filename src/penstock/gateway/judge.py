@@ -15,7 +15,8 @@ from penstock.gateway.index import PoolEntry
 from penstock.gateway.pools import PoolState
 from penstock.net.client import parse_origin
 from penstock.routing.prices import cost_nanousd
-from penstock.wire.answer import decode_answer, usage_of
+from penstock.wire.answer import decode_answer
+from penstock.wire.ending import usage_of
 from penstock.wire.spoken import texts_of
 
 Verdict = Literal["", "first", "other", "tie"]

@@ -13,7 +13,7 @@ from penstock.core.errors import BadRequest
 from penstock.core.exchange import Observation
 from penstock.gateway.index import Caller
 from penstock.journal.subjects import hash_subject
-from penstock.wire.envelope import bad_body
+from penstock.wire.decoding import bad_body
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 About = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,16}_[0-9a-z]{26}$")]

@@ -1,8 +1,9 @@
 """Step 6: has the same tenant asked the same before?"""
 
 from penstock.core.snapshot import CachePolicy
-from penstock.gateway.cache import Entry, cache_key, cache_names, cacheable
+from penstock.gateway.cache import cache_key, cache_names, cacheable
 from penstock.gateway.call import Call
+from penstock.gateway.entry import Entry
 
 _MOST_NAMES = 4096
 

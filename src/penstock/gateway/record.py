@@ -3,8 +3,8 @@
 import time
 
 from penstock.core.exchange import FROM_CACHE, Exchange, Phases, Usage
-from penstock.gateway.cache import Entry
 from penstock.gateway.call import Call
+from penstock.gateway.entry import Entry
 from penstock.gateway.metrics import Meters
 from penstock.gateway.notice import notice
 from penstock.gateway.ratelimit import limit_lines

@@ -8,7 +8,8 @@ from penstock.gateway.guarded import GuardedAnswer
 from penstock.gateway.ports import Answer
 from penstock.gateway.screen import merged
 from penstock.gateway.upstream import refusal
-from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.wire.answer import decode_answer
+from penstock.wire.ending import finish_of, usage_of
 from penstock.wire.quality import HEADER, quality_of
 
 MAX_ANSWER_BYTES = 67108864

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.net.reply import Headers, Reply
-from penstock.wire.envelope import ChatEnvelope, decode_chat
+from penstock.wire.decoding import decode_chat
+from penstock.wire.envelope import ChatEnvelope
 from penstock.wire.responses import chat_body, decode_responses, param_of
 from penstock.wire.responses_answer import Object, ResponseStream, response_head, whole_response
 from penstock.wire.sse import EventSplitter

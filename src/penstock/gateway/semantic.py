@@ -16,8 +16,9 @@ import msgspec
 from blake3 import blake3
 
 from penstock.core.errors import PenstockError
-from penstock.gateway.cache import LABELS, Entry
+from penstock.gateway.cache import LABELS
 from penstock.gateway.call import Call
+from penstock.gateway.entry import Entry
 from penstock.gateway.index import SemanticEntry
 from penstock.gateway.recall import source_of, take
 from penstock.gateway.shelves import Question, question

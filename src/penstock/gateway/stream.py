@@ -13,7 +13,9 @@ from penstock.gateway.record import exchange_of, reply_lines
 from penstock.gateway.relay import MAX_ANSWER_BYTES
 from penstock.gateway.screen import merged
 from penstock.gateway.upstream import refusal
-from penstock.wire.answer import decode_answer, finish_of, usage_of
+from penstock.net.reply import Reply
+from penstock.wire.answer import decode_answer
+from penstock.wire.ending import finish_of, usage_of
 from penstock.wire.quality import take_quality
 from penstock.wire.sse import DONE, EventSplitter, event_data, split_events
 
@@ -90,6 +92,7 @@ class Reader:
         "_call",
         "_guarded",
         "_last",
+        "_own",
         "_splitter",
         "_wants_usage",
         "begun",
@@ -106,6 +109,7 @@ class Reader:
         if call.captured and call.kept is None:
             call.kept = []
         self._guarded = GuardedAnswer(guard) if guard is not None else None
+        self._own = call.reply if guard is None and isinstance(call.reply, Reply) else None  # takes events unseen
         self._wants_usage = call.envelope.wants_usage
         self._splitter = EventSplitter()
         self._before = b""
@@ -124,22 +128,25 @@ class Reader:
         Raises:
             ValueError: if it holds what is no event.
         """
+        own = self._own
         if (
             framed
+            and own is not None
             and self.begun
-            and self._guarded is None
-            and piece.endswith(b"\n\n")
-            and b'"usage"' not in piece
-            and b"[DONE]" not in piece
-            and b'"error"' not in piece
+            and 0 < piece.find(b"\n\n") == len(piece) - 2  # one event
+            and piece.find(b'"usage"') < 0  # `in` would raise and catch an error for each: bytes take numbers too
+            and piece.find(b"[DONE]") < 0
+            and piece.find(b'"error"') < 0
             and not self._splitter.rest
         ):
             call = self._call
-            self._before, self._last = self._last, piece
-            call.chunks += piece.count(b"\n\n")
-            if call.kept is not None:
-                call.kept.append(piece)
-            return call.reply.pass_on(piece, framed)
+            self._before = self._last
+            self._last = piece
+            call.chunks += 1
+            kept = call.kept
+            if kept is not None:
+                kept.append(piece)
+            return own.pass_on(piece, framed)
         data = self._splitter.whole(piece)
         if not data:
             return True

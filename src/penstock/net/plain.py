@@ -5,6 +5,8 @@ each field once and on one line, no blank before the colon, visible ASCII only, 
 `Transfer-Encoding: chunked` alone, and none of the fields that change how a connection goes on (RFC 9112, sections 2.2, 5 and 6).
 """
 
+from typing import Final
+
 from penstock.net.request import Request
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -164,8 +166,13 @@ def whole_chunks(data: bytes) -> tuple[list[bytes], bool] | None:
     Returns:
         The chunks' contents, and whether the last chunk followed, with an empty trailer. None if `data` is made in any other way.
     """
+    end = len(data)
+    if end < _HEADS_UNTIL:
+        head = _HEADS[end]
+        if data.startswith(head) and data.endswith(b"\r\n"):  # one chunk, as most reads of a stream are
+            return [data[len(head) : end - 2]], False
     pieces: list[bytes] = []
-    at, end = 0, len(data)
+    at = 0
     while at < end:
         gap = data.find(b"\r\n", at, at + 18)
         if gap < 0:
@@ -187,6 +194,20 @@ def whole_chunks(data: bytes) -> tuple[list[bytes], bool] | None:
 
 
 _SIZES: dict[bytes, int] = {b"%x" % size: size for size in range(1024)} | {b"%X" % size: size for size in range(1024)}
+_HEADS_UNTIL: Final = 4096
+
+
+def _heads() -> list[bytes]:
+    """By the length of a whole chunk, what it begins with; what begins no chunk where none has that length."""
+    heads = [b"\r\n"] * _HEADS_UNTIL
+    for size in range(1, _HEADS_UNTIL):
+        head = b"%x\r\n" % size
+        if len(head) + size + 2 < _HEADS_UNTIL:
+            heads[len(head) + size + 2] = head
+    return heads
+
+
+_HEADS: Final = _heads()
 _HEXADECIMAL = b"0123456789abcdefABCDEF"
 
 

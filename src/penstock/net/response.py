@@ -232,7 +232,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
     """One connection to an origin: idle in its pool, or busy with one response."""
 
     __slots__ = (
-        "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_keep", "_left", "_missing", "_mode", "_parser", "_paused",
+        "_delimited", "_finished", "_handed", "_head_bytes", "_headers", "_heard", "_keep", "_left", "_missing", "_mode", "_parser", "_paused",
         "_paused_ns", "_pool", "_reader", "_response", "_stall_ns", "_transport", "deadline", "idle_since", "latest", "loop", "received", "used",
     )  # fmt: skip
 
@@ -248,6 +248,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
         self._missing = 0  # of a body whose length is known
         self._handed = False  # the parser is to be given a head of our own
         self._head_bytes = 0
+        self._heard = False  # since time was looked at last
         self._stall_ns = 0
         self._paused = False
         self._finished = False
@@ -276,6 +277,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
         self._delimited = False
         self._head_bytes = 0
         self._stall_ns = stall_ns
+        self._heard = False
         now = time.monotonic_ns()
         self.deadline = now + first_byte_ns
         self.latest = now + answer_ns
@@ -324,7 +326,10 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
             response.fail(failure)
 
     def expire(self, now: int) -> bool:
-        """Whether the other server has taken too long. A reader that is slow itself does not count against it."""
+        """Whether the other server has taken too long; asked at short intervals. A reader that is slow itself does not count against it."""
+        if self._heard:
+            self._heard = False
+            self.deadline = now + self._stall_ns
         return self._response is not None and not self._paused and (now > self.deadline or now > self.latest)
 
     # -- transport ---------------------------------------------------------------------------------------------------
@@ -393,7 +398,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
         if len(data) > size:
             self._take_chunks(response, data[size:])
         else:
-            self.deadline = time.monotonic_ns() + self._stall_ns
+            self._heard = True
             response.wake()
 
     def _take_length(self, response: Response, data: bytes) -> None:
@@ -405,7 +410,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
             self._end(response, keep=size == missing)
             return
         self._missing = missing - size
-        self.deadline = time.monotonic_ns() + self._stall_ns
+        self._heard = True
         if size:
             response.deliver(data, b"")
         else:
@@ -427,7 +432,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
                 response.add(payload)
             self._end(response, keep=True)
             return
-        self.deadline = time.monotonic_ns() + self._stall_ns
+        self._heard = True
         if pieces:
             response.deliver(payload, data)
 
@@ -495,7 +500,7 @@ class UpstreamConnection:  # an `asyncio.Protocol` in all but descent, which com
         response = self._response
         if response is None:
             return
-        self.deadline = time.monotonic_ns() + self._stall_ns
+        self._heard = True
         if response.add(data) > HIGH_WATER_BYTES:
             self.pause()
 

@@ -77,9 +77,11 @@ class Server:
         self._handler = handler
         self._connections: set[Connection] = set()
         self._refused: dict[Refusal, None] = {}  # over the limit: being told so, the oldest first
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[
+            Any
+        ] = []  # `asyncio.Server`, or what uvloop has for it, whose `sockets` are of another type
         self._shared = False  # other processes listen on the same port
-        self._unix: list[Path] = []
+        self._unix_paths: list[Path] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self._unswept: list[Connection] = []
         self._idle = asyncio.Event()
@@ -132,7 +134,7 @@ class Server:
         connect: Any = self._connect if certificate is None else partial(self._connect_sealed, certificate)
         if unix is not None:
             listener = await self._loop.create_unix_server(connect, sock=_unix_socket(unix), backlog=backlog)
-            self._unix.append(unix)
+            self._unix_paths.append(unix)
         elif sock is not None:
             listener = await self._loop.create_server(connect, sock=sock, backlog=backlog)
         else:
@@ -170,7 +172,7 @@ class Server:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        for path in self._unix:
+        for path in self._unix_paths:
             path.unlink(missing_ok=True)
         self._listeners.clear()
 

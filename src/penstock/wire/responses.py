@@ -9,7 +9,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from penstock.core.errors import BadRequest
-from penstock.wire.envelope import Count, Label, Name, Role, bad_body, check_members
+from penstock.wire.decoding import bad_body, check_members
+from penstock.wire.envelope import Count, Label, Name, Role
 
 _Raw = msgspec.Raw
 Value = TypeVar("Value")
