@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
 from penstock.control.context import Control
+from penstock.control.experiments import active_experiments
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 from penstock.control.reconcile import Reconciler
@@ -147,7 +148,7 @@ async def running_house(
         clock=clock,
         entropy=os.urandom,
     )
-    publisher = Publisher(control)
+    publisher = Publisher(control, active_experiments=active_experiments)
     readiness = Readiness("replicas")
     app = build_app(control, publisher, readiness)
     await bootstrap(control, starter=starter)

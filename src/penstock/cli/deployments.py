@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from penstock.cli.canary import begin, say_begun
 from penstock.cli.client import at
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import table, when
@@ -32,6 +33,7 @@ _reason = click.option("--reason", default="", help="Why, for the history.")
     help="Build to run [default: as now, else int8].",
 )
 @click.option("--replicas", type=click.IntRange(1, 64), help="How many [default: as now, else 1].")
+@click.option("--canary", is_flag=True, help="Try it out on a share of the traffic first, by ENV's plan.")
 @_reason
 @_wait
 @with_session
@@ -41,10 +43,15 @@ def promote(
     environment: str,
     precision: str | None,
     replicas: int | None,
+    canary: bool,
     reason: str,
     wait_s: float,
 ) -> None:
-    """Let an environment run a version: it goes live as soon as its replicas are ready."""
+    """Let an environment run a version: it goes live as soon as its replicas are ready, or once its canary has done no harm."""
+    if canary:
+        told = begin(session, reference, environment, {"precision": precision, "replicas": replicas, "reason": reason})
+        session.answer(told, lambda: say_begun(told))
+        return
     wanted = parse_reference(reference)
     label = wanted.label or wanted.digest or f"@{wanted.alias}"
     body = {
@@ -103,7 +110,7 @@ def _settle(session: Session, path: str, body: dict[str, Any], wait_s: float) ->
 @click.option("--in", "environment", metavar="ENV", help="Only this environment.")
 @with_session
 def history(session: Session, name: str, environment: str | None) -> None:
-    """Every revision of what environments ran of the model NAME, newest first."""
+    """Every revision of what environments ran of the model NAME, canaries among them, newest first."""
     found = session.api.get(at("models", name, "history"), environment=environment)
     session.answer(
         {"revisions": found},
@@ -119,7 +126,7 @@ def history(session: Session, name: str, environment: str | None) -> None:
                     one["state"],
                     when(one["live_at"]),
                     one["principal"],
-                    one["reason"] or one["detail"],
+                    " ".join(part for part in (one["reason"], one["detail"]) if part),
                 )
                 for one in found
             ],

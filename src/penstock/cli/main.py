@@ -22,6 +22,7 @@ class Penstock(LazyGroup):
         "models": ("models", "The registry: models, their versions and files."),
         "promote": ("deployments", "Let an environment run a version."),
         "rollback": ("deployments", "Go back to an earlier state of a model."),
+        "canary": ("canary", "Try a version out on a share of the traffic."),
         "history": ("deployments", "Every revision of what environments ran of a model."),
         "blocks": ("blocks", "Versions that may not be deployed in an environment."),
         "experiments": ("experiments", "A/B tests and the like: registered, run, read."),

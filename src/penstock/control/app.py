@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from penstock import __version__
 from penstock.control.api.blocks import router as blocks_router
+from penstock.control.api.canaries import router as canaries_router
 from penstock.control.api.deployments import router as deployments_router
 from penstock.control.api.keys import router as keys_router
 from penstock.control.api.models import router as models_router
@@ -69,7 +70,16 @@ def build_app(
     api = APIRouter(prefix="/api/v1")
     for kind in own:
         api.include_router(resource_router(kind))
-    for part in (keys_router, models_router, deployments_router, blocks_router, monitoring_router, drift_router, system_router):
+    for part in (
+        keys_router,
+        models_router,
+        deployments_router,
+        blocks_router,
+        canaries_router,
+        monitoring_router,
+        drift_router,
+        system_router,
+    ):
         api.include_router(part)
     api.include_router(apply_router((*own, KeyKind(control), *kinds)))
     for router in routers:

@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import insert, select, update
 
 from penstock.control.blocks import standing_blocks
+from penstock.control.canary_rows import running_canary, take_back
 from penstock.control.context import Change
 from penstock.control.deployment_rows import (
     check_build,
@@ -19,7 +20,7 @@ from penstock.control.deployment_rows import (
 from penstock.control.drift_store import begin_group
 from penstock.control.state import revision_of
 from penstock.control.versions import find_version
-from penstock.core.errors import NotFound
+from penstock.core.errors import Conflict, NotFound
 from penstock.core.references import Reference
 from penstock.delivery.blocks import blocked_digests, check_unblocked
 from penstock.delivery.revisions import Past, Whole, choose_rollback
@@ -43,7 +44,7 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
 
     Raises:
         NotFound: if there is no such version or environment.
-        Conflict: if the version may not be deployed, is blocked there, has no build, or the deployment is of another generation than was seen.
+        Conflict: if the version may not be deployed, is blocked there, has no build, a canary runs, or the deployment is of another generation than was seen.
     """
     connection = change.connection
     serves = await serves_here(connection, wish.environment, own_environment)
@@ -57,6 +58,14 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
         digest=version.digest,
         environment=wish.environment,
     )
+    canary = await running_canary(connection, wish.environment, version.model)
+    if canary is not None:
+        raise Conflict(
+            f"The canary {canary.experiment} runs in {wish.environment}: it ends before anything is promoted.",
+            code="canary_running",
+            param="model",
+            hint=f"penstock canary promote {version.model} gives it all of the traffic, penstock canary abort {version.model} takes it back.",
+        )
     pointer = await read_pointer(connection, wish.environment, version.model, wish.generation)
     now = await read_revision(connection, pointer.wanted) if pointer is not None else None
     config = dict(now.config) if now is not None and now.state != "failed" else {}
@@ -85,7 +94,7 @@ async def roll_back(
     reason: str = "",
     generation: int | None = None,
 ) -> Any:
-    """The revision that copies an earlier whole state (`choose_rollback`).
+    """The revision that copies an earlier whole state (`choose_rollback`). While a canary runs, what is undone is the canary.
 
     Raises:
         NotFound: if nothing is deployed there, or there is no earlier state.
@@ -96,6 +105,12 @@ async def roll_back(
     pointer = await read_pointer(connection, environment, model, generation)
     if pointer is None:
         raise NotFound(f"Nothing of {model} is deployed in {environment}.")
+    canary = await running_canary(connection, environment, model)
+    if canary is not None:
+        said = f"Rolled back by {change.caller.name}{': ' + reason if reason else ''}."
+        await take_back(change, canary, "aborted", (said,), block=False)
+        if to is None:
+            return await read_revision(connection, pointer.live)
     rows = await connection.execute(
         select(revisions).where(revisions.c.environment == environment, revisions.c.model == model)
     )

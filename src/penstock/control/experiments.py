@@ -23,6 +23,7 @@ from penstock.delivery.pools import BuildKey
 from penstock.experiments.assignment import UNEXPOSED, respan, spans_by_weight
 from penstock.experiments.design import TRANSITIONS, ArmSpec, Design, parse_design
 from penstock.experiments.ramp import Move
+from penstock.store.schema_delivery import canaries
 from penstock.store.schema_experiments import experiment_epochs, experiments
 
 
@@ -111,8 +112,8 @@ def _next_state(row: Row[Any], action: str) -> str:
     return allowed[action]
 
 
-async def start(change: Change, name: str, *, environment: str) -> None:
-    """Start a draft, or go on after a pause.
+async def start(change: Change, name: str, *, environment: str, resolved: dict[str, ResolvedArm] | None = None) -> None:
+    """Start a draft, or go on after a pause. `resolved`: what its arms are, if somebody knows better than their references tell.
 
     Raises:
         NotFound: if there is no such experiment.
@@ -125,8 +126,8 @@ async def start(change: Change, name: str, *, environment: str) -> None:
     await _check_route_is_free(change.connection, name, design.route)
     values: dict[str, Any] = {"state": state, "serving": "", "expires_at": _expiry(design, change.now)}
     if row.state == "draft":
-        world = await load_state(change.connection, environment=environment)
-        resolved = _resolve(design, world)
+        if resolved is None:
+            resolved = _resolve(design, await load_state(change.connection, environment=environment))
         shares = design.shares()
         spans = spans_by_weight(tuple(shares[arm.name] for arm in design.arms))
         values |= {
@@ -161,10 +162,18 @@ async def stop(change: Change, name: str, reason: str) -> None:
 
     Raises:
         NotFound: if there is no such experiment.
-        Conflict: if it neither runs nor is paused.
+        Conflict: if it neither runs nor is paused, or is the canary of a deployment.
     """
     row = await experiment_row(change.connection, name)
     _next_state(row, "stop")
+    mine = select(canaries.c.experiment).where(canaries.c.experiment == name, canaries.c.state == "running")
+    if (await change.connection.execute(mine)).first() is not None:
+        raise Conflict(
+            f"{name} is the canary of a deployment, which ends with it.",
+            code="canary_running",
+            param="name",
+            hint=f"penstock canary abort {name} takes it back, and penstock canary promote {name} gives it all of the traffic.",
+        )
     design = parse_design(row.spec)
     said = f"Stopped by {change.caller.name}{': ' + reason if reason else ''}."
     serving = design.incumbent if design.strategy == "canary" else ""

@@ -8,13 +8,17 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row, func, insert, select, update
 
+from penstock.control.canaries import conclude, give_up_unready
+from penstock.control.canary_rows import canary_of
 from penstock.control.context import SYSTEM, Control
 from penstock.control.experiments import advance, decide, experiment_row, renew
 from penstock.control.experiments_signal import Signal
 from penstock.control.experiments_store import load_statistics
 from penstock.control.ingest_counts import settle_pending
 from penstock.core.errors import PenstockError
+from penstock.delivery.plan import START_S
 from penstock.delivery.watch import heard_until
+from penstock.experiments.canary import evidence_in_words
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.judging import judged, moved
 from penstock.experiments.ramp import Move, Standing
@@ -101,7 +105,8 @@ class Evaluator:
         if news:
             await self._store(row, verdict)
         move = moved(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
-        await self._act(row, design, verdict, move, heard)
+        evidence = evidence_in_words(design, statistics, verdict)
+        await self._act(row, design, verdict, move, heard, evidence)
         return verdict
 
     async def _heard_until(self, now: float) -> float:
@@ -112,7 +117,9 @@ class Evaluator:
             self._shared_at = now
         return self._heard
 
-    async def _act(self, row: Row[Any], design: Design, verdict: Verdict, move: Move, heard: float) -> None:
+    async def _act(
+        self, row: Row[Any], design: Design, verdict: Verdict, move: Move, heard: float, evidence: tuple[str, ...]
+    ) -> None:
         now, lapse = self._control.clock(), design.plan.lapse_s
         expires = row.expires_at
         # Shares are carried on, and raised, only as far as what was done under them is known.
@@ -120,7 +127,7 @@ class Evaluator:
         renewing = expires is not None and expires - now < lapse * 2 / 3 and known - expires >= lapse / 6
         if move.kind == "advance" and expires is not None and now - heard > lapse / 3:
             move = Move(kind="hold")
-        if move.kind == "hold" and not renewing:
+        if move.kind == "hold" and (await self._gave_up(row, verdict, now) or not renewing):
             return
         async with self._control.change(SYSTEM) as change:
             current = await experiment_row(change.connection, row.name)
@@ -132,13 +139,28 @@ class Evaluator:
                     .where(experiments.c.name == row.name)
                     .values(verdict=msgspec.to_builtins(verdict))
                 )
-                await decide(change, row.name, serving=move.serving, reasons=move.reasons)
+                canary = await canary_of(change.connection, row.name)
+                if canary is None:
+                    await decide(change, row.name, serving=move.serving, reasons=move.reasons)
+                else:
+                    await conclude(change, canary, move, evidence)
             elif move.kind == "advance":
                 await advance(change, current, move, heard)
             else:
                 await renew(change, current, heard)
         if move.kind != "hold":
             _LOG.info("Experiment %s: %s. %s", row.name, move.kind, " ".join(move.reasons))
+
+    async def _gave_up(self, row: Row[Any], verdict: Verdict, now: float) -> bool:
+        """Whether this is the canary of a deployment whose replicas never came: then it has ended."""
+        waited = now - (row.started_at or now)
+        if row.expires_at is None or waited < START_S or any(one.units for one in verdict.arms):
+            return False
+        async with self._control.change(SYSTEM) as change:
+            ended = await give_up_unready(change, row.name)
+            if not ended:
+                change.abandon()
+        return ended
 
     async def _store(self, row: Row[Any], verdict: Verdict) -> None:
         """Keep the verdict, and a point of each estimate when it is time for one."""

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from penstock.control.specs_canary import CanarySpec
 from penstock.core.errors import BadRequest
 from penstock.core.references import NAME, parse_reference
 from penstock.net.origin import parse_origin
@@ -376,6 +377,7 @@ class EnvironmentSpec(Spec):
     """One environment. `dev`, `staging` and `production` are there from the first start."""
 
     description: str = ""
+    canary: CanarySpec = Field(default=CanarySpec(), description="How new versions are tried out here.")
     auto_rollback: AutoRollbackSpec | None = Field(
         default=None, description="What alerts may do here; left out: nothing."
     )
