@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
-from penstock.core.errors import MethodNotAllowed, NotFound, PenstockError
+from penstock.core.errors import MethodNotAllowed, NotFound, PenstockError, Unavailable
 from penstock.gateway.authenticate import authenticate
 from penstock.gateway.call import Call, Operation
 from penstock.gateway.decode import check_content_type
@@ -14,7 +14,7 @@ from penstock.gateway.gateway import Gateway
 from penstock.gateway.index import Caller
 from penstock.gateway.metrics import OPENMETRICS, PLAIN, wants_openmetrics
 from penstock.gateway.models import list_models, show_model
-from penstock.gateway.observe import Answered, Kind, accepted, decode_observation, observation
+from penstock.gateway.observe import Answered, Kind, Told, accepted, decode_observation, observation
 from penstock.gateway.openapi import document
 from penstock.gateway.ratelimit import limit_lines
 from penstock.gateway.settle import hold
@@ -168,20 +168,29 @@ class App:
                 caller, lines = await self._enter(request)
                 check_content_type(request.header(b"content-type"))
                 told = decode_observation(kind, request.body)
+                answer = await self._keep(kind, told, caller)
             except PenstockError as error:
                 gateway.meters.error(error.code)
                 name = gateway.new_id(time.time())
                 headers = [*error_headers(error), (b"x-penstock-request-id", name.encode())]
                 reply.send(error.status, headers, error_body(error), name_line(request.headers))
                 return
-            tenant = caller.tenant.name
-            answer = self._answered.get(tenant, kind, told.id)
-            if answer is None:
-                now = time.time()
-                answer = accepted(told, kind, now)
-                self._answered.put(tenant, kind, told.id, answer)
-                gateway.journal.append(observation(kind, told, caller, now, gateway.subject_key))
-            await gateway.journal.committed()
             reply.send(200, _JSON, answer, lines)
 
         return endpoint
+
+    async def _keep(self, kind: Kind, told: Told, caller: Caller) -> bytes:
+        """The answer to what was told, which is in the kernel then."""
+        gateway, tenant = self.gateway, caller.tenant.name
+        answer = self._answered.get(tenant, kind, told.id)
+        if answer is not None:
+            await gateway.journal.committed()
+            return answer
+        now = time.time()
+        answer = accepted(told, kind, now)
+        self._answered.put(tenant, kind, told.id, answer)
+        gateway.journal.append(observation(kind, told, caller, now, gateway.subject_key))
+        if not await gateway.journal.committed():
+            self._answered.forget(tenant, kind, told.id)
+            raise Unavailable("The journal cannot be written: this was not kept. Tell it again.", retry_after=1.0)
+        return answer

@@ -173,6 +173,10 @@ class Answered:
         if len(self._answers) > self._size:
             self._answers.popitem(last=False)
 
+    def forget(self, tenant: str, kind: str, name: str) -> None:
+        """As if it had never been told."""
+        self._answers.pop((tenant, kind, name), None)
+
 
 def accepted(told: Told, kind: str, received: float) -> bytes:
     """The answer to an observation that was journalled."""
