@@ -73,10 +73,11 @@ class OpenExperiment:
         self._places: set[Place] = {*statistics.moments, *statistics.histograms}
         self._cells: set[Cell] = set(statistics.layers)
         self._guardrails = set(statistics.guardrails)
-        self.folding = Folding(design, statistics)
+        self.folding = Folding(design, statistics, in_batches=True)
 
     async def save(self, connection: AsyncConnection) -> None:
         """Write what has changed since it was opened."""
+        self.folding.settle()
         statistics = self.folding.statistics
         new: list[dict[str, Any]] = []
         known: list[dict[str, Any]] = []

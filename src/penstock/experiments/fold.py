@@ -5,12 +5,14 @@ threshold is renewed at given counts of the control's requests.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from penstock.core.exchange import Exchange, Observation
+from penstock.experiments.columns import moved_in_all
 from penstock.experiments.compare import difference
 from penstock.experiments.counted import Cell, Layer, Look, Place, Statistics, Taken, UnitRecord
 from penstock.experiments.design import Design
@@ -24,11 +26,18 @@ from penstock.experiments.guardrails import (
     with_bad_event,
 )
 from penstock.experiments.metrics import MICRO, Metric, measures, number, timings
+from penstock.experiments.pairs import judged_of, measures_of
 from penstock.experiments.statistics import Moments, bucket_of, merged_histogram, quantile
 
 __all__ = ["Folding", "Place", "Statistics", "UnitRecord", "guardrail_limit", "merged"]
 
 _NEVER = 1 << 62  # nanoseconds: only failures are slower
+_FEW = 4 * 48  # numbers below which a loop is quicker than arrays
+
+
+def _waiting() -> defaultdict[tuple[int, str], defaultdict[str, list[int]]]:
+    """By epoch and arm, and then by metric: rows of `columns.moved_in_all`."""
+    return defaultdict(lambda: defaultdict(list))
 
 
 class _Cut(NamedTuple):
@@ -50,9 +59,11 @@ class Folding:
     planned looks that came due, `layered` the cells of strata.
     """
 
-    def __init__(self, design: Design, statistics: Statistics) -> None:
+    def __init__(self, design: Design, statistics: Statistics, *, in_batches: bool = False) -> None:
+        """Go on counting into `statistics`; `in_batches`: its moments are up to date only after `settle`, which is quicker."""
         self.design = design
         self.statistics = statistics
+        self._waiting = _waiting() if in_batches else None
         self.looked: set[int] = set()
         self.layered: set[Cell] = set()
         self.touched: set[Place] = set()
@@ -61,7 +72,7 @@ class Folding:
         self._control = design.incumbent
         self._arms = frozenset(arm.name for arm in design.arms)
         catalogue = design.catalogue
-        self._per_unit = tuple(one.name for one in catalogue.values() if one.per == "unit")
+        self._arrivals = [(one.name, 0, 1) for one in catalogue.values() if one.per == "unit"]
         self._events: dict[str, list[Metric]] = {}
         for one in catalogue.values():
             if one.event and one.name != "conversion":
@@ -73,6 +84,7 @@ class Folding:
             for name, (low, high) in design.winsorise.items()
         }
         self._layers = design.layered
+        self._plain = not self._layers and not self._cuts and not design.planned_looks
         self._planned = design.planned_units() * len(design.arms) if design.planned_looks else 0
         self._looking = design.primary.metric if design.planned_looks else ""
         self._margins = {one.metric: one.margin for one in design.guardrails}
@@ -95,12 +107,23 @@ class Folding:
     def exposed(self, unit: UnitRecord, exchange: Exchange, sequence: int) -> None:
         """Count a finished exchange of `unit`, which is new if it has no values yet."""
         epoch, arm = exchange.epoch, unit.arm
+        found = measures(exchange)
         if not unit.values:
             unit.stratum = self.design.stratum_of(exchange)
-            for name in self._per_unit:
-                self._add(unit, epoch, name, 0, 1, sequence)
-        for name, top, bottom in measures(exchange):
-            self._add(unit, epoch, name, top, bottom, sequence)
+            found += self._arrivals
+        if self._plain and self._waiting is not None:
+            values, waiting = unit.values, self._waiting[epoch, arm]
+            for name, top, bottom in found:
+                old = values.get(name)
+                if old is None:
+                    values[name] = (top, bottom)
+                    waiting[name] += (0, 0, top, bottom)
+                else:
+                    new = values[name] = (old[0] + top, old[1] + bottom)
+                    waiting[name] += old + new
+        else:
+            for name, top, bottom in found:
+                self._add(unit, epoch, name, top, bottom, sequence)
         for name, guardrail in list(self.statistics.guardrails.items()):
             if is_bad(name, exchange, guardrail.threshold):
                 self._bad(unit, epoch, name, sequence)
@@ -109,6 +132,21 @@ class Folding:
             if arm == self._control:
                 self._seen[name] += 1
                 self._renew_thresholds(name)
+
+    def paired(self, unit: UnitRecord, exchange: Exchange, sequence: int) -> None:
+        """Count two answers to one request of `unit`, whose arm is the treatment's."""
+        if not unit.values:
+            self._add(unit, exchange.epoch, "conversion", 0, 1, sequence)
+        for name, top, bottom in measures_of(exchange):
+            self._add(unit, exchange.epoch, name, top, bottom, sequence)
+        self.voted(unit, exchange.epoch, "judged", judged_of(exchange), sequence)
+
+    def voted(self, unit: UnitRecord, epoch: int, name: str, vote: str, sequence: int) -> None:
+        """Count a vote (`won`, `lost` or `tie`; of a unit's the first that is no tie) on two answers."""
+        if vote == "tie":
+            self._add(unit, epoch, f"{name}=", 1, 1, sequence)
+        elif vote and name not in unit.values:
+            self._add(unit, epoch, name, int(vote == "won"), 1, sequence)
 
     def told(self, unit: UnitRecord, epoch: int, name: str, numerator: int, sequence: int) -> None:
         """Count what was told of a request of `unit`: success, rating, conversion or reports, each once a request."""
@@ -156,14 +194,35 @@ class Folding:
         if cut is not None and cut.whole:
             before, after = cut.of(before), cut.of(after)
         place = (epoch, unit.arm, name)
-        self.statistics.moments[place] = self.statistics.moments.get(place, Moments()).moved(before, after)
-        self.touched.add(place)
+        if self._waiting is None:
+            self.statistics.moments[place] = self.statistics.moments.get(place, Moments()).moved(before, after)
+            self.touched.add(place)
+        else:
+            self._waiting[epoch, unit.arm][name] += before + after
         if self._layers:
             cell = (epoch, unit.stratum, unit.arm, name)
             self.layered.add(cell)
             self.statistics.layers[cell] = self.statistics.layers.get(cell, Layer()).moved(before, after, unit.past)
         if name == self._looking and before == (0, 0):
+            self.settle()
             self.look_if_due(sequence)
+
+    def settle(self) -> None:
+        """Bring the moments up to date, if changes were to wait."""
+        if not self._waiting:
+            return
+        for (epoch, arm), by_name in self._waiting.items():
+            for name, values in by_name.items():
+                place = (epoch, arm, name)
+                moments = self.statistics.moments.get(place, Moments())
+                if len(values) < _FEW:
+                    for at in range(0, len(values), 4):
+                        moments = moments.moved((values[at], values[at + 1]), (values[at + 2], values[at + 3]))
+                else:
+                    moments = moments.merged(moved_in_all(values))
+                self.statistics.moments[place] = moments
+                self.touched.add(place)
+        self._waiting = _waiting()
 
     def look_if_due(self, sequence: int) -> None:
         """Take the planned look that is due, if one is; `sequence` is of the record that made it so."""

@@ -268,7 +268,7 @@ def metric(name: str, param: str) -> Metric:
 
 def has_finding(exchange: Exchange) -> bool:
     """Whether a content rule found something in the answer."""
-    return any(finding.where == "output" for finding in exchange.findings)
+    return bool(exchange.findings) and any(finding.where == "output" for finding in exchange.findings)
 
 
 def latency_ns(exchange: Exchange) -> int:
@@ -277,36 +277,34 @@ def latency_ns(exchange: Exchange) -> int:
     return max(0, phases.last_token or phases.done)
 
 
-def held_ns(exchange: Exchange) -> int:
-    """For how long a replica was held: from the dispatch to the answer's last byte, or to the end of the attempt."""
-    phases = exchange.phases
-    if phases.dispatched <= 0 or exchange.cache in FROM_CACHE:
-        return 0
-    return max(0, (phases.last_token or phases.done) - phases.dispatched)
-
-
 def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
     """What an exchange adds: (metric, numerator, denominator)."""
-    found: list[tuple[str, int, int]] = [("cost", max(0, exchange.cost_nanousd), 1), ("reports", 0, 1)]
-    refused = exchange.outcome == "refused"
-    found.append(("refusal", int(refused or exchange.finish == "content_filter"), 1))
-    found.append(("findings", int(has_finding(exchange)), 1))
+    outcome = exchange.outcome
+    refused = outcome == "refused"
+    found = [
+        ("cost", max(0, exchange.cost_nanousd), 1),
+        ("reports", 0, 1),
+        ("refusal", int(refused or exchange.finish == "content_filter"), 1),
+        ("findings", int(has_finding(exchange)), 1),
+    ]
     if refused:
         return found
-    found.append(("error_rate", int(exchange.outcome in FAILURES), 1))
-    found.append(("replica_seconds", held_ns(exchange), 1))
-    if exchange.outcome != "ok":
+    phases = exchange.phases
+    last, dispatched = phases.last_token, phases.dispatched
+    cached = exchange.cache in FROM_CACHE
+    held = max(0, (last or phases.done) - dispatched) if dispatched > 0 and not cached else 0
+    found += (("error_rate", int(outcome in FAILURES), 1), ("replica_seconds", held, 1))
+    if outcome != "ok":
         return found
     tokens = max(0, exchange.usage.completion)
     found.append(("completion_tokens", tokens, 1))
-    if exchange.cache in FROM_CACHE:
+    if cached:
         return found
     found.append(("latency", latency_ns(exchange), 1))
-    phases = exchange.phases
     if exchange.stream and phases.first_token > 0:
         found.append(("time_to_first_token", phases.first_token, 1))
-    if tokens and phases.last_token > phases.dispatched > 0:
-        found.append(("tokens_per_second", tokens, phases.last_token - phases.dispatched))
+    if tokens and last > dispatched > 0:
+        found.append(("tokens_per_second", tokens, last - dispatched))
     return found
 
 
