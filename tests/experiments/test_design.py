@@ -48,8 +48,6 @@ def test_planned_size_follows_from_the_plan() -> None:
 @pytest.mark.parametrize(
     ("changes", "param", "words"),
     [
-        ({"strategy": "shadow"}, "strategy", "not built yet"),
-        ({"strategy": "interleaved"}, "strategy", "not built yet"),
         ({"strategy": "guess"}, "strategy", "guess"),
         ({"unit": "planet"}, "unit", "planet"),
         ({"colour": 1}, "spec", "colour"),

@@ -18,6 +18,7 @@ from penstock.control.deployment_rows import (
     serves_here,
 )
 from penstock.control.deployments import go_live
+from penstock.control.experiments_entry import ResolvedArm
 from penstock.control.specs import EnvironmentSpec, RouteSpec
 from penstock.control.specs_canary import CanarySpec
 from penstock.control.state import revision_of
@@ -92,7 +93,7 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
     design = canary_design(plan, route=version.model, incumbent=f"{version.model}:{incumbent.label}", canary=reference)
     await life.register(change, name, design, "system")
     arms = {
-        INCUMBENT: life.ResolvedArm(pool=incumbent.build.pool, build=incumbent.build),
+        INCUMBENT: ResolvedArm(pool=incumbent.build.pool, build=incumbent.build),
         CANARY: _arm(BuildKey(model=version.model, label=version.label, precision=whole.precision)),
     }
     await life.start(change, name, environment=own_environment, resolved=arms)
@@ -195,8 +196,8 @@ async def find_canary(change_or_connection: Any, name: str, *, running: bool = F
     return row
 
 
-def _arm(build: BuildKey) -> life.ResolvedArm:
-    return life.ResolvedArm(pool=build.pool, build=build)
+def _arm(build: BuildKey) -> ResolvedArm:
+    return ResolvedArm(pool=build.pool, build=build)
 
 
 async def _incumbent(change: Change, environment: str, model: str, reference: str) -> Any:

@@ -11,7 +11,15 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
-from penstock.control.experiments_entry import contexts_of, first_contexts, seed_of
+from penstock.control.experiments_entry import (
+    JUDGE,
+    ResolvedArm,
+    contexts_of,
+    first_contexts,
+    interleave_of,
+    seed_of,
+    shadow_of,
+)
 from penstock.control.experiments_past import gather_past
 from penstock.control.snapshot import build_of_pool
 from penstock.control.specs import PoolSpec
@@ -19,19 +27,11 @@ from penstock.control.state import ActiveExperiment, State, load_state
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.references import check_name
 from penstock.core.snapshot import Arm, ExperimentEntry
-from penstock.delivery.pools import BuildKey
 from penstock.experiments.assignment import UNEXPOSED, respan, spans_by_weight
 from penstock.experiments.design import TRANSITIONS, ArmSpec, Design, parse_design
 from penstock.experiments.ramp import Move
 from penstock.store.schema_delivery import canaries
 from penstock.store.schema_experiments import experiment_epochs, experiments
-
-
-class ResolvedArm(msgspec.Struct, frozen=True, kw_only=True):
-    """What an arm's pool or build was when the experiment started: an alias that moves later does not move the arm."""
-
-    pool: str
-    build: BuildKey | None = None
 
 
 async def experiment_row(connection: AsyncConnection, name: str) -> Row[Any]:
@@ -129,7 +129,7 @@ async def start(change: Change, name: str, *, environment: str, resolved: dict[s
         if resolved is None:
             resolved = _resolve(design, await load_state(change.connection, environment=environment))
         shares = design.shares()
-        spans = spans_by_weight(tuple(shares[arm.name] for arm in design.arms))
+        spans = spans_by_weight(tuple(shares.get(arm.name, 0.0) for arm in design.arms))
         values |= {
             "resolved": msgspec.to_builtins(resolved),
             "ranges": _by_arm(design, spans),
@@ -229,6 +229,12 @@ async def advance(change: Change, row: Row[Any], move: Move, heard: float) -> No
     await change.audit("experiment.step", row.name, shares=move.shares, reasons=list(move.reasons))
 
 
+async def set_dose(change: Change, name: str, share: float) -> None:
+    """From the next Snapshot on, a second arm answers this share of requests."""
+    await _set(change, name, dose=share)
+    await change.audit("experiment.dose", name, share=share)
+
+
 async def renew(change: Change, row: Row[Any], heard: float) -> None:
     """Let the shares live on until `lapse_s` after `heard`, up to when all that gateways recorded is known (Unix seconds)."""
     await _set(change, row.name, expires_at=_expiry(parse_design(row.spec), heard))
@@ -278,26 +284,34 @@ def _resolve(design: Design, state: State) -> dict[str, ResolvedArm]:
     models = {deployment.model for deployment in state.deployments if deployment.live is not None}
     if design.route not in state.routes and design.route not in models:
         raise BadRequest(f"There is no route {design.route!r}.", param="route")
-    return {arm.name: _resolve_arm(index, arm, state) for index, arm in enumerate(design.arms)}
+    found = {arm.name: _resolve_arm(index, arm, state) for index, arm in enumerate(design.arms)}
+    if design.shadow is not None and design.shadow.judge is not None:
+        found[JUDGE] = _resolve_pool(design.shadow.judge, state, "the judge", "shadow.judge")
+    return found
 
 
 def _resolve_arm(index: int, arm: ArmSpec, state: State) -> ResolvedArm:
     if arm.policy is not None and arm.policy not in state.policies:
         raise BadRequest(f"There is no policy {arm.policy!r}.", param=f"arms[{index}].policy")
+    who = f"the arm {arm.name!r}"
     if arm.pool is not None:
-        spec = state.pools.get(arm.pool)
-        if spec is None:
-            raise BadRequest(f"There is no pool {arm.pool!r}.", param=f"arms[{index}].pool")
-        if spec.build is None:
-            return ResolvedArm(pool=arm.pool)
-        where = "pool"
-    else:
-        spec, where = PoolSpec(build=arm.build), "build"
+        return _resolve_pool(arm.pool, state, who, f"arms[{index}].pool")
+    return _resolve_build(PoolSpec(build=arm.build), state, who, f"arms[{index}].build")
+
+
+def _resolve_pool(pool: str, state: State, who: str, param: str) -> ResolvedArm:
+    spec = state.pools.get(pool)
+    if spec is None:
+        raise BadRequest(f"There is no pool {pool!r}.", param=param)
+    return ResolvedArm(pool=pool) if spec.build is None else _resolve_build(spec, state, who, param)
+
+
+def _resolve_build(spec: PoolSpec, state: State, who: str, param: str) -> ResolvedArm:
     build = build_of_pool(spec, state)
     if build is None or build not in state.builds:
         raise BadRequest(
-            f"There is no build {spec.build!r} in {spec.precision} to serve the arm {arm.name!r} from.",
-            param=f"arms[{index}].{where}",
+            f"There is no build {spec.build!r} in {spec.precision} to serve {who} from.",
+            param=param,
             hint="Push the version first; `penstock models show` lists its builds.",
         )
     return ResolvedArm(pool=build.pool, build=build)
@@ -330,7 +344,9 @@ def _active(row: Row[Any]) -> ActiveExperiment:
     else:
         arms = tuple(_arm(arm, resolved, (), 1.0) for arm in design.arms if arm.name == row.serving)
         incumbent, epoch = row.serving, UNEXPOSED
-    builds = (resolved[arm.name].build for arm in arms)
+    builds = [resolved[arm.name].build for arm in arms]
+    if JUDGE in resolved and row.state == "running":
+        builds.append(resolved[JUDGE].build)
     return ActiveExperiment(
         route=row.route,
         entry=ExperimentEntry(
@@ -343,6 +359,8 @@ def _active(row: Row[Any]) -> ActiveExperiment:
             expires_at=row.expires_at if row.state == "running" else None,
             hash_version=design.hash_version,
             contexts=contexts_of(design, row.contexts) if row.state == "running" else None,
+            shadow=shadow_of(design, resolved, row.dose) if row.state == "running" else None,
+            interleave=interleave_of(design, row.dose) if row.state == "running" else None,
         ),
         builds=tuple(dict.fromkeys(build for build in builds if build is not None)),
     )

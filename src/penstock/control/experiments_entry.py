@@ -2,9 +2,23 @@
 
 from collections.abc import Mapping
 
-from penstock.core.snapshot import ContextCell, Contexts
+import msgspec
+
+from penstock.core.snapshot import ContextCell, Contexts, InterleavePlan, ShadowPlan
+from penstock.delivery.pools import BuildKey
 from penstock.experiments.assignment import spans_by_weight
 from penstock.experiments.design import Design
+from penstock.experiments.strategies import InterleavedSpec, ShadowSpec
+
+JUDGE = "@judge"  # among the resolved arms: no arm can be called so
+
+
+class ResolvedArm(msgspec.Struct, frozen=True, kw_only=True):
+    """What an arm's pool or build was when the experiment started: an alias that moves later does not move the arm."""
+
+    pool: str
+    build: BuildKey | None = None
+
 
 Shares = Mapping[str, float]
 
@@ -31,3 +45,25 @@ def contexts_of(design: Design, shares: Mapping[str, Shares] | None) -> Contexts
 def first_contexts(design: Design) -> dict[str, dict[str, float]]:
     """The shares that each context begins with: those of the whole."""
     return {name: design.shares() for name in design.contexts}
+
+
+def shadow_of(design: Design, resolved: Mapping[str, ResolvedArm], dose: float | None) -> ShadowPlan | None:
+    """How gateways copy requests, if they do; `dose` is the share now, None: as registered."""
+    if design.strategy != "shadow":
+        return None
+    spec = design.shadow or ShadowSpec()
+    return ShadowPlan(
+        share=spec.share if dose is None else dose,
+        queue=spec.queue,
+        in_flight=spec.in_flight,
+        deadline_s=spec.deadline_s,
+        judge=resolved[JUDGE].pool if JUDGE in resolved else "",
+    )
+
+
+def interleave_of(design: Design, dose: float | None) -> InterleavePlan | None:
+    """How gateways show two answers, if they do."""
+    if design.strategy != "interleaved":
+        return None
+    spec = design.interleaved or InterleavedSpec()
+    return InterleavePlan(share=spec.share if dose is None else dose, show=spec.show, patience_s=spec.patience_s)

@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, insert, select, update
 from penstock.control.canaries import conclude, give_up_unready
 from penstock.control.canary_rows import canary_of
 from penstock.control.context import SYSTEM, Control
-from penstock.control.experiments import advance, decide, experiment_row, renew
+from penstock.control.experiments import advance, decide, experiment_row, renew, set_dose
 from penstock.control.experiments_signal import Signal
 from penstock.control.experiments_store import load_statistics
 from penstock.control.ingest_counts import settle_pending
@@ -21,6 +21,7 @@ from penstock.delivery.watch import heard_until
 from penstock.experiments.canary import evidence_in_words
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.judging import judged, moved
+from penstock.experiments.pair_verdict import dose_of, spec_of
 from penstock.experiments.ramp import Move, Standing
 from penstock.experiments.verdict import Verdict
 from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
@@ -105,9 +106,22 @@ class Evaluator:
         if news:
             await self._store(row, verdict)
         move = moved(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
+        if alarm and move.kind != "decide":
+            return verdict
         evidence = evidence_in_words(design, statistics, verdict)
         await self._act(row, design, verdict, move, heard, evidence)
+        if design.paired and move.kind == "hold":
+            await self._dose(row, design, dose_of(design, statistics, ran_s=now - (row.started_at or now)))
         return verdict
+
+    async def _dose(self, row: Row[Any], design: Design, share: float) -> None:
+        """Have a second arm answer `share` of the requests, if that is another one than now."""
+        if share == (spec_of(design).share if row.dose is None else row.dose):
+            return
+        async with self._control.change(SYSTEM) as change:
+            current = await experiment_row(change.connection, row.name)
+            if current.state == "running":
+                await set_dose(change, row.name, share)
 
     async def _heard_until(self, now: float) -> float:
         """Up to when all that gateways have recorded is known; 0 if that cannot be said."""

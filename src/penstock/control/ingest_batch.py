@@ -27,9 +27,11 @@ from penstock.control.ingest_usage import UsageBatch
 from penstock.core.exchange import Exchange, Observation, Record
 from penstock.experiments.fold import UnitRecord
 from penstock.experiments.metrics import is_number_refused, told
+from penstock.experiments.pairs import treatment_of, vote_on
+from penstock.journal.format import decode_payload
 from penstock.store.schema_experiments import exchanges, experiments, observations
 
-_BITS = {"success": 1, "rating": 2, "reports": 4, "conversion": 8}
+_BITS = {"success": 1, "rating": 2, "reports": 4, "conversion": 8, "preference": 16}
 _SLICE = 256  # records folded before others get a turn
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,6 +69,7 @@ class IngestBatch:
         ] = {}  # by experiment and unit: its bad events of all epochs
         self._past: dict[tuple[str, str], int] = {}  # by experiment and unit: the covariate
         self._usage = UsageBatch()
+        self._shown: dict[str, Exchange] = {}  # with two answers, by id
         self._drift = DriftBatch()
         self._exchange_rows: list[dict[str, Any]] = []
         self._observation_rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -120,10 +123,21 @@ class IngestBatch:
                 select(observations.c.tenant, observations.c.id).where(observations.c.id.in_(piece))
             )
             self._seen.update((row.tenant, row.id) for row in found)
+        await self._read_shown(connection, said)
         await self._read_waiting(connection, ids)
         await self._read_experiments(connection, said)
         groups = {key_of(record) for record, _ in self._records if isinstance(record, Exchange)}
         await self._drift.read(connection, groups | {known.group for known in self._known.values()})
+
+    async def _read_shown(self, connection: AsyncConnection, said: list[Observation]) -> None:
+        """The answers that preferences are about: whose each choice was stands in the record."""
+        about = {one.request for one in said if one.kind == "preference" and one.request in self._known}
+        for piece in chunks(about):
+            rows = await connection.execute(select(exchanges.c.id, exchanges.c.record).where(exchanges.c.id.in_(piece)))
+            for row in rows:
+                record = decode_payload(row.record)
+                if isinstance(record, Exchange):
+                    self._shown[row.id] = record
 
     async def _read_waiting(self, connection: AsyncConnection, ids: set[str]) -> None:
         waits = select(observations.c.id).where(observations.c.state == "pending").limit(1)
@@ -206,7 +220,10 @@ class IngestBatch:
         )
         self._known[exchange.id] = known
         self._usage.add(exchange)
-        self._drift.add(exchange, sequence)
+        if exchange.pair is None or not exchange.pair.of:  # nobody has seen a copy
+            self._drift.add(exchange, sequence)
+        if exchange.pair is not None:
+            self._shown[exchange.id] = exchange
         if exchange.experiment and exchange.epoch > 0 and not self._expose(exchange, unit, sequence):
             known.epoch = 0
         for observation in self._waiting.pop(exchange.id, ()):
@@ -234,7 +251,8 @@ class IngestBatch:
     def _expose(self, exchange: Exchange, unit: str, sequence: int) -> bool:
         """Count the exchange for its arm; False if it is not to be counted."""
         one = self._experiments.get(exchange.experiment)
-        if one is None or not one.folding.knows(exchange.epoch, exchange.arm):
+        arm, paired = treatment_of(exchange), exchange.pair is not None
+        if one is None or not one.folding.knows(exchange.epoch, arm) or one.folding.design.paired is not paired:
             self._count("unknown_experiment")
             return False
         key = (exchange.experiment, exchange.epoch, unit)
@@ -249,10 +267,13 @@ class IngestBatch:
                 past=self._past.get((exchange.experiment, unit), 0),
             )
             self._remember_user(key)
-        elif record.arm != exchange.arm:
+        elif record.arm != arm:
             self._count("arm_changed")
             return False
         self._changed_units.add(key)
+        if paired:
+            one.folding.paired(record, exchange, sequence)
+            return True
         one.folding.exposed(record, exchange, sequence)
         if record.bad:
             self._bad_before[exchange.experiment, unit] = record.bad
@@ -301,12 +322,37 @@ class IngestBatch:
             if known.stored:
                 self._told[observation.request] = known.told
             self._drift.told(known.group, metric, numerator, observation.received, sequence)
-            if one is not None and record is not None:
+            if one is not None and record is not None and not one.folding.design.paired:
                 self._changed_units.add(key)
                 one.folding.told(record, known.epoch, metric, numerator, sequence)
+        if observation.kind == "preference" and one is not None and record is not None:
+            self._prefer(one, key, record, observation, known, sequence)
         if observation.kind == "event" and one is not None and record is not None:
             self._happened(one, key, record, observation, sequence)
         return "attributed"
+
+    def _prefer(
+        self,
+        one: OpenExperiment,
+        key: UnitKey,
+        record: UnitRecord,
+        observation: Observation,
+        known: Known,
+        sequence: int,
+    ) -> None:
+        """Count which of two answers was preferred: once a request, and of a unit the first that is no tie."""
+        exchange = self._shown.get(observation.request)
+        vote = vote_on(exchange, observation) if exchange is not None else ""
+        if not vote:
+            self._count("unknown_choice")
+        elif known.told & _BITS["preference"]:
+            self._count("repeated_word")
+        else:
+            known.told |= _BITS["preference"]
+            if known.stored:
+                self._told[observation.request] = known.told
+            self._changed_units.add(key)
+            one.folding.voted(record, known.epoch, "preference", vote, sequence)
 
     def _happened(
         self, one: OpenExperiment, key: UnitKey, record: UnitRecord, observation: Observation, sequence: int

@@ -14,6 +14,7 @@ REASONS = {
     "repeated_word": "a second success, rating, report or conversion for the same request",
     "foreign": "an observation about an exchange of another tenant",
     "unattributed": "an observation whose exchange never came",
+    "unknown_choice": "a preference for a choice that its answer did not have, or about an answer that was none of two",
     "event_without_value": "an event without a value, or with one that is no measurement, of which a metric needs the value",
 }
 PENDING_S = 900.0  # how long an observation waits for its exchange

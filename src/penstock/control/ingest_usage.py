@@ -12,6 +12,7 @@ from penstock.experiments.statistics import bucket_of
 from penstock.store.schema_experiments import usage_minute
 
 UsageKey = tuple[int, str, str, str, str]  # minute, tenant, route, version, arm
+EXPERIMENTS = "(experiments)"  # whom second answers are booked under: no tenant can be called so
 KEYS = ("minute", "tenant", "route", "version", "arm")
 COUNTS = (
     "requests",
@@ -68,12 +69,33 @@ class UsageBatch:
 
     def add(self, exchange: Exchange) -> None:
         """Count one exchange under its minute, tenant, route, version and arm."""
+        if exchange.pair is not None:
+            self._second(exchange)
+            if exchange.pair.of:
+                return
         arm = f"{exchange.experiment}/{exchange.arm}" if exchange.experiment else ""
         key = (int(exchange.at // 60), exchange.tenant, exchange.route, exchange.version, arm)
         row = self._rows.get(key)
         if row is None:
             row = self._rows[key] = UsageRow(latency={}, first_token={})
         row.add(exchange)
+
+    def _second(self, exchange: Exchange) -> None:
+        """Book what a second answer used under a tenant of its own: nobody asked for it. Its requests and errors are none of users'."""
+        pair = exchange.pair
+        if pair is None:
+            return
+        own = bool(pair.of)
+        usage, cost = (exchange.usage, exchange.cost_nanousd) if own else (pair.usage, pair.cost_nanousd)
+        arm = f"{exchange.experiment}/{exchange.arm if own else pair.arm}"
+        key = (int(exchange.at // 60), EXPERIMENTS, exchange.route, exchange.version if own else "", arm)
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = UsageRow(latency={}, first_token={})
+        row.prompt_tokens += max(0, usage.prompt)
+        row.completion_tokens += max(0, usage.completion)
+        row.cached_tokens += max(0, usage.cached)
+        row.cost_nanousd += max(0, cost)
 
     async def save(self, connection: AsyncConnection) -> None:
         """Add the batch to the table."""

@@ -13,7 +13,10 @@ from penstock.experiments.counted import Look, Statistics
 from penstock.experiments.declared import Prior
 from penstock.experiments.design import Design
 from penstock.experiments.metrics import Metric
+from penstock.experiments.paired_metrics import VOTES
+from penstock.experiments.pairs import paired_difference, paired_values, votes
 from penstock.experiments.planned import Result, critical, judged
+from penstock.experiments.preference import DEFAULT_EFFECT, preferred
 from penstock.experiments.progress import Progress, progress
 from penstock.experiments.sequences import difference_log_e, radius
 from penstock.experiments.statistics import Moments, quantile
@@ -96,6 +99,8 @@ def _compared(design: Design, statistics: Statistics, metric: Metric, arm: str, 
     if primary and design.planned_looks:
         return _at_look(design, statistics, comparison)
     alpha = design.plan.alpha / len(design.treatments)
+    if design.paired:
+        return _paired(design, statistics, metric, comparison, alpha)
     if design.strategy == "bandit" and metric.quantile is None:
         comparison = _weighted(design, statistics, metric, comparison)
     if metric.quantile is not None:
@@ -121,6 +126,34 @@ def _compared(design: Design, statistics: Statistics, metric: Metric, arm: str, 
         (found.estimate, found.estimate - reach, found.estimate + reach),
         log_e=difference_log_e(found.estimate, found.variance, found.units, planned, alpha),
     )
+
+
+def _paired(design: Design, statistics: Statistics, metric: Metric, comparison: Comparison, alpha: float) -> Comparison:
+    """Of a metric that is measured of both answers to one request, or decided by votes on them."""
+    arm = comparison.arm
+    if metric.name in VOTES:
+        won, lost, _ = votes(statistics, arm, metric.name)
+        effect = design.primary.minimum_effect if comparison.primary else DEFAULT_EFFECT
+        found = preferred(won, lost, effect=effect, alpha=alpha)
+        comparison = msgspec.structs.replace(
+            comparison, n=won + lost, control_n=won + lost, value=None, control_value=None
+        )
+        if not won + lost:
+            return comparison
+        comparison = msgspec.structs.replace(comparison, value=found.value, control_value=1 - found.value)
+        return _told(design, comparison, (found.value - 0.5, found.low - 0.5, found.high - 0.5), log_e=found.log_e)
+    value, control_value, count = paired_values(statistics, metric, arm)
+    comparison = msgspec.structs.replace(
+        comparison, n=count, control_n=0 if control_value is None else count, value=value, control_value=control_value
+    )
+    between = paired_difference(design, statistics, metric, arm)
+    if between is None:
+        return comparison
+    planned = max(MIN_PLANNED, design.planned().always_valid)
+    reach = radius(between.variance, between.units, planned, alpha)
+    interval = (between.estimate, between.estimate - reach, between.estimate + reach)
+    evidence = difference_log_e(between.estimate, between.variance, between.units, planned, alpha)
+    return _told(design, comparison, interval, log_e=evidence)
 
 
 def _difference(design: Design, statistics: Statistics, metric: Metric, arm: str) -> Difference | None:
@@ -191,7 +224,7 @@ def _finite(value: float) -> float | None:
 def progress_of(design: Design, statistics: Statistics) -> Iterator[Progress]:
     """How far the primary metric is on its way, by what it has varied until now; nothing for quantiles."""
     metric = design.primary_metric
-    if metric.quantile is not None:
+    if metric.quantile is not None or design.paired:
         return
     for arm in design.treatments:
         found = _difference(design, statistics, metric, arm)

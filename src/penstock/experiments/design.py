@@ -24,7 +24,8 @@ from penstock.experiments.declared import (
 )
 from penstock.experiments.group_sequential import inflation
 from penstock.experiments.metrics import GUARDRAILS, METRICS, Metric, metric
-from penstock.experiments.sample_size import Plan, plan_units
+from penstock.experiments.paired_metrics import PAIRED, VOTES
+from penstock.experiments.sample_size import Plan, plan_units, plan_votes
 from penstock.experiments.strategies import (
     BanditSpec,
     InterleavedSpec,
@@ -36,7 +37,7 @@ from penstock.experiments.strategies import (
 
 Strategy = Literal["ab", "bandit", "shadow", "canary", "interleaved"]
 Inference = Literal["always_valid", "group_sequential", "fixed"]
-BUILT: tuple[Strategy, ...] = ("ab", "canary", "bandit")
+BUILT: tuple[Strategy, ...] = ("ab", "canary", "bandit", "shadow", "interleaved")
 
 _MANY = 1 << 40  # units: there the floor is the declared one
 
@@ -134,7 +135,9 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def catalogue(self) -> dict[str, Metric]:
-        """The built-in metrics and the declared ones."""
+        """The built-in metrics and the declared ones; where two arms answer the same request, those of pairs."""
+        if self.paired:
+            return PAIRED
         return METRICS | {one.name: as_metric(one) for one in self.metrics} if self.metrics else METRICS
 
     @property
@@ -142,6 +145,11 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """What decides."""
         found = self.catalogue.get(self.primary.metric)
         return found if found is not None else metric(self.primary.metric, "primary.metric")
+
+    @property
+    def paired(self) -> bool:
+        """Whether two arms answer the same request: the control everybody, a treatment some requests beside it."""
+        return self.strategy in {"shadow", "interleaved"}
 
     @property
     def layered(self) -> bool:
@@ -187,6 +195,8 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Units an arm, for one look and for watching."""
         if self.plan.units is not None:
             return Plan(self.plan.units, self.plan.units)
+        if self.primary.metric in VOTES:
+            return plan_votes(self.primary.minimum_effect, self.plan.alpha / len(self.treatments), self.plan.power)
         return plan_units(
             proportion=self.primary_metric.type == "proportion",
             baseline=self.plan.baseline,
@@ -201,6 +211,9 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.strategy == "canary":
             first = self.plan.steps[0]
             return {arm.name: 1 - first if arm.name == self.incumbent else first for arm in self.arms}
+        if self.paired:
+            total = sum(arm.weight for arm in self.arms if arm.name != self.incumbent)
+            return {arm.name: arm.weight / total for arm in self.arms if arm.name != self.incumbent}
         total = sum(arm.weight for arm in self.arms)
         if self.strategy == "bandit":
             floor = self.bandit.floor if self.bandit is not None else 0.0
@@ -335,10 +348,29 @@ def _check_strategy(design: Design) -> None:
         if design.stratify is not None or design.covariate is not None:
             raise _refuse("A bandit has contexts instead of strata, and no covariate.", "stratify")
         check_bandit(design.bandit or BanditSpec(), arms=[arm.name for arm in design.arms], unit=design.unit)
-    elif design.shadow is not None:
+    elif design.paired:
+        _check_pairs(design)
+
+
+def _check_pairs(design: Design) -> None:
+    if design.shadow is not None:
         check_shadow(design.shadow)
-    elif design.interleaved is not None:
+    if design.interleaved is not None:
         check_interleaved(design.interleaved)
+    for name in ("guardrails", "metrics", "winsorise", "stratify", "covariate", "bayes"):
+        if getattr(design, name):
+            raise _refuse(f"Where two arms answer the same request there are no {name}: pairs are compared.", name)
+    if sum(arm.weight for arm in design.arms if arm.name != design.incumbent) <= 0:
+        raise _refuse("All treatments' weights are 0: none would get a request.", "arms")
+    primary = design.primary.metric
+    judged = design.shadow is not None and design.shadow.judge is not None
+    possible = [
+        name for name in PAIRED if name not in {"similarity", "same_answer", *VOTES, "latency", "time_to_first_token"}
+    ]
+    possible += ["preference"] if design.strategy == "interleaved" else ["latency", "time_to_first_token"]
+    possible += ["judged"] if judged else []
+    if primary not in possible:
+        raise _refuse(f"{primary!r} cannot decide this: use one of {', '.join(sorted(possible))}.", "primary.metric")
 
 
 def _check_steps(design: Design) -> None:

@@ -106,3 +106,21 @@ def plan_units(
             raise BadRequest(f"deviation is {deviation}: it must be above 0.", param="plan.deviation")
         fixed = two_means(abs(effect) / (deviation if deviation is not None else 10 * abs(effect)), alpha, power)
     return Plan(math.ceil(fixed), math.ceil(watched(fixed, alpha, power)))
+
+
+_WATCHED_VOTES = (
+    1.45  # times the votes of one fixed look that `preference.preferred` needs for the same power, by simulation
+)
+
+
+def plan_votes(effect: float, alpha: float = 0.05, power: float = 0.8) -> Plan:
+    """Votes to tell a share of one half and `effect` from one half: for one look, and for `preference.preferred`. .05: 783 and 1,135."""
+    _check(alpha, power)
+    share = 0.5 + effect
+    if not 0 < effect < 0.5:
+        raise BadRequest(
+            f"the effect is {effect}: a share differs from one half by less than .5.", param="minimum_effect"
+        )
+    reach = _NORMAL.inv_cdf(1 - alpha / 2) * 0.5 + _NORMAL.inv_cdf(power) * math.sqrt(share * (1 - share))
+    fixed = (reach / effect) ** 2
+    return Plan(math.ceil(fixed), math.ceil(fixed * _WATCHED_VOTES))

@@ -17,8 +17,10 @@ from penstock.experiments.counted import Statistics
 from penstock.experiments.design import Design
 from penstock.experiments.discovery import discovered
 from penstock.experiments.fold import guardrail_limit
+from penstock.experiments.pairs import Forecast
 from penstock.experiments.progress import Progress
 from penstock.experiments.sequences import Mismatch, sample_ratio
+from penstock.experiments.votes import Votes
 from penstock.experiments.words import (
     difference_in_words,
     findings_in_words,
@@ -79,6 +81,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     progress: tuple[Progress, ...] = ()
     looks: tuple[LookMade, ...] = ()
     contenders: tuple[Contender, ...] = ()  # of a bandit
+    votes: tuple[Votes, ...] = ()  # on two answers to one request
+    forecasts: tuple[Forecast, ...] = ()  # of a shadow: what an A/B test would say
 
 
 def judge(design: Design, statistics: Statistics, now: float) -> Verdict:
