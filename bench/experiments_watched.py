@@ -1,23 +1,25 @@
 """Tests that are watched: how often they call a difference that is not there, and how often they find one that is.
 
-Each run feeds units, 100 an arm at a time, into the shipped statistics and asks the shipped comparison after each hundred. Draws are made by
-numpy; sums, estimates, variances, intervals and boundaries are those that control uses.
+Each run feeds units, 100 an arm at a time, into the shipped statistics (by their entries for whole arrays) and asks the shipped comparison
+after each hundred. Numpy makes the draws; sums, estimates, variances, intervals and boundaries are those that control uses.
 """
 
 import math
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.checks import Check, Measured
+from penstock.experiments.columns import histogram_of, moments_of_arrays
 from penstock.experiments.comparisons import comparisons_of
 from penstock.experiments.counted import Statistics
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.fold import Folding
 from penstock.experiments.group_sequential import even, power
-from penstock.experiments.statistics import Moments, bucket_of
+from penstock.experiments.statistics import Moments, merged_histogram
 
 ARM = 60_000  # units
 STEP = 100
@@ -40,10 +42,9 @@ def design_of(metric: str, **plan: Any) -> Design:
 
 
 def sums(tops: Ints, bottoms: Ints) -> list[Moments]:
-    """The moments after each step, from the values of one arm's units in order; whole numbers that fit into 63 bits."""
-    products = (np.ones_like(tops), tops, bottoms, tops * tops, bottoms * bottoms, tops * bottoms)
-    columns = [one.reshape(-1, STEP).sum(1).cumsum().tolist() for one in products]
-    return [Moments(*values) for values in zip(*columns, strict=True)]
+    """The moments after each step, from the values of one arm's units in order."""
+    steps = zip(tops.reshape(-1, STEP), bottoms.reshape(-1, STEP), strict=True)
+    return list(accumulate((moments_of_arrays(*step) for step in steps), Moments.merged))
 
 
 def called(design: Design, arms: tuple[list[Moments], list[Moments]]) -> bool:
@@ -66,7 +67,7 @@ def wrong_calls(
     def measure(seed: int, part: float) -> Measured:
         rng = np.random.default_rng(seed)
         design = design_of(metric)
-        runs = max(20, round(RUNS * part))
+        runs = max(6, round(RUNS * part))
         units = ARM if part == 1 else 6_000
         wrong = sum(called(design, (sums(*draw(rng, units)), sums(*draw(rng, units)))) for _ in range(runs))
         return _share(wrong, runs, ALPHA)
@@ -103,25 +104,23 @@ def quantile_calls(seed: int, part: float) -> Measured:
     """The 95th percentile of lognormal times, one a unit."""
     rng = np.random.default_rng(seed)
     design = design_of("latency_p95")
-    runs = max(20, round(RUNS * part))
+    runs = max(6, round(RUNS * part))
     units = ARM if part == 1 else 6_000
     wrong = 0
     for _ in range(runs):
         drawn = (rng.lognormal(0, 1, (2, units)) * 1e8).astype(np.int64)
-        wrong += _quantile_called(design, [[bucket_of(v) for v in arm] for arm in drawn.tolist()])
+        wrong += _quantile_called(design, drawn)
     return _share(wrong, runs, ALPHA)
 
 
-def _quantile_called(design: Design, arms: list[list[int]]) -> bool:
+def _quantile_called(design: Design, arms: Ints) -> bool:
     names = ("control", "treatment")
     statistics = Statistics(shares={1: design.shares()})
-    for name in names:
-        statistics.histograms[1, name, "latency_p95"] = {}
-    for end in range(STEP, len(arms[0]) + 1, STEP):
-        for name, buckets in zip(names, arms, strict=True):
-            histogram = statistics.histograms[1, name, "latency_p95"]
-            for bucket in buckets[end - STEP : end]:
-                histogram[bucket] = histogram.get(bucket, 0) + 1
+    for end in range(STEP, arms.shape[1] + 1, STEP):
+        for name, values in zip(names, arms, strict=True):
+            place = (1, name, "latency_p95")
+            before = statistics.histograms.get(place, {})
+            statistics.histograms[place] = merged_histogram((before, histogram_of(values[end - STEP : end])))
             statistics.moments[1, name, "cost"] = Moments(end, 0, end, 0, end, 0)
         if next(comparisons_of(design, statistics)).state in {"better", "worse"}:
             return True
@@ -132,7 +131,7 @@ def always_valid_power(seed: int, part: float) -> Measured:
     """10 % against 10.5 %, a look after every hundred."""
     rng = np.random.default_rng(seed)
     design = design_of("success")
-    runs = max(60, round(RUNS * part))
+    runs = max(6, round(RUNS * part))
     ones = np.ones(ARM, np.int64)
     found = sum(
         called(design, tuple(sums((rng.random(ARM) < rate).astype(np.int64), ones) for rate in (0.1, 0.105)))  # type: ignore[arg-type]
@@ -146,7 +145,7 @@ def planned_power(seed: int, part: float) -> Measured:
     """The same with five planned looks, taken by the shipped folding when they come due."""
     rng = np.random.default_rng(seed)
     design = design_of("success", inference="group_sequential", looks=5)
-    runs = max(60, round(RUNS * part))
+    runs = max(6, round(RUNS * part))
     ones = np.ones(ARM, np.int64)
     found = 0
     for _ in range(runs):
@@ -164,7 +163,7 @@ def planned_wrong(seed: int, part: float) -> Measured:
     """An A/A test with five planned looks."""
     rng = np.random.default_rng(seed)
     design = design_of("success", inference="group_sequential", looks=5)
-    runs = max(60, round(RUNS * part))
+    runs = max(6, round(RUNS * part))
     ones = np.ones(ARM, np.int64)
     wrong = sum(
         _planned_called(design, [sums((rng.random(ARM) < 0.1).astype(np.int64), ones) for _ in range(2)])

@@ -5,7 +5,7 @@ import pytest
 from bench.checks import run
 from bench.experiments import found_checks, the_check
 
-PART = 0.01
+PART = 0.002
 
 
 @pytest.mark.parametrize("place", found_checks(), ids=lambda place: the_check(*place).name)
