@@ -231,5 +231,6 @@ def test_what_an_exchange_tells() -> None:
     assert [name for name, _ in observed(cached)] == ["input_length", "input_language", "input_topic"]
     stopped = msgspec.structs.replace(whole, outcome="refused", error="content_filter", quality=None)
     assert ("refusal", 1.0) in observed(stopped)
-    assert "refusal" not in dict(observed(msgspec.structs.replace(stopped, error="rate_limit_exceeded")))
+    assert observed(msgspec.structs.replace(stopped, error="rate_limit_exceeded")) == []
+    assert observed(msgspec.structs.replace(whole, outcome="error", quality=None)) == []  # it will be asked again
     assert observed(msgspec.structs.replace(whole, noticed=None, quality=None)) == []

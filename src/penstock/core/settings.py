@@ -31,7 +31,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     tls_key: str = ""  # PEM, not encrypted
     cache_bytes: int = 67108864
     notice_per_s: Annotated[float, msgspec.Meta(ge=0.0)] = (
-        10.0  # requests that a worker looks at for drift, a second at most; 0: none
+        100.0  # requests that a worker looks at for drift, a second at most; 0: none
     )
     control_url: str = ""  # empty: serve from the Snapshot on disk alone
     snapshot_file: str = ""  # empty: DATA/gateway/snapshot.json

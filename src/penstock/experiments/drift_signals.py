@@ -211,7 +211,13 @@ def _shares(hits: list[int], n: int) -> tuple[Array, Array]:
 
 
 def observed(exchange: Exchange) -> list[tuple[str, float]]:
-    """What an exchange tells: (signal, value). Of those that the gateway did not notice, only what an engine said of the answer."""
+    """What an exchange tells: (signal, value). Of those that the gateway did not notice, only what an engine said of the answer.
+
+    Requests that failed tell nothing: their clients ask again, and what is asked would seem to have changed.
+    """
+    stopped = exchange.finish == "content_filter" or exchange.error == "content_filter"
+    if exchange.outcome != "ok" and not stopped:
+        return []
     found: list[tuple[str, float]] = []
     noticed, quality = exchange.noticed, exchange.quality
     if noticed is not None:
@@ -220,10 +226,9 @@ def observed(exchange: Exchange) -> list[tuple[str, float]]:
             language = LANGUAGES.index(noticed.language) if noticed.language in LANGUAGES else 0
             found.append(("input_language", float(language)))
             found.append(("input_topic", float(noticed.words)))
-    if exchange.cache in FROM_CACHE or exchange.outcome not in {"ok", "refused"}:
+    if exchange.cache in FROM_CACHE:
         return found
-    stopped = exchange.finish == "content_filter" or exchange.error == "content_filter"
-    if (quality is not None or noticed is not None) and (exchange.outcome == "ok" or stopped):
+    if quality is not None or noticed is not None:
         found.append(("refusal", float(stopped or (quality is not None and quality.refused))))
     if exchange.outcome != "ok":
         return found

@@ -7,11 +7,13 @@ from penstock.experiments.drift_text import language_of, words_of
 from penstock.gateway.call import Call
 from penstock.wire.envelope import ChatEnvelope, CompletionEnvelope, Envelope
 
+_BURST_S = 1.0
+
 
 def pick(call: Call) -> None:
-    """Has this request noticed, and none for a while."""
+    """Has this request noticed. Requests come in bursts, so the worker's share of a second may be used up at once."""
     gateway = call.gateway
-    gateway.notice_at = call.at + gateway.notice_gap
+    gateway.notice_at = max(gateway.notice_at, call.at - _BURST_S) + gateway.notice_gap
     call.noticing = True
     leg = call.leg
     if leg is not None and leg.entry.pool.quality.share:
