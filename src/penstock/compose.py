@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from penstock.control.context import Control
     from penstock.journal.analytics.sink import ParquetSink
-    from penstock.journal.keyfiles import FileKeystore
-    from penstock.journal.masterkey import Wrapping
     from penstock.journal.ship import Sink
     from penstock.journal.traces import Carrier
     from penstock.store.cache_redis import RedisCache as Answers
@@ -148,6 +146,7 @@ def run_up(settings: Settings, *, resume: bool, progress: "Progress", announce: 
 
 def _check_before_start(settings: Settings, folder: "DataFolder") -> None:
     from penstock.gateway.edge import read_certificate
+    from penstock.journal.keyring import open_keys
     from penstock.supervisor.ports import check_port
     from penstock.supervisor.records import Records
 
@@ -313,6 +312,7 @@ def run_gateway(settings: Settings, worker: int, *, supervised: bool) -> None:
 
 async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None:
     from penstock.gateway.serve import serve_gateway
+    from penstock.journal.keyring import open_keys
     from penstock.journal.offsets import shipped_before
     from penstock.journal.vault import Vault
     from penstock.journal.writer import Bounds, JournalWriter
@@ -381,47 +381,6 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         keys.close()
 
 
-def master_key(settings: Settings) -> "Wrapping":
-    """The master key: of the setting, else of the file, which is made if none is named and it is not there.
-
-    Raises:
-        Damaged: if it is none, or a file that is named is not there.
-        Unavailable: if the file cannot be written.
-    """
-    from penstock.journal.masterkey import Wrapping, make_key, parse_key, read_key
-
-    given = settings.keys
-    if given.master:
-        return Wrapping(parse_key(given.master, "keys.master"))
-    if given.master_file:
-        return Wrapping(read_key(Path(given.master_file)))
-    file = Path(settings.data) / "master.key"
-    try:
-        return Wrapping(make_key(file))
-    except OSError as error:
-        raise Unavailable(f"The master key {file} cannot be written: {error.strerror}.", param=str(file)) from None
-
-
-def keys_folder(settings: Settings) -> Path:
-    """Where the keys of subjects are."""
-    return Path(settings.keys.folder or Path(settings.data) / "keys").absolute()
-
-
-def open_keys(settings: Settings) -> "FileKeystore":
-    """The keys that content is encrypted and names are hashed under; made if there are none.
-
-    Raises:
-        Conflict: if they are wrapped by another master key.
-        Damaged: if they or the master key cannot be understood.
-        Unavailable: if the disk refuses.
-    """
-    from penstock.journal.keyfiles import FileKeystore
-
-    return FileKeystore.open(
-        keys_folder(settings), master_key(settings), former=Path(settings.data) / "subject.key", clock=time.time
-    )
-
-
 def has_grpc() -> bool:
     """Whether the extra `grpc` is installed, and the code of its messages was made."""
     return bool(find_spec("grpc") and find_spec("google.protobuf") and find_spec("penstock.gateway.grpc.inference_pb2"))
@@ -451,6 +410,7 @@ def run_gateways(settings: Settings) -> None:
         Conflict: if the data folder or the port is in use.
     """
     from penstock.gateway.edge import read_certificate
+    from penstock.journal.keyring import open_keys
     from penstock.supervisor.folder import DataFolder
     from penstock.supervisor.ports import check_port
 
@@ -517,6 +477,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
     import httpx
 
     from penstock.control.serve import serve_control
+    from penstock.journal.keyring import open_keys
     from penstock.runtime.local import LocalRuntime
     from penstock.supervisor.health import unverified
     from penstock.supervisor.look import look
@@ -527,6 +488,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises a signal that it was stopped by once more when it has drained: here that ends nothing.
         signal.signal(number, _already_told)
+    keys = open_keys(settings)
     runtime = LocalRuntime(folder.supervisor_socket) if folder.supervisor_socket.exists() else None
     gateway_url = _gateway_url(settings)
     async with httpx.AsyncClient(base_url=gateway_url, timeout=120.0, verify=unverified()) as gateway:
@@ -534,6 +496,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
             settings=settings,
             data=folder.root,
             service_token=service_token(settings),
+            keys=keys,
             runtime=runtime,
             starter=starter_folder(settings),
             clock=time.time,
@@ -541,6 +504,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
             look=(lambda window_s: look(settings, time.time(), window_s)) if runtime is not None else None,
             started=started,
         )
+    keys.close()
     if runtime is not None:
         await runtime.close()
 
@@ -586,13 +550,15 @@ def run_ship(settings: Settings) -> None:
 
 
 def _host_collectors(data: Path) -> "list[Collector]":
-    """What tells of the machine: of each there is one shipper."""
+    """What tells of the machine, and of what was probed on it: of each there is one shipper."""
+    from penstock.engine.probe.records import ProbeCollector
     from penstock.runtime.gpus import GpuCollector, find_nvml
     from penstock.runtime.host import HostCollector
 
     nvml = find_nvml()
     host = HostCollector({"data": data})
-    return [host] if nvml is None else [host, GpuCollector(nvml)]
+    probes = ProbeCollector(data / "probes")
+    return [host, probes] if nvml is None else [host, probes, GpuCollector(nvml)]
 
 
 async def _ship(settings: Settings) -> None:

@@ -121,7 +121,7 @@ class NotSupported(Exception):
 class FakeNvml:
     """Two GPUs; the second tells neither power nor energy."""
 
-    NVMLError = NotSupported
+    NVMLError: type[Exception] = NotSupported
     NVML_TEMPERATURE_GPU = 0
     started = 0
     count = 2
@@ -177,7 +177,7 @@ def test_without_library_driver_or_gpu_there_are_no_gpus(monkeypatch: pytest.Mon
     assert find_nvml() is None
     fake = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
-    assert find_nvml() is fake
+    assert find_nvml() == fake
     assert fake.started == 1
     fake.count = 0
     assert find_nvml() is None

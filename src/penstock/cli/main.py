@@ -30,6 +30,8 @@ class Penstock(LazyGroup):
         "keys": ("keys", "Keys of the gateway and of the control API."),
         "routes": ("routes", "Model names that clients ask for, and where each leads."),
         "policies": ("policies", "What is kept of requests, and which content rules apply."),
+        "probe": ("probe", "Run a few requests through a version's weights again: attention, perplexity."),
+        "subjects": ("subjects", "Whom content was kept of, and how it is forgotten."),
         "drift": ("drift", "Whether models are asked, and answer, as they did."),
         "alerts": ("alerts", "What fires, and what did: of Prometheus and of the records."),
         "apply": ("apply", "Bring what is there to what documents say."),

@@ -247,6 +247,16 @@ def pull(session: Session, reference: str, directory: Path) -> None:
     parse_reference(reference)
     found = session.api.get("/resolve", ref=reference)
     name, digest = found["model"], found["digest"]
+    fetch(session, found, directory)
+    document = {"model": name, "label": found["label"], "digest": digest, "directory": str(directory)}
+    session.answer(
+        document, lambda: click.echo(f"{name}:{found['label']} is in {directory}: {len(found['files'])} files.")
+    )
+
+
+def fetch(session: Session, found: dict[str, Any], directory: Path) -> None:
+    """Writes the files of a version, `found` by the API's /resolve, below `directory`; what is there already stays."""
+    name, digest = found["model"], found["digest"]
     with _progress(session) as progress:
         job = progress.add_task("fetching", total=found["size"])
         for entry in found["files"]:
@@ -254,10 +264,6 @@ def pull(session: Session, reference: str, directory: Path) -> None:
             if not target.exists() or _digest_of(target) != entry["digest"]:
                 _fetch(session, name, digest, entry, target)
             progress.advance(job, entry["size"])
-    document = {"model": name, "label": found["label"], "digest": digest, "directory": str(directory)}
-    session.answer(
-        document, lambda: click.echo(f"{name}:{found['label']} is in {directory}: {len(found['files'])} files.")
-    )
 
 
 def _digest_of(path: Path) -> str:
