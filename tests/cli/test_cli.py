@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 PATIENCE_S = 90.0
@@ -244,6 +245,33 @@ def test_doctor_says_what_does_not_run(control: Control) -> None:
     assert "next: penstock up" in shown
     afar = control.run("doctor", "--json", "--data", "/nowhere")
     assert json.loads(afar.stdout)["seen"]["machine"] is None, "control alone is asked where there is no data folder"
+
+
+def test_a_request_that_control_does_not_know_yet_is_explained_by_the_journal(control: Control) -> None:
+    from penstock.journal.writer import JournalWriter
+    from tests.journal.records import exchange, observation
+
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    writer = JournalWriter.open(control.data / "journal" / "w9", "w9", loop=None, clock=time.time)
+    name = exchange(77).id
+    writer.append(exchange(76))
+    writer.append(exchange(77, model="bot", version="bot:v1", experiment="e", arm="b", propensity=0.25, trace=trace))
+    writer.append(msgspec.structs.replace(observation(5), request=name))
+    writer.close()
+    told = control.json("explain", name)
+    assert told["source"] == "journal"
+    assert "There is no request" in told["control"]
+    assert (told["request"]["version"], told["experiment"]["propensity"]) == ("bot:v1", 0.25)
+    assert [one["name"] for one in told["phases"]][-1] == "done"
+    assert [one["rating"] for one in told["observations"]] == [1.0]
+    shown = control.run("explain", name).stdout
+    for part in ("0af7651916cd43dd8448eb211c80319c", "probability 0.25", "ENDED AFTER", "the journal here", "a second"):
+        assert part in shown, shown
+    away = control.run("explain", name, "--json", PENSTOCK_URL="http://127.0.0.1:9")
+    assert "cannot be reached" in json.loads(away.stdout)["control"]
+    nobody = control.run("explain", exchange(99).id)
+    assert nobody.returncode == 1
+    assert "There is no request" in nobody.stderr
 
 
 def test_queries_read_the_data_folder_or_ask_control(control: Control) -> None:

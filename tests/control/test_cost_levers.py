@@ -12,7 +12,7 @@ from penstock.cli.explain import _cascade
 from penstock.control.snapshot import compile_snapshot
 from penstock.control.specs import PoolSpec, PriceSpec
 from penstock.control.state import BuildInfo, State, price_of
-from penstock.control.statistics_api import _exchange
+from penstock.control.statistics_api import exchange_told
 from penstock.core.exchange import Exchange, Usage
 from penstock.core.snapshot import CachePolicy, Cascade, ChooseRule, Price, Route, Snapshot, Trim
 from penstock.delivery.pools import BuildKey
@@ -134,7 +134,7 @@ def test_metadata_that_hold_no_price_price_nothing() -> None:
 
 def test_what_a_request_tells_of_its_cascade() -> None:
     exchange = Exchange(id="r", at=1.0, escalated=True, usage=Usage(20, 8), tried=Usage(9, 3), trimmed=2)
-    told = _exchange(msgspec.msgpack.encode(exchange))
+    told = exchange_told(msgspec.msgpack.encode(exchange))
     assert (told["escalated"], told["trimmed"]) == (True, 2)
     assert told["tried"] == {"prompt": 9, "completion": 3, "cached": 0}
     json.dumps({name: value for name, value in told.items() if name != "findings"})

@@ -7,7 +7,7 @@ import click
 from penstock.cli.client import at
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import pairs, table, when
-from penstock.core.errors import NotFound, PenstockError
+from penstock.core.errors import NotFound, PenstockError, Unauthenticated, Unavailable
 
 
 @click.command()
@@ -18,10 +18,34 @@ def explain(session: Session, request_id: str) -> None:
 
     The id is in the reply's `x-penstock-request-id`.
     """
-    told = session.api.get(at("requests", request_id))
+    told = _found(session, request_id)
     version, revisions = _behind(session, told["request"])
     document = told | {"version": version, "revisions": revisions}
     session.answer(document, lambda: _show(session, document))
+
+
+def _found(session: Session, request_id: str) -> dict[str, Any]:
+    """As control tells it, else as the journal here does.
+
+    Raises:
+        PenstockError: what control answered, if it is not in the journal either.
+    """
+    try:
+        found: dict[str, Any] = session.api.get(at("requests", request_id))
+    except (NotFound, Unauthenticated, Unavailable) as error:
+        from penstock.cli.explain_journal import from_journal
+
+        here = from_journal(session, request_id)
+        if here is None:
+            raise
+        return here | {"control": error.message}
+    return found
+
+
+def _speed(request: dict[str, Any]) -> str | None:
+    phases, tokens = request["phases"], request["usage"]["completion"]
+    took = phases["last_token"] - (phases["dispatched"] or phases["admitted"])
+    return f"{tokens / took * 1e9:.1f} a second" if took > 0 and tokens else None
 
 
 def _behind(session: Session, request: dict[str, Any]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
@@ -82,13 +106,17 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             ("user", request["user"] and f"{request['user']} (keyed hash)"),
             (
                 "experiment",
-                experiment and f"{experiment['name']}, arm {experiment['arm']}, epoch {experiment['epoch']}",
+                experiment
+                and f"{experiment['name']}, arm {experiment['arm']}, epoch {experiment['epoch']}, "
+                f"drawn with probability {experiment['propensity']:g}",
             ),
             (
                 "answered by",
                 f"{request['version'] or 'nobody'} on {request['replica'] or '-'} of pool {request['pool'] or '-'}",
             ),
             ("tokens", f"{usage['prompt']} prompt, {usage['completion']} completion, {usage['cached']} cached"),
+            ("tokens' speed", _speed(request)),
+            ("finish", request["finish"]),
             ("quality", _quality(request)),
             ("cascade", _cascade(request)),
             ("left out", f"{request['trimmed']} turns of the conversation" if request["trimmed"] else None),
@@ -98,6 +126,8 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             ("hedged", "a second replica was asked too" if request["hedged"] else None),
             ("fallback", "answered by a pool that the route falls back to" if request["fallback"] else None),
             ("resumed", f"{request['resumed']} times, by another replica" if request["resumed"] else None),
+            ("trace", request["trace"].split("-")[1] if request["trace"].count("-") > 2 else None),
+            ("read from", told.get("source") and f"the journal here; control: {told['control']}"),
             ("worker", f"{request['worker']}, Snapshot generation {request['generation']}"),
             ("findings", [f"{f['rule']} {f['action']} {f['where']} x{f['count']}" for f in request["findings"]]),
         ],
@@ -116,8 +146,8 @@ def _show(session: Session, told: dict[str, Any]) -> None:
     console.print()
     table(
         console,
-        ("PHASE", "MILLISECONDS"),
-        [(phase["name"], f"{phase['ms']:.2f}") for phase in told["phases"]],
+        ("PHASE", "MILLISECONDS", "ENDED AFTER"),
+        [(phase["name"], f"{phase['ms']:.2f}", f"{phase['end_ms']:.2f}") for phase in told["phases"]],
         empty="It reached no phase.",
     )
     for one in told["observations"]:

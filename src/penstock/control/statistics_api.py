@@ -179,7 +179,7 @@ def _add_requests(router: APIRouter) -> None:
         """Requests, newest first. A page may hold fewer than `limit` and still have a `next`: then not all was looked through."""
         async with control.database.read() as connection:
             page = await search(connection, wanted, _own(who, None))
-        told = [{"sequence": sequence} | _exchange(record) for sequence, record in page.rows]
+        told = [{"sequence": sequence} | exchange_told(record) for sequence, record in page.rows]
         return _json({"requests": told, "next": page.next})
 
     @router.get("/requests/{request_id}")
@@ -188,7 +188,7 @@ def _add_requests(router: APIRouter) -> None:
         return _json(await explain(control, who, request_id))
 
 
-def _exchange(record: bytes) -> dict[str, Any]:
+def exchange_told(record: bytes) -> dict[str, Any]:
     """All fields, also those that have their default."""
     exchange = msgspec.msgpack.decode(record, type=Exchange)
     told = {name: getattr(exchange, name) for name in exchange.__struct_fields__}
@@ -229,7 +229,7 @@ async def explain(control: Control, who: Principal, request_id: str) -> dict[str
     }
     return {
         "sequence": row.sequence,
-        "request": _exchange(row.record),
+        "request": exchange_told(row.record),
         "phases": phases_told(exchange.phases),
         "experiment": in_experiment if exchange.experiment else None,
         "observations": [
