@@ -335,6 +335,27 @@ async def test_the_loop_wakes_when_data_comes(bed: Bed) -> None:
     assert bed.evaluator.failures == 0
 
 
+async def test_a_guardrail_that_trips_waits_for_no_round(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.control.experiments_evaluate.PAUSE_S", 3600.0)
+    await bed.begin(CANARY | {"plan": CANARY["plan"] | {"steps": [0.3, 1.0]}})
+    loop = asyncio.create_task(bed.evaluator.run())
+    try:
+        await feed(bed, range(20), (0.8, 0.8))
+        async with asyncio.timeout(20):
+            while "verdict" not in await get(bed) or not (await get(bed))["verdict"].get("arms"):
+                await asyncio.sleep(0.02)  # the only round is over
+        await feed(bed, range(20, 160), (0.8, 0.8), errors=(0.01, 0.9))
+        async with asyncio.timeout(20):
+            while (await get(bed))["state"] != "decided":
+                await asyncio.sleep(0.02)
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+    told = await get(bed)
+    assert (told["serving"], bed.evaluator.failures) == ("control", 0)
+    assert told["verdict"]["tripped"] == "error_rate"
+
+
 async def test_an_evaluator_that_starts_anew_says_the_same(bed: Bed) -> None:
     await bed.begin(AB)
     await feed(bed, range(100), (0.6, 0.7))

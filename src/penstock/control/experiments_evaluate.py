@@ -29,7 +29,7 @@ from penstock.store.schema_experiments import experiment_epochs, experiment_poin
 _LOG = logging.getLogger("penstock.control.experiments")
 
 IDLE_S = 1.0  # how often running experiments are looked at when nothing new comes
-PAUSE_S = 0.1  # between two rounds
+PAUSE_S = 0.5  # between two rounds; what has tripped does not wait for one
 POINTS = 300  # about how many points in time an experiment's chart has
 SETTLE_S = 60.0
 SHARE_S = 1.0  # how often control processes tell one another whom they hear
@@ -49,6 +49,21 @@ class Evaluator:
 
     async def run(self) -> None:
         """Evaluate until cancelled; a round that fails is told, counted and tried again."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._rounds(), name="experiments' rounds")
+            group.create_task(self._alarms(), name="experiments' alarms")
+
+    async def _alarms(self) -> None:
+        """Act at once on guardrails that have tripped."""
+        while True:
+            for name in sorted(await self._signal.alarm()):
+                try:
+                    await self.evaluate(name, news=False, alarm=True)
+                except PenstockError as error:  # the next round acts on it
+                    self.failures += 1
+                    _LOG.warning("The experiment %s could not be ended: %s", name, error.message)
+
+    async def _rounds(self) -> None:
         while True:
             names = await self._signal.wait(IDLE_S)
             try:
@@ -85,10 +100,11 @@ class Evaluator:
                 while await settle_pending(connection, now) == 500:
                     pass
 
-    async def evaluate(self, name: str, *, news: bool = True) -> Verdict | None:
-        """Judge one experiment and do what follows; None if it no longer runs."""
+    async def evaluate(self, name: str, *, news: bool = True, alarm: bool = False) -> Verdict | None:
+        """Judge one experiment and do what follows; None if it no longer runs. An `alarm` can end it, and nothing else."""
         now = self._control.clock()
-        heard = await self._heard_until(now)  # before the statistics are read: they hold all of it
+        # Before the statistics are read: they hold all of it.
+        heard = 0.0 if alarm else await self._heard_until(now)
         async with self._control.database.read() as connection:
             row = await experiment_row(connection, name)
             if row.state != "running":

@@ -55,8 +55,10 @@ def records_of(body: bytes) -> list[tuple[Record, bytes]]:
     return found
 
 
-async def ingest(control: Control, source: str, start: Position, end: Position, body: bytes) -> set[str]:
-    """Take a batch in; the names of the experiments that it changed.
+async def ingest(
+    control: Control, source: str, start: Position, end: Position, body: bytes, tripped: set[str] | None = None
+) -> set[str]:
+    """Take a batch in; the names of the experiments that it changed. Those of which a guardrail tripped are added to `tripped`.
 
     Raises:
         OutOfPlace: if it does not start where the last one of `source` ended; nothing is changed.
@@ -70,12 +72,15 @@ async def ingest(control: Control, source: str, start: Position, end: Position, 
         committed = await committed_position(connection, source)
         if committed is not None and not _follows(committed, start):
             raise OutOfPlace(committed)
-        changed = await IngestBatch(records, last - len(records) + 1, now).run(connection)
+        batch = IngestBatch(records, last - len(records) + 1, now)
+        changed = await batch.run(connection)
         values = {"segment": end.segment, "offset": end.offset, "at": now}
         if committed is None:
             await connection.execute(insert(ingest_offsets).values(source=source, **values))
         else:
             await connection.execute(update(ingest_offsets).where(ingest_offsets.c.source == source).values(**values))
+    if tripped is not None:
+        tripped.update(batch.tripped())
     return changed
 
 
@@ -134,10 +139,11 @@ def ingest_router(signal: Signal) -> APIRouter:
         if end < start or end - start < len(body):
             raise BadRequest(f"{len(body)} bytes do not fit between {start} and {end}.", param="end")
         try:
-            changed = await ingest(control, source, Position(segment, start), Position(segment, end), body)
+            tripped: set[str] = set()
+            changed = await ingest(control, source, Position(segment, start), Position(segment, end), body, tripped)
         except OutOfPlace as error:
             return JSONResponse({"segment": error.position.segment, "offset": error.position.offset}, status_code=409)
-        signal.changed(changed)
+        signal.changed(changed, tripped)
         return {"segment": segment, "offset": end}
 
     @router.post("/ingest/heard")

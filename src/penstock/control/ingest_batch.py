@@ -90,6 +90,10 @@ class IngestBatch:
         await self._write(connection)
         return {name for name, one in self._experiments.items() if one.folding.touched}
 
+    def tripped(self) -> set[str]:
+        """The experiments of which a guardrail tripped in this batch."""
+        return {name for name, one in self._experiments.items() if one.folding.has_tripped()}
+
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def _read(self, connection: AsyncConnection) -> None:

@@ -100,6 +100,10 @@ class Folding:
             for name in set(SLOW.values())
         }
 
+    def has_tripped(self) -> bool:
+        """Whether a guardrail that changed since this was made has tripped."""
+        return any(self.statistics.guardrails[name].tripped for name in self.guarded)
+
     def knows(self, epoch: int, arm: str) -> bool:
         """Whether there is such an arm in such an epoch: what names another was not counted by this experiment."""
         return arm in self._arms and epoch in self.statistics.shares

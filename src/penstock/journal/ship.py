@@ -219,7 +219,7 @@ class Shipper:
                 _log.info("%s: goes on", self.name)
             self.problem = ""
             pause = SHORTEST_PAUSE_S
-            if not moved:
+            if not moved or self._at_ends():  # what comes one by one is passed on together
                 await self._wait(self._poll_s)
 
     async def step(self) -> bool:
@@ -247,9 +247,12 @@ class Shipper:
 
     async def _tell(self, heard: Heard, since: float) -> None:
         """Say so if the step that began at `since` went to the ends of all journals."""
-        if all(reader.at_end for reader in self._readers.values()):
+        if self._at_ends():
             await heard(sorted(self._readers), time.monotonic() - since)
             self._told = since
+
+    def _at_ends(self) -> bool:
+        return all(reader.at_end for reader in self._readers.values())
 
     def close(self) -> None:
         """Let go of the files."""
