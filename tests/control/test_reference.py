@@ -7,22 +7,27 @@ import pytest
 
 from penstock.access.principals import ROLES
 from penstock.control.analytics_api import Analytics, analytics_router
+from penstock.control.content import Contents
+from penstock.control.content_api import content_router
 from penstock.control.experiments_api import experiments_router
 from penstock.control.specs import EnvironmentSpec, KeySpec, PoolSpec, RouteSpec, Spec, TenantSpec
 from penstock.control.specs_policy import PolicySpec
 from penstock.control.statistics_api import statistics_router
 from penstock.core.settings import Settings
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
 from tests.control.house import House
 
 PAGES = Path(__file__).parents[2] / "docs" / "reference"
 
 
-async def test_every_call_is_described_and_no_other(small_house: House) -> None:
+async def test_every_call_is_described_and_no_other(small_house: House, tmp_path: Path) -> None:
     page = (PAGES / "api.md").read_text()
     told = {path.partition("?")[0] for path in re.findall(r"(?<![\w}])/[a-z][\w/{}:.]*", page)}
     told = {path.removeprefix("/api/v1") for path in told} - {""}
     analytics = analytics_router(Analytics(Settings(), Path()))
-    for router in (experiments_router(), statistics_router(), analytics):
+    content = content_router(Contents(small_house.control, FileKeystore.open(tmp_path / "keys", Wrapping(bytes(32)))))
+    for router in (experiments_router(), statistics_router(), analytics, content):
         small_house.app.include_router(router, prefix="/api/v1")
     paths = {path.removeprefix("/api/v1") for path in small_house.app.openapi()["paths"]}
     assert paths - told == set()

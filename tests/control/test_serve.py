@@ -16,6 +16,8 @@ import pytest
 from penstock.control.serve import serve_control
 from penstock.core.errors import Damaged, Unavailable
 from penstock.core.settings import ControlSettings, Settings
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
 from tests.control.house import TOKEN, LocalServers, version_files
 
 
@@ -44,6 +46,7 @@ async def serve(
         settings=Settings(data=str(data), control=ControlSettings(port=port, database=database)),
         data=data,
         service_token=TOKEN,
+        keys=FileKeystore.open(data / "keys", Wrapping(bytes(32))),
         runtime=runtime,
         starter=starter,
         clock=time.time,

@@ -142,3 +142,13 @@ async def test_a_process_with_a_port_is_starting_until_it_is_healthy(keeper: Kee
         return status is not None and status.state == "running"
 
     await until(running)
+
+
+async def test_engines_are_not_handed_the_master_key(records: Records, logs: Logs) -> None:
+    keeper = Keeper(records, logs, {"PENSTOCK_KEYS_MASTER": "secret", "PENSTOCK_DATA": "there"})
+    code = "import os, time; print(sorted(n for n in os.environ if n[:8] == 'PENSTOCK'), flush=True); time.sleep(600)"
+    for kind, told in (("engine", "['PENSTOCK_DATA']"), ("control", "['PENSTOCK_DATA', 'PENSTOCK_KEYS_MASTER']")):
+        keeper.keep(msgspec.structs.replace(staying(kind, code), kind=kind))
+        await until(lambda kind=kind, told=told: logs.last_line(kind) == told)  # type: ignore[misc]
+        await keeper.release(kind, 10.0)
+    keeper.close()

@@ -20,6 +20,8 @@ Permission = Literal[
     "keys:write",  # create and revoke
     "usage:read",  # usage, cost, statistics
     "audit:read",  # exchanges and the trail of changes
+    "content:read",  # what was asked and answered, where it is kept
+    "subjects:forget",  # destroy the keys that it is kept under
     "inference",  # call models at the gateway
 ]
 
@@ -37,6 +39,8 @@ ROLES: dict[str, frozenset[Permission]] = {
             "keys:write",
             "usage:read",
             "audit:read",
+            "content:read",
+            "subjects:forget",
             "inference",
         )
     ),
@@ -58,7 +62,7 @@ ROLES: dict[str, frozenset[Permission]] = {
     ),
     "analyst": frozenset(("models:read", "deployments:read", "experiments:read", "experiments:write", "usage:read")),
     "auditor": frozenset(
-        ("models:read", "deployments:read", "experiments:read", "tenants:read", "usage:read", "audit:read")
+        ("models:read", "deployments:read", "experiments:read", "tenants:read", "usage:read", "audit:read", "content:read")
     ),
 }
 

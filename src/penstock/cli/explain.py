@@ -12,8 +12,9 @@ from penstock.core.errors import NotFound, PenstockError, Unauthenticated, Unava
 
 @click.command()
 @click.argument("request_id")
+@click.option("--content", is_flag=True, help="Also what was asked and answered, if it was kept; this is recorded.")
 @with_session
-def explain(session: Session, request_id: str) -> None:
+def explain(session: Session, request_id: str, content: bool) -> None:
     """Who asked, which version and weights answered, when each phase ended, what was found and said of it.
 
     The id is in the reply's `x-penstock-request-id`.
@@ -21,6 +22,8 @@ def explain(session: Session, request_id: str) -> None:
     told = _found(session, request_id)
     version, revisions = _behind(session, told["request"])
     document = told | {"version": version, "revisions": revisions}
+    if content:
+        document["said"] = session.api.get(f"{at('requests', request_id)}/content")
     session.answer(document, lambda: _show(session, document))
 
 
@@ -153,3 +156,20 @@ def _show(session: Session, told: dict[str, Any]) -> None:
     for one in told["observations"]:
         said = {k: one[k] for k in ("rating", "success", "value", "name", "text") if one.get(k) not in (None, "")}
         console.print(f"{one['kind']} at {when(one['received'])}: {said} ({one['state']})", markup=False)
+    if "said" in told:
+        _show_content(session, told["said"])
+
+
+def _show_content(session: Session, said: dict[str, Any]) -> None:
+    console = session.console
+    console.print()
+    if said["state"] != "readable":
+        at = f" It was at {when(said['destroyed_at'])}." if "destroyed_at" in said else ""
+        console.print(f"content: {said['why']}{at}", markup=False)
+        return
+    notes = [note for note, holds in (("personal data masked", said["masked"]), ("cut", said["cut"])) if holds]
+    console.print("content" + (f" ({', '.join(notes)})" if notes else ""), markup=False)
+    for one in said["messages"]:
+        console.print(f"{one['role']}: {one['text']}", markup=False)
+    for one in said["replies"]:
+        console.print(f"answer {one['index']}, {one['field']}: {one['text']}", markup=False)

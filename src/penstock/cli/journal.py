@@ -1,6 +1,7 @@
 """`penstock journal tail|cat|verify|stats`: reads the journal in the data folder; nothing has to run."""
 
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -100,31 +101,51 @@ def _follow(session: Session, folder: Path, worker: str | None) -> None:
 
 @journal.command("cat")
 @_worker
+@click.option("--content", is_flag=True, help="Open the content that was kept; control is asked, and records it.")
 @with_session
-def cat(session: Session, worker: str | None) -> None:
+def cat(session: Session, worker: str | None, content: bool) -> None:
     """Every record as a line of JSON, one worker after the other."""
+    from penstock.core.exchange import Exchange
     from penstock.journal.inspect import cat as every
+    from penstock.journal.keyring import open_keys
+    from penstock.journal.reading import open_content
 
-    for name, position, record in every(_folder(session), worker):
-        click.echo(json.dumps(_line(name, position.segment, position.offset, record)))
+    folder = _folder(session)
+    keys = None
+    if content:
+        keys = open_keys(session.settings, make=False)
+        source = f"journal of {worker or 'all workers'} in {folder} on {socket.gethostname()}"
+        session.api.send("POST", "/content/readings", {"source": source[-200:]})
+    for name, position, record in every(folder, worker):
+        line = _line(name, position.segment, position.offset, record)
+        if keys is not None and isinstance(record, Exchange):
+            opened = open_content(keys, record)
+            line["record"]["content"] = {"state": opened.state, "why": opened.why} | opened.told
+        click.echo(json.dumps(line))
 
 
 @journal.command("verify")
 @_worker
+@click.option("--content", is_flag=True, help="Also open every content, without showing it.")
 @with_session
-def verify(session: Session, worker: str | None) -> None:
-    """Check every byte: frames, gaps, requests that stand there twice. Exit status 1 if anything is wrong."""
+def verify(session: Session, worker: str | None, content: bool) -> None:
+    """Check every byte: frames, gaps, requests that stand there twice. Exit status 1 if anything is wrong.
+
+    A content whose key was destroyed is not wrong; one that was changed, or whose key is of elsewhere, is told.
+    """
     import msgspec
 
     from penstock.journal.inspect import verify as check
+    from penstock.journal.keyring import open_keys
 
-    found = check(_folder(session), worker)
+    keys = open_keys(session.settings, make=False) if content else None
+    found = check(_folder(session), worker, keys)
     document = [msgspec.to_builtins(one) | {"sound": one.sound} for one in found]
 
     def people() -> None:
         table(
             session.console,
-            ("WORKER", "SEGMENTS", "RECORDS", "SIZE", "OPEN STREAMS", "STATE"),
+            ("WORKER", "SEGMENTS", "RECORDS", "SIZE", "OPEN STREAMS", "CONTENT", "STATE"),
             [
                 (
                     one.worker,
@@ -132,6 +153,7 @@ def verify(session: Session, worker: str | None) -> None:
                     one.records,
                     size(one.bytes),
                     len(one.open),
+                    [f"{count} {state}" for state, count in sorted(one.contents.items())],
                     "sound" if one.sound else "DAMAGED",
                 )
                 for one in found

@@ -22,6 +22,9 @@ def _policy_flags(command: Command) -> Command:
                 "--capture", type=click.Choice(["none", "masked", "full"]), help="Content kept in the journal."
             ),
             click.option(
+                "--capture-share", type=click.FloatRange(0, 1), help="Share of the requests whose content is kept."
+            ),
+            click.option(
                 "--audit", type=click.Choice(["buffered", "strict"]), help="Whether replies wait for the disk."
             ),
             click.option(
@@ -41,7 +44,7 @@ def _policy_spec(spec: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     new = {**spec, **(read_spec(flags["path"], "Policy") if flags.get("path") else {})}
     return new | {
         name: flags[name]
-        for name in ("capture", "audit", "ledger_down", "retention_days")
+        for name in ("capture", "capture_share", "audit", "ledger_down", "retention_days")
         if flags.get(name) is not None
     }
 

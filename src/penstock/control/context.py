@@ -94,6 +94,16 @@ class Control:
         """A fresh id that sorts by time."""
         return make_id(prefix, int(self.clock() * 1000), self.entropy(10))
 
+    async def note(self, caller: Principal, action: str, subject: str, **detail: Any) -> None:
+        """An audit event of what changes no configuration; see `Change.audit`.
+
+        Raises:
+            Unavailable: if the database cannot be written.
+        """
+        async with self.database.write() as connection:
+            change = Change(connection=connection, generation=0, now=self.clock(), caller=caller, new_id=self.new_id)
+            await change.audit(action, subject, **detail)
+
     @asynccontextmanager
     async def change(self, caller: Principal) -> AsyncIterator[Change]:
         """A change by `caller`: all of it or nothing.

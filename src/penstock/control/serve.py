@@ -18,6 +18,8 @@ from penstock.control.analytics_api import Analytics, analytics_router, retentio
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
 from penstock.control.canary_watch import Watch
+from penstock.control.content import Contents
+from penstock.control.content_api import content_router
 from penstock.control.context import Control
 from penstock.control.diagnosis_api import Look, diagnosis_router
 from penstock.control.experiments import active_experiments
@@ -35,6 +37,7 @@ from penstock.control.reconcile import Reconciler
 from penstock.control.statistics_api import statistics_router
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
+from penstock.journal.keystore import Keystore
 from penstock.runtime.port import Runtime
 from penstock.store.blobs import open_blobs
 from penstock.store.sql import open_database
@@ -49,6 +52,7 @@ async def serve_control(
     settings: Settings,
     data: Path,
     service_token: str,
+    keys: Keystore,
     runtime: Runtime | None,
     starter: Path | None,
     clock: Callable[[], float],
@@ -62,6 +66,7 @@ async def serve_control(
         settings: the whole tree.
         data: the data folder; it must be there.
         service_token: what gateways and the shipper show at /internal.
+        keys: what content is encrypted under.
         runtime: where replicas run; None: nothing is started here, deployments stay pending.
         starter: a folder of starter versions; None: begin empty, without the demo tenant.
         clock: Unix seconds.
@@ -90,6 +95,7 @@ async def serve_control(
         )
         publisher = Publisher(control, active_experiments=active_experiments)
         readiness = Readiness("the first start", *(("replicas",) if runtime is not None else ()))
+        contents = Contents(control, keys)
         signal = Signal(Watch(publisher.reports.values))
         app = build_app(
             control,
@@ -98,6 +104,7 @@ async def serve_control(
             routers=(
                 experiments_router(),
                 statistics_router(),
+                content_router(contents),
                 ingest_router(signal),
                 retention_router(),
                 diagnosis_router(readiness, look),
@@ -133,6 +140,8 @@ async def serve_control(
         async def begin() -> None:
             await asyncio.to_thread(monitoring_token, control)
             await bootstrap(control, starter=starter)
+            if again := await contents.forget_again():
+                _LOG.warning("%d keys that had been destroyed were there again, and were destroyed again", again)
             await publisher.refresh()
             readiness.done("the first start")
             gc.set_threshold(*_GC)

@@ -16,7 +16,7 @@ from penstock.control.context import Control
 from penstock.control.requests_search import Wanted, search
 from penstock.control.statistics_usage import Figures, check_by, grouped, usage_rows
 from penstock.core.errors import BadRequest, NotFound
-from penstock.core.exchange import Exchange, Observation, Phases, Quality
+from penstock.core.exchange import Content, Exchange, Observation, Phases, Quality
 from penstock.store.schema_experiments import exchanges, observations
 
 Viewer = Annotated[Principal, Depends(needs("usage:read"))]
@@ -198,7 +198,14 @@ def exchange_told(record: bytes) -> dict[str, Any]:
     if exchange.quality is not None:
         told["quality"] = quality_told(exchange.quality)
     told["findings"] = [{f: getattr(one, f) for f in one.__struct_fields__} for one in exchange.findings]
+    if exchange.content is not None:
+        told["content"] = _about(exchange.content)
     return told
+
+
+def _about(content: Content) -> dict[str, Any]:
+    """What may be told of content to those who may not read it."""
+    return {"key": content.key, "bytes": len(content.sealed), "masked": content.masked, "cut": content.cut}
 
 
 async def explain(control: Control, who: Principal, request_id: str) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """What `penstock journal tail|cat|verify|stats` tell: functions that return values; the command line prints them."""
 
-from collections import deque
+import re
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from penstock.core.errors import Damaged, NotFound
-from penstock.core.exchange import Exchange, Observation, Opened, Record
+from penstock.core.exchange import Content, Exchange, Observation, Opened, Record
+from penstock.journal.content import LEAST_BYTES
 from penstock.journal.format import (
     FRAME_HEAD_BYTES,
     HEADER_BYTES,
@@ -16,15 +18,20 @@ from penstock.journal.format import (
     decode_payload,
     segment_name,
 )
+from penstock.journal.keystore import Keystore
 from penstock.journal.reader import Damage, JournalReader, iterate
+from penstock.journal.reading import open_content
 from penstock.journal.segments import list_segments, segment_sizes
+
+_KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class Verified(msgspec.Struct, frozen=True, kw_only=True):
     """One worker's journal, checked byte by byte.
 
     `missing` are segment numbers without a file between others; `open` the ids of streams without an end, which are running now or wait
-    for a restart to close them; `repeated` the ids of exchanges that stand there more than once.
+    for a restart to close them; `repeated` the ids of exchanges that stand there more than once; `contents` counts the contents by what
+    became of them: `sealed` if they were not opened, else readable, destroyed, lost (their key is not there) or damaged.
     """
 
     worker: str
@@ -35,6 +42,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[int, ...] = ()
     open: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
+    contents: dict[str, int] = {}
 
     @property
     def sound(self) -> bool:
@@ -113,13 +121,14 @@ def find(journal: Path, request: str) -> list[tuple[str, Position, Record]]:
     ]
 
 
-def verify(journal: Path, worker: str | None = None) -> list[Verified]:
-    """Check every segment of `worker`, or of all.
+def verify(journal: Path, worker: str | None = None, keys: Keystore | None = None) -> list[Verified]:
+    """Check every segment of `worker`, or of all; with `keys` the contents are opened too.
 
     Raises:
         NotFound: if there is no such worker.
+        OSError: if the keys cannot be read.
     """
-    return [_verify(journal / name, name) for name in _chosen(journal, worker)]
+    return [_verify(journal / name, name, keys) for name in _chosen(journal, worker)]
 
 
 def stats(journal: Path, worker: str | None = None) -> list[Stats]:
@@ -142,7 +151,7 @@ def _chosen(journal: Path, worker: str | None) -> list[str]:
     return [worker]
 
 
-def _verify(directory: Path, worker: str) -> Verified:
+def _verify(directory: Path, worker: str, keys: Keystore | None) -> Verified:
     segments = list_segments(directory)
     damage: list[Damage] = []
     for segment in segments:
@@ -159,6 +168,7 @@ def _verify(directory: Path, worker: str) -> Verified:
     opened: set[str] = set()
     closed: set[str] = set()
     repeated: set[str] = set()
+    contents: Counter[str] = Counter()
     reader = JournalReader(directory)
     try:
         while (batch := reader.read()) is not None:
@@ -176,6 +186,13 @@ def _verify(directory: Path, worker: str) -> Verified:
                     opened.add(record.exchange.id)
                 elif isinstance(record, Exchange):
                     (repeated if record.id in closed else closed).add(record.id)
+                    if record.content is not None:
+                        state, why = _content_state(record, record.content, keys)
+                        contents[state] += 1
+                        if state == "damaged":
+                            damage.append(
+                                Damage(segment=batch.segment, start=offset, end=offset + len(frame), reason=why)
+                            )
         sizes = segment_sizes(directory)
     finally:
         reader.close()
@@ -189,7 +206,17 @@ def _verify(directory: Path, worker: str) -> Verified:
         missing=tuple(missing),
         open=tuple(sorted(opened - closed)),
         repeated=tuple(sorted(repeated)),
+        contents=dict(contents),
     )
+
+
+def _content_state(exchange: Exchange, content: Content, keys: Keystore | None) -> tuple[str, str]:
+    if keys is not None:
+        opened = open_content(keys, exchange)
+        return opened.state, opened.why
+    if len(content.sealed) < LEAST_BYTES or not _KEY.fullmatch(content.key):
+        return "damaged", f"the content of {exchange.id} is no sealed content"
+    return "sealed", ""
 
 
 def _stats(directory: Path, worker: str) -> Stats:

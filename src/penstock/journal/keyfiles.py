@@ -6,6 +6,7 @@ Of several living slots of one subject the first counts: whoever appends reads a
 """
 
 import fcntl
+import math
 import mmap
 import os
 import re
@@ -133,15 +134,15 @@ class FileKeystore:
             return self._unwrapped(data, at)
         return None
 
-    def forget(self, tenant: str, subject: str | None, now: float) -> int:
+    def forget(self, tenant: str, subject: str | None, now: float, *, made_before: float = math.inf) -> int:
         """See `Keystore.forget`."""
         with self._alone():
             if subject is None:
                 mark = _tenant_hash(tenant)
-                count = sum(_destroy(path, mark, 20, now) for path in self._files())
+                count = sum(_destroy(path, mark, 20, now, made_before) for path in self._files())
             else:
                 hashed = _subject_hash(tenant, subject)
-                count = _destroy(self._path(hashed.hex()), hashed, 4, now)
+                count = _destroy(self._path(hashed.hex()), hashed, 4, now, made_before)
             self._pages[0] += 1
             return count
 
@@ -273,9 +274,13 @@ def _slots(data: bytes, wanted: bytes, offset: int) -> Iterator[tuple[bytes, int
         found = data.find(wanted, found + 1)
 
 
-def _destroy(path: Path, wanted: bytes, offset: int, now: float) -> int:
+def _destroy(path: Path, wanted: bytes, offset: int, now: float, made_before: float) -> int:
     data = _read(path)
-    living = [at for _, at in _slots(data, wanted, offset) if data[at : at + 4] == _LIVING]
+    living = [
+        at
+        for _, at in _slots(data, wanted, offset)
+        if data[at : at + 4] == _LIVING and _HEAD.unpack_from(data, at)[4] < made_before
+    ]
     if not living:
         return 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -1,5 +1,6 @@
 """The port behind which subjects' keys are kept. A subject is named by `subject_of`; keys are one tenant's."""
 
+import math
 from typing import NamedTuple, Protocol
 
 from penstock.journal.content import SubjectKey
@@ -35,8 +36,8 @@ class Keystore(Protocol):
     def find(self, key: str) -> SubjectKey | Tombstone | None:
         """The key with this id, what is left of it, or None if it was never here."""
 
-    def forget(self, tenant: str, subject: str | None, now: float) -> int:
-        """Destroys the subject's keys, all of the tenant's if no subject is named; how many were living.
+    def forget(self, tenant: str, subject: str | None, now: float, *, made_before: float = math.inf) -> int:
+        """Destroys the subject's keys, all of the tenant's if no subject is named, that were made before; how many were living.
 
         They are gone from the disk when it returns, and no process gives any of them out afterwards; `key_of` makes a new one.
         """

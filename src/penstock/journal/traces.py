@@ -67,7 +67,8 @@ class TraceSink:
 
         for begin in range(0, len(chosen), PART):
             for exchange, reason in await in_halves(chosen[begin : begin + PART], offer):
-                record = msgspec.Raw(msgspec.json.encode(exchange))
+                told = msgspec.structs.replace(exchange, content=None)
+                record = msgspec.Raw(msgspec.json.encode(told))
                 letters.append(DeadLetter(id=exchange.id, reason=reason, record=record))
         bury(letters, len(chosen), self.name, self._dead, self.tally)
         self.tally.unsampled += len(every) - len(chosen)

@@ -63,6 +63,7 @@ class Keeper:
         self._records = records
         self._logs = logs
         self._environment = dict(environment)
+        self._keyless = {name: value for name, value in environment.items() if not name.startswith("PENSTOCK_KEYS_")}
         self._kept: dict[str, _Kept] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -168,7 +169,7 @@ class Keeper:
             self._records.write(RunRecord(spec=spec, restarts=kept.restarts, at=kept.since))
             log = self._logs.open(spec.name)
             try:
-                handle = spawn(spec.argv, self._environment, log)
+                handle = spawn(spec.argv, self._keyless if spec.kind == "engine" else self._environment, log)
             finally:
                 os.close(log)
         except OSError as error:

@@ -1,0 +1,200 @@
+"""Content as the API tells it: to those who may, each reading audited; and forgotten for good."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from fastapi import APIRouter, FastAPI
+from sqlalchemy import insert, select
+
+from penstock.control.content import Contents
+from penstock.control.content_api import content_router
+from penstock.control.errors import install_error_handlers
+from penstock.core.digests import hash_secret
+from penstock.core.exchange import Content, Exchange
+from penstock.journal.content import Said, seal
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.keystore import subject_of
+from penstock.journal.masterkey import Wrapping
+from penstock.journal.subjects import hash_subject
+from penstock.store import schema
+from penstock.store.sql import Database
+from tests.control.bed import T0, Bed, exchange
+
+SAID = Said(messages=(("user", "where is [card]"),), replies=((0, "content", "here"),))
+
+
+class House:
+    """A bed whose contents can be read."""
+
+    def __init__(self, bed: Bed, keys: FileKeystore, http: httpx.AsyncClient) -> None:
+        self.bed = bed
+        self.keys = keys
+        self.http = http
+        self.contents = Contents(bed.control, keys)
+
+    def kept(self, number: int, *, user: str = "", tenant: str = "a", said: Said = SAID) -> Exchange:
+        hashed = hash_subject(self.keys.hash_key, user)
+        one = exchange(number, tenant=tenant, user=hashed)
+        key = self.keys.key_of(tenant, subject_of(hashed, ""))
+        sealed = Content(key.id, seal(key, tenant, one.id, said), masked=True)
+        return msgspec.structs.replace(one, content=sealed)
+
+    async def read(self, request: str, key: str = "admin") -> httpx.Response:
+        return await self.http.get(f"/api/v1/requests/{request}/content", headers={"authorization": f"Bearer {key}"})
+
+    async def forget(self, body: dict[str, Any], key: str = "admin") -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"}
+        return await self.http.post("/api/v1/subjects/forget", json=body, headers=headers)
+
+    async def audited(self) -> list[tuple[str, str, str]]:
+        async with self.bed.control.database.read() as connection:
+            rows = await connection.execute(select(schema.audit_events).order_by(schema.audit_events.c.sequence))
+            return [(row.principal, row.action, row.subject) for row in rows]
+
+
+@pytest.fixture
+async def house(sqlite: Database, tmp_path: Path) -> AsyncIterator[House]:
+    bed = Bed(sqlite, tmp_path)
+    await bed.prepare()
+    async with bed.control.database.write() as connection:
+        for name, roles, tenant in (("auditor", ["auditor"], None), ("inside", ["admin"], "b")):
+            values: dict[str, Any] = {"tenant": tenant, "roles": roles, "limits": {}, "origin": "api", "created_at": T0}
+            await connection.execute(
+                insert(schema.keys).values(id=f"key_{name}", hash=hash_secret(name), name=name, **values)
+            )
+    keys = FileKeystore.open(tmp_path / "keys", Wrapping(bytes(32)), clock=lambda: bed.now - 1)
+    app = FastAPI()
+    app.state.control = bed.control
+    install_error_handlers(app)
+    api = APIRouter(prefix="/api/v1")
+    api.include_router(content_router(Contents(bed.control, keys)))
+    app.include_router(api)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control") as http:
+        yield House(bed, keys, http)
+    await bed.http.aclose()
+    keys.close()
+
+
+async def test_who_may_reads_and_it_is_written_down(house: House) -> None:
+    one, none = house.kept(1, user="jane"), exchange(2, tenant="a")
+    assert (await house.bed.send([one, none])).status_code == 200
+    for key in ("admin", "auditor"):
+        told = (await house.read(one.id, key)).json()
+        assert told["state"] == "readable"
+        assert told["messages"] == [{"role": "user", "text": "where is [card]"}]
+        assert told["replies"] == [{"index": 0, "field": "content", "text": "here"}]
+        assert (told["masked"], told["cut"]) == (True, False)
+    assert (await house.read(none.id)).json()["state"] == "none"
+    assert (await house.read(one.id, "analyst")).status_code == 403
+    assert (await house.read(one.id, "inside")).status_code == 404, "another tenant's"
+    assert (await house.read("req_nobody")).status_code == 404
+    assert await house.audited() == [(name, "content.read", one.id) for name in ("admin", "auditor")]
+
+
+async def test_requests_tell_of_content_and_not_what_it_is(house: House) -> None:
+    one = house.kept(1, user="jane")
+    assert (await house.bed.send([one])).status_code == 200
+    for told in (
+        (await house.bed.call("GET", "/requests")).json()["requests"][0],
+        (await house.bed.call("GET", f"/requests/{one.id}")).json()["request"],
+    ):
+        assert one.content is not None
+        assert told["content"] == {
+            "key": one.content.key,
+            "bytes": len(one.content.sealed),
+            "masked": True,
+            "cut": False,
+        }
+
+
+async def test_a_forgotten_subject(house: House) -> None:
+    jane, other, theirs = house.kept(1, user="jane"), house.kept(2, user="joan"), house.kept(3, user="jane", tenant="b")
+    assert (await house.bed.send([jane, other, theirs])).status_code == 200
+    told = (await house.forget({"tenant": "a", "user": "jane", "reason": "asked by letter"})).json()
+    assert told == {"tenant": "a", "subject": f"user/{jane.user}", "keys": 1, "at": house.bed.now}
+    gone = (await house.read(jane.id)).json()
+    assert (gone["state"], gone["destroyed_at"], gone["messages"]) == ("destroyed", house.bed.now, [])
+    assert "destroyed" in gone["why"]
+    assert [(await house.read(one.id)).json()["state"] for one in (other, theirs)] == ["readable", "readable"]
+    assert (await house.forget({"tenant": "a", "user": "jane"})).json()["keys"] == 0
+    audited = await house.audited()
+    assert audited[0] == ("admin", "subject.forget", f"a/user/{jane.user}")
+    assert not [event for event in audited if "jane" in str(event)]
+
+
+async def test_all_of_a_tenant(house: House) -> None:
+    records = [house.kept(1, user="jane"), house.kept(2), house.kept(3, tenant="b")]
+    assert (await house.bed.send(records)).status_code == 200
+    assert (await house.forget({"tenant": "a", "everyone": True})).json()["keys"] == 2
+    states = [(await house.read(one.id)).json()["state"] for one in records]
+    assert states == ["destroyed", "destroyed", "readable"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"tenant": "a"}, {"tenant": "a", "user": "u", "session": "s"}, {"tenant": "a", "user": "u", "everyone": True},
+     {"tenant": "a", "user": ""}, {"tenant": "a", "usr": "u"}],
+)  # fmt: skip
+async def test_one_subject_is_named(house: House, body: dict[str, Any]) -> None:
+    assert (await house.forget(body)).status_code in {400, 422}
+    assert await house.audited() == []
+
+
+async def test_who_may_not_forget(house: House) -> None:
+    for key, tenant in (("auditor", "a"), ("analyst", "a"), ("inside", "a")):
+        assert (await house.forget({"tenant": tenant, "user": "u"}, key)).status_code == 403
+    assert (await house.forget({"tenant": "b", "user": "u"}, "inside")).status_code == 200
+
+
+async def test_what_was_changed_or_is_of_elsewhere_says_so(house: House, tmp_path: Path) -> None:
+    one, two, other = house.kept(1, user="u"), house.kept(2, user="u"), house.kept(3, tenant="b")
+    assert one.content is not None
+    assert two.content is not None
+    assert other.content is not None
+    swapped = msgspec.structs.replace(one, content=two.content)
+    foreign = msgspec.structs.replace(two, content=msgspec.structs.replace(two.content, key=other.content.key))
+    lost = msgspec.structs.replace(other, content=msgspec.structs.replace(other.content, key="ab" * 16))
+    assert (await house.bed.send([swapped, foreign, lost])).status_code == 200
+    states = [(await house.read(record.id)).json()["state"] for record in (swapped, foreign, lost)]
+    assert states == ["damaged", "damaged", "lost"]
+    assert await house.audited() == [], "nothing was read"
+
+
+async def test_a_restored_backup_of_keys_brings_nothing_back(house: House, tmp_path: Path) -> None:
+    jane, joan = house.kept(1, user="jane"), house.kept(2, user="joan")
+    assert (await house.bed.send([jane, joan])).status_code == 200
+    backup = {path: path.read_bytes() for path in (tmp_path / "keys").glob("*.keys")}
+    await house.forget({"tenant": "a", "user": "jane"})
+    for path, data in backup.items():
+        path.write_bytes(data)
+    house.bed.now += 100
+    later = house.keys.key_of("a", subject_of(hash_subject(house.keys.hash_key, "jim"), ""))
+    assert (await house.read(jane.id)).json()["state"] == "readable"
+    assert await house.contents.forget_again() == 1
+    assert await house.contents.forget_again() == 0
+    assert (await house.read(jane.id)).json()["state"] == "destroyed"
+    assert (await house.read(joan.id)).json()["state"] == "readable"
+    assert house.keys.find(later.id) == later
+
+
+async def test_a_key_made_after_is_not_destroyed_again(house: House) -> None:
+    house.kept(1, user="jane")
+    await house.forget({"tenant": "a", "user": "jane"})
+    house.bed.now += 100
+    again = house.kept(2, user="jane")
+    assert await house.contents.forget_again() == 0
+    assert (await house.bed.send([again])).status_code == 200
+    assert (await house.read(again.id)).json()["state"] == "readable"
+
+
+async def test_readings_elsewhere_are_written_down(house: House) -> None:
+    headers = {"authorization": "Bearer auditor"}
+    body = {"source": "journal of gateway-0 on a host"}
+    assert (await house.http.post("/api/v1/content/readings", json=body, headers=headers)).status_code == 201
+    headers = {"authorization": "Bearer analyst"}
+    assert (await house.http.post("/api/v1/content/readings", json=body, headers=headers)).status_code == 403
+    assert await house.audited() == [("auditor", "content.read", body["source"])]
