@@ -183,16 +183,18 @@ async def test_what_ended_copies_nothing_more(tmp_path: Path) -> None:
 
 async def test_a_judge_is_asked_in_both_orders(tmp_path: Path) -> None:
     asked: list[str] = []
-    letters = {
-        "fair": lambda text: "A" if text.index("I look") < text.index("one two") else "**B**",
-        "lazy": lambda _text: "A",
-    }
+
+    def letter(text: str) -> str:
+        if manner == "lazy":
+            return "A"
+        return "A" if text.index("I look") < text.index("one two") else "**B**"
+
     manner = "fair"
 
     async def answer(request: Request, reply: Reply) -> None:
         text = msgspec.json.decode(request.body)["messages"][-1]["content"]
         asked.append(text)
-        reply.send(200, JSON, whole(letters[manner](text.split("Answer A:")[1])))
+        reply.send(200, JSON, whole(letter(text.split("Answer A:")[1])))
 
     candidate, judge = MockUpstream(), Server(answer)
     await judge.start()

@@ -14,7 +14,7 @@ def recall(call: Call) -> bool:
     The client's `cache-control` counts: `no-cache` asks anew and keeps the answer, `no-store` keeps nothing either.
     """
     route = call.route
-    if route is None or route.cache is None or not repeatable(call, route.cache):
+    if route is None or route.cache is None or call.beside is not None or not repeatable(call, route.cache):
         return False
     control = call.request.headers.get(b"cache-control")
     directives = directives_of(control) if control is not None else ()

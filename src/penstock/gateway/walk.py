@@ -15,6 +15,7 @@ from penstock.gateway.decode import decode
 from penstock.gateway.dispatch import dispatch, release
 from penstock.gateway.elsewhere import elsewhere
 from penstock.gateway.index import Caller
+from penstock.gateway.interleave import interleaved
 from penstock.gateway.recall import recall
 from penstock.gateway.recorder import finish
 from penstock.gateway.relay import relay
@@ -55,7 +56,12 @@ async def walk(call: Call) -> None:
         amend(call)
         if recall(call) or (call.seeking and await seek(call)):
             await replay(call)
-        elif not (call.route is not None and call.route.coalesces and await share(call, caller, _answer)):
+        elif not (
+            call.route is not None
+            and call.route.coalesces
+            and call.beside is None
+            and await share(call, caller, _answer)
+        ):
             if not try_reserve(call):
                 await reserve(call)
             await _answer(call, caller)
@@ -95,6 +101,8 @@ async def _answer(call: Call, caller: Caller) -> None:
             call.admitted_ns = time.monotonic_ns() - call.started_ns
             if call.cascade is not None:
                 await (relay_stream if call.stream else relay)(call, await draft(call, call.cascade))
+            elif call.beside is not None:
+                await relay(call, await interleaved(call, call.beside))
             elif call.stream and call.route is not None and call.route.route.resume:
                 await resume_stream(call)
             elif call.stream:

@@ -1,0 +1,144 @@
+"""Step 9 of an interleaved request: the control and a treatment both answer, and the user gets one reply of both.
+
+If the treatment does not answer in time, or the two cannot be drafted from, the control's answer is given alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from penstock.core.exchange import Usage
+from penstock.experiments.interleave import drafted
+from penstock.gateway.beside import Beside, Given, ask, count, second_of, text_in, told
+from penstock.gateway.call import Call
+from penstock.gateway.dispatch import dispatch
+from penstock.gateway.ports import Answer
+from penstock.gateway.relay import MAX_ANSWER_BYTES
+from penstock.net.client import Response
+from penstock.wire.edit import replaced
+from penstock.wire.spoken import texts_of
+
+
+class _Choices(msgspec.Struct, frozen=True):
+    choices: list[dict[str, Any]]
+
+
+_decode = msgspec.json.Decoder(_Choices).decode
+
+
+async def interleaved(call: Call, beside: Beside) -> Answer:
+    """The reply of both arms, or of the control alone. The call is admitted to the control's pool.
+
+    Raises:
+        PenstockError: as `dispatch`, of the control.
+    """
+    second = second_of(call, beside)
+    if second is None:
+        count(call, "interleave", beside.experiment.name, "single_busy")
+        return await dispatch(call)
+    other = asyncio.create_task(ask(second))
+    try:
+        response = await dispatch(call)
+        body = await response.read(MAX_ANSWER_BYTES)
+        if response.status != 200:
+            count(call, "interleave", beside.experiment.name, "skipped_failed")
+            return Whole(response, body)
+        plan = beside.experiment.interleave
+        await asyncio.wait((other,), timeout=plan.patience_s if plan is not None else 0)
+        given = other.result() if other.done() else None
+    finally:
+        if not other.done():
+            other.cancel()
+    return Whole(response, _joined(call, beside, second, given, body))
+
+
+def _joined(call: Call, beside: Beside, second: Call, given: Given | None, body: bytes) -> bytes:
+    """The reply's body; the call's `pair` tells what the second arm did, and whose each choice is."""
+    name = beside.experiment.name
+    call.epoch = beside.epoch
+    if given is None:
+        second.outcome = "error"  # who is too late for the user has failed
+        call.pair = told(second, beside.leg.name, Usage(), 0)
+        count(call, "interleave", name, "single_late")
+        return body
+    call.pair = told(second, beside.leg.name, given.usage, given.cost_nanousd)
+    cost = call.gateway.meters.cell("penstock_interleave_cost_usd_total", name)
+    cost.value += given.cost_nanousd * 1e-9
+    if given.call.outcome != "ok":
+        count(call, "interleave", name, "single_failed")
+        return body
+    plan = beside.experiment.interleave
+    show = _draft if plan is not None and plan.show == "draft" else _both
+    try:
+        found = show(body, given, (call.arm, beside.leg.name), call.gateway.draw)
+    except (ValueError, LookupError):
+        found = None
+    if found is None:
+        count(call, "interleave", name, "single_apart")
+        return body
+    reply, shown = found
+    call.pair = msgspec.structs.replace(call.pair, shown=shown)
+    call.notes += b"x-penstock-interleaved: %b; n=%d\r\n" % (
+        plan.show.encode() if plan is not None else b"",
+        len(shown),
+    )
+    count(call, "interleave", name, "shown")
+    return reply
+
+
+Shown = tuple[bytes, tuple[str, ...]]
+
+
+def _both(body: bytes, given: Given, arms: tuple[str, str], draw: Callable[[], float]) -> Shown | None:
+    """Two choices in random order: nothing in them tells whose they are."""
+    choices = [_decode(body).choices[0], _decode(given.body).choices[0]]
+    order = (0, 1) if draw() < 0.5 else (1, 0)
+    shown = [choices[at] | {"index": index} for index, at in enumerate(order)]
+    return replaced(body, {"choices": shown}), tuple(arms[at] for at in order)
+
+
+def _draft(body: bytes, given: Given, arms: tuple[str, str], draw: Callable[[], float]) -> Shown | None:
+    """One choice, drafted from both."""
+    choices = _decode(body).choices
+    if choices[0]["message"].get("tool_calls"):
+        return None
+    first, other = text_in(texts_of(body)), given.text
+    found = drafted(first, other, draw)
+    if found is None:
+        return None
+    choice = choices[0] | {"message": choices[0]["message"] | {"content": found.text}}
+    return replaced(body, {"choices": [choice]}), tuple(arms[team] for team in found.teams)
+
+
+class Whole:
+    """An answer that has been read."""
+
+    def __init__(self, response: Response, body: bytes) -> None:
+        self._response = response
+        self._body = body
+        self.status = response.status
+
+    def header(self, name: bytes) -> bytes | None:
+        """See `Response.header`."""
+        return self._response.header(name)
+
+    async def read(self, limit: int = MAX_ANSWER_BYTES) -> bytes:
+        """See `Response.read`."""
+        return self._body
+
+    async def flow(self, sink: Callable[[bytes, bytes], bool]) -> bool:
+        """See `Response.flow`."""
+        sink(self._body, b"")
+        return True
+
+    def leave(self) -> None:
+        """See `Response.leave`."""
+        self._response.leave()
+
+    def abort(self) -> None:
+        """See `Response.abort`."""
+        self._response.abort()
