@@ -44,7 +44,9 @@ def test_long_numbers() -> None:
 
 
 def test_words_are_no_account() -> None:
-    text = "You can follow order CH622262 under My orders, Track parcel."  # 21 letters and digits with the right remainder
+    text = (
+        "You can follow order CH622262 under My orders, Track parcel."  # 21 letters and digits with the right remainder
+    )
     assert masked("iban", text) == text
 
 

@@ -1,6 +1,6 @@
 """The content rules on what an engine answers: whole answers, and streams delta by delta with the smallest hold-back."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -9,9 +9,11 @@ from penstock.gateway.screen import merged
 from penstock.guard.policies import Guard
 from penstock.guard.rules import Screened
 from penstock.guard.stream import Emission, OutputScanner
+from penstock.wire.delta import PlainDelta, plain_delta
 from penstock.wire.sse import encode_event
 
 _TEXTS = ("content", "reasoning_content", "refusal")  # of a message or delta; completions have `text`
+_FIRST: Final = (0, "content")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -53,6 +55,9 @@ class GuardedAnswer:
         Raises:
             ValueError: if `payload` is no JSON object.
         """
+        plain = plain_delta(payload)
+        if plain is not None:
+            return self._plain(payload, plain)
         document = _decode(payload)
         choices = _choices(document)
         if not choices:
@@ -72,6 +77,29 @@ class GuardedAnswer:
             other = any(value for name, value in delta.items() if name not in {*_TEXTS, "text", "index", "logprobs"})
             said = said or has or last or (not had) or (other and delta is not choice)
         return encode_event(_encode(document)) if said else b""
+
+    def _plain(self, payload: bytes, plain: PlainDelta) -> bytes:
+        """An event that is nothing but a piece of text: what may be shown of it stands in its place."""
+        text, begin, end = plain
+        scanner = self._scanners.get(_FIRST)
+        if scanner is None:
+            scanner = self._guard.stream()
+            if scanner is None:
+                return encode_event(payload)
+            self._scanners[_FIRST] = scanner
+        screened = scanner.feed(text)
+        shown = self._take(screened)
+        if self.blocked:
+            document = _decode(payload)
+            choice = document["choices"][0]
+            choice["delta"]["content"] = shown
+            choice["finish_reason"] = "content_filter"
+            return encode_event(_encode(document))
+        if not shown:
+            return b""
+        if shown != text:
+            payload = payload[:begin] + _encode(shown) + payload[end:]
+        return b"data: %b\n\n" % payload
 
     def _screen(self, index: int, choice: dict[str, Any], holder: dict[str, Any], *, last: bool) -> None:
         if choice.get("logprobs") is not None:

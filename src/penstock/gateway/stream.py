@@ -191,7 +191,7 @@ class Reader:
             if not payload:  # a comment
                 out.append(event)
                 continue
-            if b'"usage"' in payload or b'"error"' in payload:
+            if payload.find(b'"usage"') >= 0 or payload.find(b'"error"') >= 0:
                 answer = decode_answer(payload)
                 if answer.failed:
                     self.failed = True

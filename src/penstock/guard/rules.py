@@ -9,7 +9,7 @@ import re2
 
 from penstock.core.errors import BadRequest
 from penstock.core.exchange import Finding
-from penstock.core.patterns import bounded_options, compile_pattern
+from penstock.core.patterns import First, bounded_options, compile_pattern, first_match
 from penstock.core.snapshot import Policy, Rule
 from penstock.guard.detectors import Detector, detectors, label
 from penstock.guard.prefixes import ending, parse
@@ -94,7 +94,7 @@ class Matcher:
 class Scanner:
     """All rules of a policy for one direction."""
 
-    __slots__ = ("_ending", "_matchers", "_set", "where")
+    __slots__ = ("_find", "_least", "_matchers", "_set", "where")
 
     def __init__(self, rules: Iterable[Rule], where: Where) -> None:
         self.where = where
@@ -108,17 +108,33 @@ class Scanner:
                 if where == "output":
                     endings.append(_ending(detector))
         self._set = _compiled_set(patterns)
-        whole = "|".join(f"(?:{e})" for e in endings) if len(endings) > 1 else "".join(endings)
-        self._ending = _compiled(whole)  # of input, nothing: it is never scanned in pieces
+        self._least = min((parse(pattern).least for pattern in patterns), default=0)
+        self._find: First | None = None  # of input nothing is scanned in pieces
+        if where == "output":
+            either = "|".join(f"(?:{one})" for one in (*endings, *patterns))
+            self._find = first_match(_compiled(either))
 
     def clean(self, text: bytes) -> bool:
         """Whether no rule's pattern occurs in `text`, not even as a candidate: the quick answer for almost all texts."""
         return not self._set.Match(text)
 
-    def pending(self, text: bytes, start: int) -> int:
-        """Where the earliest match of any rule begins that more text could bring about."""
-        found = self._ending.search(text, start)
-        return len(text) if found is None else int(found.start())
+    def quiet(self, text: bytes, start: int) -> int:
+        """Up to where `text` may be released, if it is certain that nothing is found before; -1 if it has to be looked at more closely.
+
+        One search, for beginnings and for whole matches, answers for almost all pieces of a stream. What it finds at the end of the text is a
+        beginning, from which on text is held, or a match; that one is at least as long as the shortest possible.
+
+        Raises:
+            RuntimeError: if the rules are not for output.
+        """
+        if self._find is None:
+            raise RuntimeError("rules of input were not compiled for streams")
+        begin, end = self._find(text, start)
+        if begin < 0:
+            return len(text)
+        if end < len(text) or (end - begin >= self._least and self._set.Match(text)):
+            return -1
+        return begin
 
     def resolve(self, text: bytes, start: int, final: bool) -> tuple[list[Span], int]:
         """The matches that are certain and may be acted on, in order, and the place up to which the text may be released.

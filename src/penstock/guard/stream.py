@@ -43,11 +43,10 @@ class OutputScanner:
         if self._blocked or not delta:
             return _NOTHING
         text = self._held + delta.encode("utf-8", "surrogatepass")
-        scanner = self._scanner
-        if not scanner.clean(text):
-            return self._advance(text, final=len(text) > MAX_HELD_BYTES)
         left = self._left
-        safe = scanner.pending(text, left)
+        safe = self._scanner.quiet(text, left)
+        if safe < 0:
+            return self._advance(text, final=len(text) > MAX_HELD_BYTES)
         if len(text) - safe > MAX_HELD_BYTES:
             safe = len(text)
         if safe == left:

@@ -110,7 +110,9 @@ experiments = Table(
     Column("resolved", JSON, nullable=False),  # by arm: the pool, and the build if it is one
     Column("ranges", JSON, nullable=False),  # by arm: of the hash, in the current epoch
     Column("contexts", JSON),  # of a bandit with contexts: by context and arm, the shares of the current epoch
-    Column("dose", Double),  # of a shadow or an interleaved experiment: the share that a second model answers; null: as registered
+    Column(
+        "dose", Double
+    ),  # of a shadow or an interleaved experiment: the share that a second model answers; null: as registered
     Column("epoch", BigInteger, nullable=False),  # 0: not started
     Column("step", Integer, nullable=False),
     Column("serving", NAME, nullable=False),  # the arm that has all traffic while paused or decided; "": none
