@@ -15,6 +15,8 @@ import uvicorn
 
 from penstock.console.app import build_console
 from penstock.control.app import build_app
+from penstock.control.content import Contents
+from penstock.control.content_api import content_router
 from penstock.control.context import SYSTEM, Control
 from penstock.control.deployments import go_live
 from penstock.control.diagnosis_api import diagnosis_router
@@ -33,6 +35,8 @@ from penstock.core.exchange import Exchange, Finding, Observation, Phases, Recor
 from penstock.core.settings import Settings
 from penstock.experiments.assignment import compile_experiment
 from penstock.journal.format import encode_frame
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
 from penstock.store.blobs import open_blobs
 from penstock.store.sql import open_database
 from tests.console.fake_gateway import HEADERS, KEY
@@ -93,6 +97,7 @@ class House:
         self._offset = 64
         self._count = 0
         self.http = httpx.Client(timeout=60)
+        self.keys = FileKeystore.open(data / "keys", Wrapping(bytes(32)))
 
     def clock(self) -> float:
         return time.time() + self.ahead
@@ -122,6 +127,7 @@ class House:
             routers=(
                 experiments_router(),
                 statistics_router(),
+                content_router(Contents(self.control, self.keys)),
                 ingest_router(signal),
                 diagnosis_router(readiness, None),
             ),

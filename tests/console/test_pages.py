@@ -4,10 +4,13 @@ import datetime as dt
 import re
 
 import httpx
+import msgspec
 import pytest
 
 from penstock.console.app import build_console
 from penstock.control.monitoring import monitoring_token
+from penstock.core.exchange import Content
+from penstock.journal.content import Said, seal
 from tests.console.conftest import sign_in, token
 from tests.console.fake_gateway import HEADERS, KEY, FakeGateway
 from tests.console.house import ADMIN, ANALYST, HOSTILE, House, furnish
@@ -338,6 +341,33 @@ async def test_a_request_shows_its_way(visitor: httpx.AsyncClient, house: House)
     ):
         assert part in text
     assert "success" in text
+
+
+async def test_content_is_shown_to_who_asks_and_may(newcomer: httpx.AsyncClient, new_house: House) -> None:
+    kept, without = exchange(1, 1000.0, tenant="demo"), exchange(2, 1000.0, tenant="demo")
+    key = new_house.keys.key_of("demo", "")
+    said = Said(messages=(("user", f"Where is it? {HOSTILE}"),), replies=((0, "content", "On its way."),))
+    content = Content(key.id, seal(key, "demo", kept.id, said), masked=True)
+    new_house.ingest([msgspec.structs.replace(kept, content=content), without])
+    await sign_in(newcomer)
+    page = (await newcomer.get(f"/requests/{kept.id}")).text
+    assert "Show what was said" in page
+    assert "On its way." not in page
+    assert "None is kept" in (await newcomer.get(f"/requests/{without.id}?content=show")).text
+    page = (await newcomer.get(f"/requests/{kept.id}?content=show")).text
+    assert "On its way." in page
+    assert "Where is it? &lt;script&gt;" in page
+    assert HOSTILE not in page
+    assert "audit trail" in page
+    events = [(one["action"], one["subject"]) for one in new_house.call("GET", "/audit", subject=kept.id)]
+    assert events == [("content.read", kept.id)]
+    new_house.call("POST", "/subjects/forget", {"tenant": "demo", "everyone": True})
+    page = (await newcomer.get(f"/requests/{kept.id}?content=show")).text
+    assert "was destroyed" in page
+    assert "On its way." not in page
+    newcomer.cookies.clear()
+    await sign_in(newcomer, ANALYST)
+    assert "content:read" in (await newcomer.get(f"/requests/{kept.id}?content=show")).text
 
 
 async def test_verdicts_are_in_words(visitor: httpx.AsyncClient) -> None:

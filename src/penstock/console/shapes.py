@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.console.shapes_content import Kept
 from penstock.delivery.revisions import RevisionState
 from penstock.experiments.comparisons import Comparison, LookMade
 from penstock.experiments.design import Design
@@ -179,6 +180,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     escalated: bool = False
     trimmed: int = 0
     quality: Seen | None = None
+    content: Kept | None = None
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):

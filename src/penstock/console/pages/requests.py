@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from penstock.console.client import at
 from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests
+from penstock.console.shapes_content import Content
 from penstock.console.visit import Visit
 from penstock.core.errors import BadRequest
 from penstock.core.exchange import Outcome
@@ -108,6 +109,12 @@ async def show(visit: Visit) -> Response:
     """One request."""
     found = await visit.api.get(at("requests", visit.path("id")), Explained)
     request = found.request
+    content, refused = None, ""
+    if visit.query("content") and request.content is not None:
+        try:
+            content = await visit.api.get(f"{at('requests', request.id)}/content", Content)
+        except Forbidden as error:
+            refused = error.message
     return visit.page(
         "request.html",
         x=request,
@@ -115,6 +122,8 @@ async def show(visit: Visit) -> Response:
         segments=segments(request.phases),
         speed=_speed(request),
         version_link=_version_link(request),
+        content=content,
+        refused=refused,
     )
 
 
