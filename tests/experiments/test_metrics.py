@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from penstock.core.exchange import Exchange, Finding, Observation, Phases, Usage
+from penstock.core.exchange import Exchange, Finding, Observation, Phases, Quality, Usage
 from penstock.experiments.metrics import is_number_refused, measures, timings, told
 from penstock.experiments.statistics import FAILED, bucket_of
 
@@ -101,3 +101,13 @@ def test_numbers_that_are_none_are_left_out(number: float) -> None:
     assert is_number_refused(said(rating=number))
     assert is_number_refused(said(value=number))
     assert not is_number_refused(said(rating=1.0))
+
+
+def test_answers_that_the_engine_looked_at() -> None:
+    found = {n: (t, b) for n, t, b in measures(exchange(quality=Quality(40, -20.0, 38, 4, True)))}
+    assert found["surprisal"] == (20_000_000, 40)
+    assert found["repetition"] == (4, 38)
+    assert found["refused_answers"] == (1, 1)
+    assert {"surprisal", "repetition"}.isdisjoint(n for n, _, _ in measures(exchange(quality=Quality())))
+    odd = [n for n, _, _ in measures(exchange(quality=Quality(3, math.nan, -1, 0)))]
+    assert {"surprisal", "repetition"}.isdisjoint(odd)

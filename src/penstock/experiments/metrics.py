@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from penstock.core.errors import BadRequest
-from penstock.core.exchange import FROM_CACHE, Exchange, Observation
+from penstock.core.exchange import FROM_CACHE, Exchange, Observation, Quality
 from penstock.experiments.statistics import FAILED, bucket_of
 
 LARGEST = 1e6  # ratings and values beyond it are no measurements
@@ -221,6 +221,32 @@ METRICS: dict[str, Metric] = {
             definition="The mean number of tokens in an answer that came to its end.",
         ),
         Metric(
+            name="surprisal",
+            type="ratio",
+            direction="down",
+            unit="nats/token",
+            family="quality",
+            definition="How unsure the model was of its own words: the negative log-probabilities of all tokens of the answers that the engine "
+            "looked at, over their number. Its exponential is the perplexity.",
+            scale=1 / MICRO,
+        ),
+        Metric(
+            name="repetition",
+            type="ratio",
+            direction="down",
+            unit="share",
+            family="quality",
+            definition="Of all runs of three tokens in the answers that the engine looked at, the share that had occurred in the same answer before.",
+        ),
+        Metric(
+            name="refused_answers",
+            type="proportion",
+            direction="down",
+            unit="share",
+            family="quality",
+            definition="Of the answers that the engine looked at, the share that declines to answer, by the patterns declared for the model.",
+        ),
+        Metric(
             name="cost",
             type="mean",
             direction="down",
@@ -305,6 +331,18 @@ def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
         found.append(("time_to_first_token", phases.first_token, 1))
     if tokens and last > dispatched > 0:
         found.append(("tokens_per_second", tokens, last - dispatched))
+    if exchange.quality is not None:
+        found += looked_at(exchange.quality)
+    return found
+
+
+def looked_at(quality: Quality) -> list[tuple[str, int, int]]:
+    """What an answer adds that the engine looked at; numbers that are none are left out."""
+    found = [("refused_answers", int(quality.refused), 1)]
+    if quality.scored > 0 and math.isfinite(quality.logprob):
+        found.append(("surprisal", round(-quality.logprob * MICRO), quality.scored))
+    if quality.trigrams > 0:
+        found.append(("repetition", max(0, quality.repeated), quality.trigrams))
     return found
 
 
