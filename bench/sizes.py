@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.series import SCRAPE_S, Series
+from bench.series import measured as measured_series
 from penstock.control.context import Control
 from penstock.control.ingest import ingest
 from penstock.core.exchange import Exchange, Finding, Observation, Opened, Phases, Record, Usage
@@ -162,7 +164,7 @@ async def indexed(folder: Path, exchanges: int) -> float:
     return (path.stat().st_size - empty) / done
 
 
-def table(found: dict[str, float], exchanges: int) -> str:
+def table(found: dict[str, float], exchanges: int, series: Series | None = None) -> str:
     """As the page shows it."""
     month = MEAN * MONTH_S
     lines = [
@@ -175,6 +177,11 @@ def table(found: dict[str, float], exchanges: int) -> str:
         if "CPU" in name:
             continue
         lines.append(f"| {name} | {size:.0f} | {shown(size * MEAN * DAY_S)} | {shown(size * month)} |")
+    if series is not None:
+        lines.append(
+            f"| metrics in Prometheus: {series.count} series, one sample in {SCRAPE_S} s, {series.sample_bytes:.2f} bytes each | - "
+            f"| {shown(series.bytes(DAY_S))} | {shown(series.bytes(MONTH_S))} |"
+        )
     writing, merging = found["shipping, us of CPU"], found["merging, us of CPU"]
     lines += ["", f"The shipper's CPU time for it: {writing:.0f} us an exchange to write, {merging:.1f} us to merge."]
     return "\n".join(lines)
@@ -192,7 +199,7 @@ def main() -> None:
     parser.add_argument("--exchanges", type=int, default=200_000)
     exchanges = parser.parse_args().exchanges
     with tempfile.TemporaryDirectory() as folder:
-        print(table(asyncio.run(measured(Path(folder), exchanges)), exchanges))
+        print(table(asyncio.run(measured(Path(folder), exchanges)), exchanges, measured_series()))
 
 
 if __name__ == "__main__":

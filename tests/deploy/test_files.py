@@ -6,6 +6,7 @@ import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -110,3 +111,54 @@ def test_the_dashboards_show_metrics_and_labels_that_exist(file: Path) -> None:
         (panel["datasource"]["type"], panel["datasource"]["uid"]) for panel in board["panels"] if "datasource" in panel
     }
     assert used == {(source["type"], source["uid"])}
+
+
+# What Grafana's page on provisioning (grafana.com/docs/grafana/latest/administration/provisioning) names; a key that it does not know is passed over in silence.
+SOURCE_KEYS = {
+    "name",
+    "type",
+    "access",
+    "orgId",
+    "uid",
+    "url",
+    "isDefault",
+    "jsonData",
+    "secureJsonData",
+    "version",
+    "editable",
+}
+PROVIDER_KEYS = {
+    "name",
+    "orgId",
+    "folder",
+    "folderUid",
+    "type",
+    "disableDeletion",
+    "updateIntervalSeconds",
+    "allowUiUpdates",
+    "options",
+}
+
+
+def test_grafana_finds_its_source_and_its_dashboards_without_a_hand() -> None:
+    grafana = COMPOSE["services"]["grafana"]
+    mounts = dict(str(volume).split(":")[:2] for volume in grafana["volumes"])
+    inside = {there: (DEPLOY / here).resolve() for here, there in mounts.items() if here.startswith(".")}
+    home = inside["/etc/grafana/provisioning"]
+    (sources,) = (yaml.safe_load(file.read_text()) for file in (home / "datasources").iterdir())
+    (providers,) = (yaml.safe_load(file.read_text()) for file in (home / "dashboards").iterdir())
+    assert sources["apiVersion"] == providers["apiVersion"] == 1
+    for source in sources["datasources"]:
+        assert set(source) <= SOURCE_KEYS
+        assert {"name", "type", "access"} <= set(source)
+        assert source["access"] == "proxy"
+        address = urlsplit(source["url"])
+        assert any(str(port).endswith(f":{address.port}") for port in COMPOSE["services"][address.hostname]["ports"])
+    assert [source.get("isDefault") for source in sources["datasources"]] == [True]
+    (provider,) = providers["providers"]
+    assert set(provider) <= PROVIDER_KEYS
+    assert provider["type"] == "file"
+    assert inside[provider["options"]["path"]] == BOARDS.resolve()
+    boards = [json.loads(file.read_text()) for file in BOARDS.glob("*.json")]
+    assert len({board["uid"] for board in boards}) == len({board["title"] for board in boards}) == len(boards)
+    assert not [board["title"] for board in boards if board.get("id")], "an id belongs to one Grafana alone"
