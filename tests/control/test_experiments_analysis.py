@@ -11,7 +11,7 @@ import pytest
 from penstock.control.experiments import experiment_entries
 from penstock.control.experiments_store import load_statistics
 from penstock.core.exchange import Exchange, Observation, Phases, Record
-from penstock.experiments.design import parse_design
+from penstock.experiments.design import Design, parse_design
 from penstock.experiments.verdict import judge
 from penstock.store import schema_experiments as tables
 from penstock.store.sql import Database, open_database
@@ -246,3 +246,15 @@ async def test_a_replay_in_ingest_order_gives_the_same_verdicts_bit_for_bit(tmp_
         await database.close()
     assert told_by_size[0] == told_by_size[1] == told_by_size[2]
     assert isinstance(records[0], Exchange)
+
+
+async def test_the_api_describes_every_field_of_a_spec(bed: Bed) -> None:
+    described = (await bed.http.get("/openapi.json")).json()["paths"]["/api/v1/experiments"]["post"]
+    spec = described["requestBody"]["content"]["application/json"]["schema"]["properties"]["spec"]
+    assert set(spec["properties"]) == set(Design.__struct_fields__)
+    assert spec["additionalProperties"] is False
+    plan = spec["properties"]["plan"]
+    assert "group_sequential" in plan["properties"]["inference"]["enum"]
+    declared = spec["properties"]["metrics"]["items"]
+    assert set(declared["required"]) == {"name", "event", "type"}
+    assert "$ref" not in msgspec.json.encode(spec).decode()

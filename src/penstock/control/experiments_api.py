@@ -14,6 +14,7 @@ from penstock.control.auth import ControlPart, needs
 from penstock.control.context import Control
 from penstock.control.experiments import experiment_row
 from penstock.control.experiments_kind import ExperimentKind
+from penstock.control.experiments_schema import design_schema
 from penstock.control.specs import Name, Spec
 from penstock.experiments.declared import MOST_LOOKS
 from penstock.experiments.design import TRANSITIONS, parse_design
@@ -215,7 +216,7 @@ def _add_changing(router: APIRouter) -> None:
                         "required": ["name", "spec"],
                         "properties": {
                             "name": {"type": "string"},
-                            "spec": {"type": "object", "description": "As in docs/reference/experiments.md."},
+                            "spec": design_schema(),
                         },
                     }
                 }
