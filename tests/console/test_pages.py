@@ -190,6 +190,46 @@ async def test_running_an_experiment(new_house: House, newcomer: httpx.AsyncClie
     assert "archived and cannot start" in reply.text
 
 
+async def test_trying_a_version_out(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    furnish(new_house)
+    await sign_in(newcomer)
+    form = (await newcomer.get("/models/support-bot/promote?label=v1.0.0")).text
+    csrf = token(form)
+    assert 'name="how" value="canary"' in form
+    asked = {"csrf": csrf, "label": "v1.0.0", "environment": "production", "how": "canary", "reason": HOSTILE}
+    reply = await newcomer.post("/models/support-bot/promote", data=asked)
+    assert reply.headers["location"] == "/canaries/support-bot?done=canary-started"
+    text = (await newcomer.get(reply.headers["location"])).text
+    assert "Canary of support-bot:v1.0.0" in text
+    assert "v1.0.0 is tried out." in text
+    assert "Step 1 of 5 waits for" in text
+    assert len(re.findall(r'class="gauge"', text)) == 5
+    assert HOSTILE not in text, "escaped"
+    name = re.findall(r'sse-connect="/live/canaries/([^"]+)"', text)[0]
+    await sends(newcomer, f"/live/canaries/{name}", {"standing", "evidence"})
+    for action, state in (("pause", "paused"), ("resume", "running"), ("abort", "aborted")):
+        page = await newcomer.get(f"/canaries/{name}/{action}")
+        assert page.status_code == 200, page.text
+        fields = {"csrf": csrf, "reason": "it swears", **({"block": "yes"} if action == "abort" else {})}
+        reply = await newcomer.post(f"/canaries/{name}/{action}", data=fields)
+        assert reply.status_code == 303, reply.text
+        text = (await newcomer.get(reply.headers["location"])).text
+        assert f">{state}</span>" in text
+    assert "v1.0.0 was taken back by hand." in text
+    assert "v1.0.0 is blocked in production" in text
+    model = (await newcomer.get("/models/support-bot")).text
+    assert "may not be deployed in production" in model
+    assert "tried out by admin" in model
+    refused = await newcomer.post("/models/support-bot/promote", data=asked)
+    assert refused.status_code == 409
+    page = await newcomer.get("/models/support-bot/clear?environment=production&label=v1.0.0")
+    assert "it swears" in page.text
+    reply = await newcomer.post("/models/support-bot/clear", data=asked | {"reason": "retrained"})
+    assert "may be deployed again" in (await newcomer.get(reply.headers["location"])).text
+    assert (await newcomer.get(f"/canaries/{name}/explode")).status_code == 404
+    assert (await newcomer.get("/canaries/none")).status_code == 404
+
+
 async def test_making_and_revoking_a_key(new_house: House, newcomer: httpx.AsyncClient) -> None:
     new_house.call("POST", "/tenants", {"name": "demo", "spec": {"model_limits": {"bot": {"usd_per_month": 2.5}}}})
     await sign_in(newcomer)
@@ -430,21 +470,26 @@ async def test_the_overview_tells_what_fires(new_house: House, newcomer: httpx.A
     assert HOSTILE not in text, "escaped"
 
 
+async def sends(visitor: httpx.AsyncClient, path: str, names: set[str]) -> None:
+    """Returns once a live page has sent these pieces, and no other."""
+    seen = set()
+    async with visitor.stream("GET", path) as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        async for line in reply.aiter_lines():
+            if line.startswith("event: "):
+                seen.add(line.removeprefix("event: "))
+            if seen == names:
+                break
+    assert seen == names
+
+
 async def test_live_pages_send_their_pieces(visitor: httpx.AsyncClient) -> None:
     await sign_in(visitor)
     for path, names in (
         ("/live/overview", {"alerts", "figures", "charts", "state", "recent"}),
         ("/live/experiments/echo-warmth", {"verdict", "results"}),
     ):
-        seen = set()
-        async with visitor.stream("GET", path) as reply:
-            assert reply.headers["content-type"].startswith("text/event-stream")
-            async for line in reply.aiter_lines():
-                if line.startswith("event: "):
-                    seen.add(line.removeprefix("event: "))
-                if seen == names:
-                    break
-        assert seen == names
+        await sends(visitor, path, names)
     assert (await visitor.get("/live/experiments/none")).status_code == 404
 
 

@@ -146,9 +146,10 @@ class Bed:
 
     async def hear(self, behind: float = 0.0, token: str = "service", **query: Any) -> httpx.Response:
         """What a shipper tells that has read all journals to their ends."""
+        told: dict[str, Any] = {"host": "here", "behind": behind, "worker": ["w1"]} | query
         return await self.http.post(
             "/internal/v1/ingest/heard",
-            params={"host": "here", "behind": behind, "worker": ["w1"]} | query,
+            params=told,
             headers={"authorization": f"Bearer {token}"},
         )
 

@@ -16,7 +16,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from penstock.console.headers import SecurityHeaders
-from penstock.console.pages import access, drift, experiments, health, models, overview, playground, requests, sign_in
+from penstock.console.pages import (
+    access,
+    canaries,
+    drift,
+    experiments,
+    health,
+    models,
+    overview,
+    playground,
+    requests,
+    sign_in,
+)
 from penstock.console.rendering import STATIC, KeptFiles, make_templates
 from penstock.console.session import COOKIE, Sealer
 from penstock.console.visit import Console, Handler, signed_in
@@ -32,7 +43,12 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/models/{name}/promote", models.promote),
     ("GET", "/models/{name}/rollback", models.confirm_rollback),
     ("POST", "/models/{name}/rollback", models.rollback),
+    ("GET", "/models/{name}/clear", models.confirm_clear),
+    ("POST", "/models/{name}/clear", models.clear),
     ("GET", "/models/{name}/{label}", models.version),
+    ("GET", "/canaries/{name}", canaries.show),
+    ("GET", "/canaries/{name}/{action}", canaries.confirm),
+    ("POST", "/canaries/{name}/{action}", canaries.act),
     ("GET", "/drift", drift.show),
     ("POST", "/drift/accept", drift.accept),
     ("GET", "/experiments", experiments.listing),
@@ -51,6 +67,7 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
 _PIECES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/live/overview", overview.live_overview),
     ("GET", "/live/experiments/{name}", experiments.live_experiment),
+    ("GET", "/live/canaries/{name}", canaries.live_canary),
     ("POST", "/playground/stream", playground.stream),
 )
 

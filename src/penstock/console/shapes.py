@@ -245,6 +245,75 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
     live_at: float | None = None
 
 
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a version may not be deployed in an environment."""
+
+    environment: str
+    label: str
+    reason: str = ""
+    principal: str = ""
+    at: float = 0.0
+
+
+class CanaryLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A canary, as a list tells of it."""
+
+    name: str
+    model: str
+    environment: str
+    label: str
+    incumbent: str
+    state: str
+    share: float = 0.0
+    step: int = 1
+    steps: tuple[float, ...] = ()
+    reason: str = ""
+    started_at: float | None = None
+    started_by: str = ""
+    expires_at: float | None = None
+    ended_at: float | None = None
+    ended_by: str | None = None
+    words: tuple[str, ...] = ()
+
+
+class CanaryPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a canary's plan, what is shown."""
+
+    minutes: float
+    samples: int
+    unit: str
+    metric: str
+    margin: float
+    guardrail_alpha: float
+
+
+class CanaryStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A share that a canary has had."""
+
+    share: float
+    started_at: float
+
+
+class CanaryVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What its experiment shows, in words."""
+
+    state: str = "running"
+    reasons: tuple[str, ...] = ()
+
+
+class Canary(CanaryLine, frozen=True, kw_only=True):
+    """A canary, whole."""
+
+    plan: CanaryPlan
+    ramp: tuple[CanaryStep, ...] = ()
+    verdict: CanaryVerdict = CanaryVerdict()
+    guardrails: tuple[Gauge, ...] = ()
+    arms: tuple[ArmTraffic, ...] = ()
+    waits: tuple[str, ...] = ()
+    lapsed: bool = False
+    blocked: bool = False
+
+
 class Build(msgspec.Struct, frozen=True, kw_only=True):
     """A version converted to one precision and engine."""
 

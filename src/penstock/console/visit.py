@@ -29,6 +29,12 @@ _TITLES = {
 NOTICES = {
     "promoted": "Promoted. The new version takes over when its replicas are ready.",
     "rolled-back": "Rolled back. The earlier version takes over when its replicas are ready.",
+    "canary-started": "It is tried out: it gets its share as soon as its replicas are ready.",
+    "canary-abort": "Taken back: all traffic goes to what served before.",
+    "canary-promote": "Promoted: it has all of the traffic.",
+    "canary-pause": "Paused: all traffic goes to what served before.",
+    "canary-resume": "It has its share again.",
+    "cleared": "The version may be deployed again.",
     "start": "The experiment runs.",
     "pause": "The experiment is paused: all traffic goes to the control.",
     "stop": "The experiment has ended: all traffic goes to the control.",

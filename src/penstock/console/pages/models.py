@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from penstock.console.client import at
 from penstock.console.pages import drift
-from penstock.console.shapes import Deployment, Model, Revision, Version
+from penstock.console.shapes import Block, CanaryLine, Deployment, Model, Revision, Version
 from penstock.console.visit import Visit
-from penstock.core.errors import BadRequest, NotFound
+from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.delivery.revisions import Past, Whole, choose_rollback
 
 _USUAL = ("dev", "staging", "production")
@@ -35,11 +35,13 @@ async def _deployments(visit: Visit, name: str) -> list[Deployment]:
 async def show(visit: Visit) -> Response:
     """One model: where it runs, its versions, a card, its history."""
     name = visit.path("name")
-    model, versions, deployments, history = await asyncio.gather(
+    model, versions, deployments, history, tried, blocks = await asyncio.gather(
         visit.api.get(at("models", name), Model),
         visit.api.get(at("models", name, "versions"), tuple[Version, ...]),
         _deployments(visit, name),
         visit.api.get(at("models", name, "history"), tuple[Revision, ...]),
+        visit.api.get("/canaries", tuple[CanaryLine, ...], model=name, limit="20"),
+        visit.api.get("/blocks", tuple[Block, ...], model=name),
     )
     versions = tuple(sorted(versions, key=lambda version: -version.number))
     shown = next((v for d in deployments for v in versions if v.label == d.label), versions[0] if versions else None)
@@ -51,6 +53,8 @@ async def show(visit: Visit) -> Response:
         versions=versions,
         deployments=deployments,
         history=history,
+        canaries=tried,
+        blocks=blocks,
         shown=shown,
         previous={one.environment: earlier(history, one) for one in deployments},
         **await drift.watched(visit, name),
@@ -79,7 +83,7 @@ def earlier(history: tuple[Revision, ...], deployment: Deployment) -> Revision |
         return None
     try:
         return there[choose_rollback(past, wanted=deployment.wanted_revision).id]
-    except NotFound:
+    except (NotFound, Conflict):  # nothing earlier, or the last change failed and is undone
         return None
 
 
@@ -132,15 +136,37 @@ async def promote(visit: Visit) -> Response:
     """Promote."""
     form = await visit.form()
     name = visit.path("name")
-    body = {
+    body: dict[str, Any] = {
         "model": name,
         "label": form.get("label", ""),
         "environment": form.get("environment", ""),
         "reason": form.get("reason", ""),
-        "generation": _generation(form),
     }
-    await visit.api.post("/promote", body)
+    if form.get("how") == "canary":
+        await visit.api.post("/canaries", body)
+        return visit.to(at("canaries", name), "canary-started")
+    await visit.api.post("/promote", body | {"generation": _generation(form)})
     return visit.to(at("models", name), "promoted")
+
+
+async def confirm_clear(visit: Visit) -> Response:
+    """The form to let a blocked version be deployed again."""
+    visit.must("deployments:write")
+    name, label, environment = visit.path("name"), visit.query("label"), visit.query("environment")
+    blocks = await visit.api.get("/blocks", tuple[Block, ...], model=name, environment=environment)
+    block = next((one for one in blocks if one.label == label), None)
+    if block is None:
+        raise NotFound(f"{name}:{label} is not blocked in {environment or 'that environment'}.")
+    return visit.page("clear.html", name=name, block=block)
+
+
+async def clear(visit: Visit) -> Response:
+    """Let it be deployed again."""
+    form = await visit.form()
+    name = visit.path("name")
+    body = {"model": name, **{field: form.get(field, "") for field in ("label", "environment", "reason")}}
+    await visit.api.post("/blocks/clear", body)
+    return visit.to(at("models", name), "cleared")
 
 
 def _generation(form: dict[str, str]) -> int | None:
