@@ -10,7 +10,7 @@ HOT := $(shell $(PYTHON) scripts/compile_hot.py --list)
 ARGS ?=
 
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
-.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments
+.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -82,6 +82,9 @@ bench-fairness: install-dev
 
 bench-experiments: install-dev
 	$(BIN)/python -m bench.experiments $(ARGS)
+
+bench-drift: install-dev
+	$(BIN)/python -m bench.drift $(ARGS)
 
 bench-connections: install-dev
 	$(BIN)/python -m bench.connections $(ARGS)

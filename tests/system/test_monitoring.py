@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -171,6 +173,53 @@ def test_every_panel_shows_something(watched: Monitors, file: Any) -> None:
             until(shown, 20, every_s=0.5)
         except AssertionError:
             pytest.fail(f"{file.stem}, {title}: {expr} gives nothing")
+
+
+def tell_alertmanager(watched: Monitors, *alerts: dict[str, str], over: bool = False) -> None:
+    """Alerts as Prometheus tells them: they fire from now on, or are over."""
+    now = datetime.now(UTC)
+    told = [
+        {
+            "labels": labels,
+            "annotations": {"summary": "It is so."},
+            "startsAt": (now - timedelta(seconds=5)).isoformat(),
+            "endsAt": (now if over else now + timedelta(hours=1)).isoformat(),
+        }
+        for labels in alerts
+    ]
+    request = urllib.request.Request(
+        f"{watched.alertmanager}/api/v2/alerts",
+        data=json.dumps(told).encode(),
+        headers={"content-type": "application/json"},
+    )
+    urllib.request.urlopen(request, timeout=30).close()
+
+
+def test_a_cause_keeps_back_what_follows_from_it_until_it_is_over(watched: Monitors, up: Up) -> None:
+    cause = {"alertname": "PenstockPoolDown", "severity": "page", "pool": "kept-back"}
+    follows = {"alertname": "PenstockReplicaOut", "severity": "ticket", "pool": "kept-back", "replica": "r1"}
+    other = follows | {"pool": "elsewhere"}
+
+    def heard() -> set[tuple[str, str]]:
+        return {(a["name"], a["labels"].get("pool", "")) for a in call(up, "GET", "/alerts?state=firing&limit=1000")}
+
+    def suppressed() -> list[str]:
+        query = urllib.parse.urlencode({"filter": 'pool="kept-back"'})
+        found = json.loads(fetched(f"{watched.alertmanager}/api/v2/alerts?{query}"))
+        return [one["labels"]["alertname"] for one in found if one["status"]["inhibitedBy"]]
+
+    tell_alertmanager(watched, cause)
+    until(lambda: ("PenstockPoolDown", "kept-back") in heard() or None, 60)
+    tell_alertmanager(watched, follows, other)
+    until(
+        lambda: ("PenstockReplicaOut", "elsewhere") in heard() or None, 60
+    )  # its group was told of, so the other's turn came too
+    until(lambda: suppressed() == ["PenstockReplicaOut"] or None, 60)
+    assert ("PenstockReplicaOut", "kept-back") not in heard()
+    tell_alertmanager(watched, cause, over=True)
+    until(lambda: ("PenstockReplicaOut", "kept-back") in heard() or None, 60)
+    tell_alertmanager(watched, follows, other, over=True)
+    until(lambda: not {pool for _, pool in heard()} & {"kept-back", "elsewhere"} or None, 60)
 
 
 def test_an_alert_comes_to_control_and_goes(watched: Monitors, up: Up) -> None:
