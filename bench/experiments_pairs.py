@@ -1,0 +1,176 @@
+"""Interleaving: how many votes a preference takes and how often there is none; a shadow: what users notice of it, and whether its forecast holds."""
+
+import asyncio
+import math
+import random
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from bench.checks import Check, Measured
+from penstock.core.snapshot import Arm, ExperimentEntry, Pool, Replica, Route, ShadowPlan, Target
+from penstock.experiments.counted import Statistics
+from penstock.experiments.metrics import METRICS
+from penstock.experiments.pairs import CONTROL, DIFFERENCE, forecast
+from penstock.experiments.preference import STEPS, log_evidence, preferred
+from penstock.experiments.statistics import moments_of
+
+EFFECT = 0.05
+VOTES = 1300
+WATCHED = 5000
+
+
+def _evidence(won: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """`log_evidence` against one half, of arrays; `_agrees` compares the two."""
+    terms = []
+    for times, weight in STEPS:
+        for side in (-1, 1):
+            other = 0.5 + side * times * EFFECT
+            terms.append(math.log(weight / 2) + won * math.log(2 * other) + (count - won) * math.log(2 * (1 - other)))
+    return np.asarray(np.logaddexp.reduce(terms, axis=0))
+
+
+def _agrees(won: np.ndarray, count: np.ndarray) -> bool:
+    shipped = [log_evidence(int(one), int(of - one), 0.5, EFFECT) for one, of in zip(won, count, strict=True)]
+    return bool(np.allclose(shipped, _evidence(won, count), atol=1e-9))
+
+
+def _crossed(share: float, votes: int, runs: int, seed: int) -> tuple[float, bool]:
+    """How many of the runs call a preference within so many votes, looked at after each; and whether the arrays say what ships."""
+    draw = np.random.default_rng(seed)
+    count = np.arange(1, votes + 1)
+    called, agrees = 0, True
+    for run in range(runs):
+        won = (draw.random(votes) < share).cumsum()
+        called += bool((_evidence(won, count) >= math.log(20)).any())
+        if run < 3:
+            agrees &= _agrees(won[:: votes // 20], count[:: votes // 20])
+    return called / runs, agrees
+
+
+def power(seed: int, part: float) -> Measured:
+    """A preference of 55 %: found within 1,300 votes."""
+    found, agrees = _crossed(0.5 + EFFECT, VOTES, max(200, round(10_000 * part)), seed)
+    return Measured(f"{100 * found:.1f} %", agrees and found >= (0.8 if part >= 1 else 0.75))
+
+
+def false_calls(seed: int, part: float) -> Measured:
+    """No preference: called within 5,000 votes, looked at after each."""
+    found, agrees = _crossed(0.5, WATCHED, max(200, round(10_000 * part)), seed)
+    return Measured(f"{100 * found:.1f} %", agrees and found <= (0.05 if part >= 1 else 0.08))
+
+
+def intervals(seed: int, part: float) -> Measured:
+    """The interval for a share of .6, looked at often up to 3,000 votes: how often it ever leaves the truth out."""
+    draw = random.Random(seed)
+    runs, missed = max(40, round(1000 * part)), 0
+    for _ in range(runs):
+        won = 0
+        for count in range(1, 3001):
+            won += draw.random() < 0.6
+            if count % 100 == 0:
+                found = preferred(won, count - won, effect=EFFECT, alpha=0.05)
+                if not found.low <= 0.6 <= found.high:
+                    missed += 1
+                    break
+    return Measured(f"{100 * missed / runs:.1f} %", missed / runs <= (0.05 if part >= 1 else 0.1))
+
+
+def forecasts(seed: int, part: float) -> Measured:
+    """Forecasts from 400 pairs of an A/B test with 1,000 users an arm: how often the test's own estimate falls within the 95 %."""
+    draw = np.random.default_rng(seed)
+    metric, units, held = METRICS["latency"], 1000, 0
+    runs = max(60, round(4000 * part))
+    for _ in range(runs):
+        base = draw.lognormal(0, 0.5, 400)
+        other = base * draw.lognormal(0.05, 0.2, 400)
+        pairs = np.rint(np.stack([base, other]) * 1e9).astype(np.int64)
+        rows = {"latency": pairs[1], "latency" + CONTROL: pairs[0], "latency" + DIFFERENCE: pairs[1] - pairs[0]}
+        statistics = Statistics(
+            moments={(1, "new", name): moments_of((int(v), 1) for v in values) for name, values in rows.items()},
+            shares={1: {"new": 1.0}},
+        )
+        ahead = forecast(statistics, metric, "new", units=units, critical=2.8)
+        control = draw.lognormal(0, 0.5, units)
+        treatment = draw.lognormal(0, 0.5, units) * draw.lognormal(0.05, 0.2, units)
+        reported = float(treatment.mean() - control.mean())
+        held += ahead is not None and ahead.lower <= reported <= ahead.upper
+    return Measured(f"{100 * held / runs:.1f} %", held / runs >= (0.94 if part >= 1 else 0.88))
+
+
+def unnoticed(_seed: int, part: float) -> Measured:
+    """Users' p99 with every request copied, minus without: the candidate is quick, dead, or hangs with a full queue."""
+    turns, requests = (15, 400) if part >= 1 else (3, 60)
+    found = asyncio.run(_latencies(turns, requests))
+    apart = {
+        kind: median(one - none for one, none in zip(found[kind], found["none"], strict=True))
+        for kind in ("quick", "dead", "hangs")
+    }
+    told = ", ".join(f"{kind} {1000 * value:+.2f}" for kind, value in apart.items())
+    return Measured(
+        f"{told} ms (without {1000 * median(found['none']):.2f})", max(apart.values()) <= (0.001 if part >= 1 else 0.05)
+    )
+
+
+async def _latencies(turns: int, requests: int) -> dict[str, list[float]]:
+    """By what the candidate does, the p99 of each turn."""
+    from tests.gateway.house import running
+    from tests.gateway.mock_upstream import MockUpstream
+
+    kinds: dict[str, list[float]] = {"none": [], "quick": [], "dead": [], "hangs": []}
+    with tempfile.TemporaryDirectory() as folder:
+        quick, hanging = MockUpstream(), MockUpstream()
+        hanging.always = "!hang"
+        urls = {"quick": await quick.start(), "dead": "http://127.0.0.1:9", "hangs": await hanging.start()}
+        async with running(Path(folder)) as house:
+            base = house.worker.gateway.index.snapshot
+            for _ in range(turns):  # so that what else the machine does falls on all alike
+                for kind, found in kinds.items():
+                    house.take(**_route(base, urls.get(kind)))
+                    times: list[float] = []
+                    await _ask(house.port, requests, times)
+                    found.append(sorted(times)[int(len(times) * 0.99)])
+        await quick.stop()
+        await hanging.stop()
+    return kinds
+
+
+def _route(base: object, url: str | None) -> dict[str, object]:
+    pools = base.pools  # type: ignore[attr-defined]
+    if url is None:
+        return {"pools": pools, "routes": (Route(name="mock", to=(Target(pool="pool"),)),)}
+    arms = (Arm(name="control", pool="pool", weight=0.0), Arm(name="new", pool="new", weight=1.0, ranges=((0.0, 1.0),)))
+    entry = ExperimentEntry(
+        name="s", epoch=1, seed="s", unit="request", incumbent="control", arms=arms,
+        shadow=ShadowPlan(share=1.0, queue=16, in_flight=2, deadline_s=5),
+    )  # fmt: skip
+    new = Pool(name="new", replicas=(Replica(id="n", url=url),))
+    return {"pools": (*pools, new), "routes": (Route(name="mock", to=(Target(pool="pool"),), experiment=entry),)}
+
+
+async def _ask(port: int, requests: int, times: list[float]) -> None:
+    from tests.gateway.raw_client import ask, chat
+
+    waiting = list(range(requests))
+
+    async def user() -> None:
+        while waiting:
+            waiting.pop()
+            began = time.perf_counter()
+            got = await ask(port, chat("hello there, how are you today?"))
+            times.append(time.perf_counter() - began)
+            assert got.status == 200
+
+    await asyncio.gather(user(), user())
+
+
+CHECKS = [
+    Check("interleaved: a 55 % preference within 1,300 votes", ">= 80 %", power, seed=4),
+    Check("interleaved: called without one, watched to 5,000", "<= 5 %", false_calls, seed=5),
+    Check("interleaved: sequences that ever miss", "<= 5 %", intervals, seed=6, slow=True),
+    Check("shadow: A/B estimates within the forecast", ">= 94 %", forecasts, seed=7, slow=True),
+    Check("shadow: users' p99, all copied, minus none", "<= 1 ms", unnoticed, seed=8),
+]
