@@ -1,0 +1,116 @@
+"""Ingest and evaluator killed at random places: what is counted afterwards equals an undisturbed run exactly."""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import event
+
+from penstock.control.experiments import experiment_entries
+from penstock.control.experiments_store import load_statistics
+from penstock.core.exchange import Record
+from penstock.experiments.counted import Statistics
+from penstock.experiments.design import parse_design
+from penstock.experiments.verdict import judge
+from penstock.store import schema_experiments as tables
+from penstock.store.sql import Database, open_database
+from tests.control.bed import T0, Bed
+from tests.control.test_experiments_analysis import EVERYTHING, history
+
+BATCH = 48
+SPEC = EVERYTHING | {"guardrails": [{"metric": "latency_p95"}]}  # one that nothing trips: it must run to its end
+
+
+class Killed(Exception):
+    """The process is gone in the middle of what it did."""
+
+
+@contextmanager
+def killed_at(database: Database, statement: int) -> Iterator[None]:
+    """Whatever runs within dies before its `statement`th SQL statement."""
+    seen = 0
+
+    def count(*_arguments: Any) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == statement:
+            raise Killed
+
+    engine = database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", count)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", count)
+
+
+@pytest.fixture
+async def other(tmp_path: Path) -> AsyncIterator[Database]:
+    database = await open_database(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
+    yield database
+    await database.close()
+
+
+async def counted(bed: Bed) -> tuple[Statistics, bytes, list[dict[str, Any]], list[dict[str, Any]]]:
+    async with bed.control.database.read() as connection:
+        statistics = await load_statistics(connection, "e")
+    verdict = msgspec.json.encode(judge(parse_design(SPEC), statistics, T0))
+    units = sorted(await bed.table(tables.experiment_units), key=lambda row: str(row["unit"]))
+    reasons = sorted(await bed.table(tables.ingest_counts), key=lambda row: str(row["reason"]))
+    return statistics, verdict, units, reasons
+
+
+async def fed(bed: Bed, kills: int) -> int:
+    """All records, batch by batch, with the evaluator after each; `kills` times something dies, starts anew and is sent the same again."""
+    await bed.prepare()
+    await bed.begin(SPEC)
+    async with bed.control.database.read() as connection:
+        entry = (await experiment_entries(connection))["bot"]
+    records: list[Record] = history(entry)
+    rng = random.Random(kills)
+    died = 0
+    batches = range(0, len(records), BATCH)
+    for number, begin in enumerate(batches):
+        batch = records[begin : begin + BATCH]
+        bed.now += 2
+        for _ in range((kills - died) // (len(batches) - number) if kills else 0):
+            if rng.random() < 0.7:
+                try:
+                    with killed_at(bed.control.database, rng.randrange(1, 30)):
+                        await bed.send(batch)
+                    break  # it was through before
+                except Killed:
+                    died += 1
+            else:
+                try:
+                    bed.now += 0.001
+                    with killed_at(bed.control.database, rng.randrange(1, 8)):
+                        await bed.evaluator.round()
+                except Killed:
+                    died += 1
+        if bed.offsets.get("w1", 64) == 64 or await _lacks(bed, batch):
+            assert (await bed.send(batch)).status_code == 200
+        bed.now += 1
+        await bed.evaluator.round()
+    return died
+
+
+async def _lacks(bed: Bed, batch: list[Record]) -> bool:
+    return getattr(batch[0], "id", "") not in {row["id"] for row in await bed.table(tables.exchanges)}
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(100, marks=pytest.mark.soak)])
+async def test_kills_change_nothing(sqlite: Database, other: Database, tmp_path: Path, kills: int) -> None:
+    calm, restless = Bed(sqlite, tmp_path), Bed(other, tmp_path)
+    assert await fed(calm, 0) == 0
+    died = await fed(restless, kills)
+    assert died > kills // 2
+    one, two = await counted(calm), await counted(restless)
+    assert one == two
+    assert len(one[0].looks) == 3
+    await calm.http.aclose()
+    await restless.http.aclose()
