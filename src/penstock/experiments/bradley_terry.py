@@ -7,10 +7,10 @@ Statistics -2.949, JASA -.4796, JRSS-B .2690.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from penstock.experiments.sequences import best_rho, multinomial_log_e, radius
+from penstock.experiments.sequences import radius
 
 Wins = Mapping[tuple[str, str], float]
 """How often the first was preferred to the second; a tie is half a win of each."""
@@ -24,15 +24,6 @@ class Strength(NamedTuple):
     value: float
     low: float
     high: float
-
-
-class Preference(NamedTuple):
-    """How often the first of two is preferred, the ends of its confidence sequence, and the log e-value against "as often as not"."""
-
-    value: float
-    low: float
-    high: float
-    log_e: float
 
 
 def bradley_terry(wins: Wins, reference: str, *, alpha: float = 0.05, planned: int = 1000) -> dict[str, Strength]:
@@ -69,35 +60,6 @@ def bradley_terry(wins: Wins, reference: str, *, alpha: float = 0.05, planned: i
             reach = radius(variances[index], round(total), planned, alpha)
             found[name] = Strength(value, value - reach, value + reach)
     return found
-
-
-def preference(won: int, lost: int, *, alpha: float = 0.05, planned: int = 1000) -> Preference:
-    """How often the first of two models is preferred; ties are not counted in.
-
-    No approximation: the e-value is a beta mixture, narrowest at `planned` comparisons (Howard et al. 2021, section 3.2).
-    """
-    count = won + lost
-    concentration = max(2.0, best_rho(planned, alpha))
-    limit = math.log(1 / alpha)
-
-    def evidence(share: float) -> float:
-        return multinomial_log_e((won, lost), (share, 1 - share), concentration)
-
-    if count == 0:
-        return Preference(0.5, 0.0, 1.0, 0.0)
-    middle = won / count
-    low, high = (_edge(outer, middle, lambda share: evidence(share) >= limit) for outer in (0.0, 1.0))
-    return Preference(middle, low, high, evidence(0.5))
-
-
-def _edge(outer: float, inner: float, excluded: Callable[[float], bool]) -> float:
-    """The share nearest to `outer` that is not excluded, to the last digit, rounded outwards."""
-    if not excluded(outer):
-        return outer
-    for _ in range(60):
-        between = (outer + inner) / 2
-        outer, inner = (between, inner) if excluded(between) else (outer, between)
-    return outer
 
 
 def _matrix(names: list[str], wins: Wins) -> list[list[float]]:
