@@ -281,6 +281,16 @@ STATE = (
         ")",
         "The experiment {{ $labels.experiment }} runs and has counted no new unit for 6 hours.",
     ),
+    _alert(
+        "CanaryRolledBack", "ticket", "0m", "canary",
+        'sum by (model) (increase(penstock_canaries_ended_total{result="rolled_back"}[1h])) > 0',
+        "A canary of {{ $labels.model }} did harm and was rolled back; its version is blocked.",
+    ),
+    _alert(
+        "CanaryUnwatched", "page", "1m", "canary",
+        "max by (model, version) (penstock_canary_expires_timestamp_seconds) < time()",
+        "Nobody watches the canary {{ $labels.version }}: its share has lapsed.",
+    ),
 )  # fmt: skip
 
 DRIFT = (

@@ -192,6 +192,14 @@ CASES: dict[str, tuple[Case, Case]] = {
         _one('penstock_drift_shifted{model="m",arm="",signal="success"}', "0x20", 10),
     ),
     "PenstockKeyExpires": (_one(ENDS, "500000x90", 70), _one(ENDS, "700000x90", 70)),
+    "PenstockCanaryRolledBack": (
+        _one('penstock_canaries_ended_total{model="m",result="rolled_back"}', "0x20 1x20", 30),
+        _one('penstock_canaries_ended_total{model="m",result="aborted"}', "0x20 1x20", 30),
+    ),
+    "PenstockCanaryUnwatched": (
+        _one('penstock_canary_expires_timestamp_seconds{model="m",version="m:v2"}', "630x30", 20),
+        _one('penstock_canary_expires_timestamp_seconds{model="m",version="m:v2"}', "30+60x30", 20),
+    ),
     "PenstockExperimentStuck": (
         Case(series={STARTED: "0x500", UNITS: "0+1x60 60+0x400"}, at=450),
         Case(series={STARTED: "0x500", UNITS: "0+1x500"}, at=450),

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy import func, select
 
+from penstock.control.canary_measures import CanaryMeasures
 from penstock.control.context import Control
 from penstock.control.publisher import Publisher
 from penstock.core.errors import Unavailable
@@ -58,6 +59,8 @@ class Measures:
         self._units = Gauge(units.name, units.help, units.labels, registry=self.registry)
         logged = metric("penstock_log_alerts_firing")
         self._logged = Gauge(logged.name, logged.help, logged.labels, registry=self.registry)
+        self._canaries = CanaryMeasures()
+        self.registry.register(self._canaries)
         ProcessCollector(registry=self.registry)
 
     def install(self, app: FastAPI) -> None:
@@ -90,6 +93,7 @@ class Measures:
         """What stands in the database: alerts that fire, keys that will end, and experiments that run, with their units by arm."""
         now = self._control.clock()
         async with self._control.database.read() as connection:
+            await self._canaries.read(connection)
             by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")
             firing = (await connection.execute(by_severity.group_by(alerts.c.severity))).all()
             by_name = select(alerts.c.name, func.count()).where(
