@@ -159,6 +159,13 @@ MODEL = Board(
                 _p("Saved tokens", "none", (f"sum by (route) (rate(penstock_trimmed_tokens_total{BY_ROUTE}[$__rate_interval])) or vector(0)", "trimmed {{route}}"), (f"sum by (route) (rate(penstock_coalesced_total{BY_ROUTE}[$__rate_interval])) or vector(0)", "requests coalesced {{route}}")),
             ),
         ),
+        (
+            "Drift",
+            (
+                _p("Signals that have changed", "none", ("sum by (model, arm, signal, against) (penstock_drift_alarm) > 0 or vector(0)", "{{model}} {{arm}} {{signal}} against {{against}}"), about="Of all models: 1 while it is so."),
+                _p("Yesterday against the reference", "none", ("max by (model, arm, signal) (penstock_drift_psi) or vector(0)", "{{model}} {{arm}} {{signal}}"), about="Population stability index, of all models: 0.25 is a major shift."),
+            ),
+        ),
     ),
 )  # fmt: skip
 

@@ -11,7 +11,8 @@ from penstock.core.exchange import Noticed, Observation, Quality, Record
 from penstock.experiments.drift_watch import RUN_LENGTH
 from penstock.store.schema_drift import alert_actions
 from tests.console.conftest import sign_in, token
-from tests.console.house import House, exchange
+from tests.console.house import ADMIN, House, exchange
+from tests.system.program import run_module
 
 
 def asked(number: int, draw: random.Random, *, bad: float) -> list[Record]:
@@ -51,6 +52,10 @@ async def test_a_change_is_shown_with_its_reference_and_can_be_accepted(
             )  # fmt: skip
 
     new_house.do(noted())
+    at = ("--url", new_house.url, "--key", ADMIN)
+    told = run_module("penstock.cli", "drift", "show", "support-bot", *at, "--json")["drift"]
+    assert {one["signal"] for one in told[0]["signals"] if one["state"] == "alarm"} == {"success", "perplexity"}
+    assert run_module("penstock.cli", "drift", "days", "support-bot:v1.1.0", *at, "--json") == {"days": []}
     for path in ("/drift", "/models/support-bot"):
         page = (await newcomer.get(path)).text
         assert ">alarm</span> Success is 0." in page

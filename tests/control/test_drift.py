@@ -10,7 +10,7 @@ import pytest
 
 from penstock.control.context import SYSTEM
 from penstock.control.drift_api import list_drift
-from penstock.control.drift_store import accept_group, begin_group, decode_group
+from penstock.control.drift_store import KEPT_S, accept_group, begin_group, decode_group, forget_drift
 from penstock.core.errors import NotFound
 from penstock.core.exchange import Exchange, Noticed, Observation, Quality, Record, Usage
 from penstock.experiments.drift_watch import FIRST
@@ -132,6 +132,16 @@ async def test_days_are_compared_when_they_are_over(bed: Bed) -> None:
     assert days["success"]["psi"] > 0.25
     assert days["success"]["p"] < 1e-6
     assert days["input_length"]["psi"] < 0.25
+
+
+async def test_what_nobody_asks_any_more_is_forgotten(bed: Bed) -> None:
+    await bed.send(asked(1, random.Random(8), bad=0.0))
+    async with bed.control.database.write() as connection:
+        await forget_drift(connection, T0 + KEPT_S - 60)
+    assert len(await groups(bed)) == 1
+    async with bed.control.database.write() as connection:
+        await forget_drift(connection, T0 + KEPT_S + 60)
+    assert await groups(bed) == {}
 
 
 async def test_feedback_that_comes_later_finds_its_group(bed: Bed) -> None:

@@ -14,6 +14,7 @@ from penstock.control.experiments import experiment_entries
 from penstock.control.ingest_counts import PENDING_S, settle_pending
 from penstock.core.exchange import Exchange, Observation, Opened, Phases, Record
 from penstock.store import schema_experiments as tables
+from penstock.store.schema_drift import drift_groups
 from penstock.store.sql import Database, open_database
 from tests.control.bed import AB, T0, Bed, assigned, exchange, feedback
 
@@ -54,6 +55,7 @@ async def everything(bed: Bed) -> dict[str, Any]:
         tables.experiment_units,
         tables.experiment_guardrails,
         tables.ingest_counts,
+        drift_groups,
     ):
         rows = [{k: v for k, v in row.items() if k != "sequence"} for row in await bed.table(table)]
         found[table.name] = sorted(rows, key=repr)

@@ -15,6 +15,8 @@ from penstock.experiments.drift_watch import Group, Watch, Watching, accepted, k
 from penstock.store.schema_drift import drift_days, drift_groups
 
 GroupKey = tuple[str, str]  # model, arm
+KEPT_S = 90 * 86400.0  # what has had no request for so long is forgotten
+KEPT_DAYS = 400
 decode_group = msgspec.msgpack.Decoder(Group).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -154,3 +156,9 @@ async def accept_group(change: Change, key: GroupKey, signal: str | None, reason
         raise NotFound(f"Nothing of {named} is watched.", param="model")
     await save_group(change.connection, key, accepted(groups[key], signal), known=True)
     await change.audit("drift.accept", key[0], arm=key[1], signal=signal or "all", reason=reason)
+
+
+async def forget_drift(connection: AsyncConnection, now: float) -> None:
+    """Remove groups that nobody has asked for long, and comparisons of days long gone."""
+    await connection.execute(delete(drift_groups).where(drift_groups.c.last_at < now - KEPT_S))
+    await connection.execute(delete(drift_days).where(drift_days.c.day < int(now // 86400) - KEPT_DAYS))

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Control
+from penstock.control.drift_store import forget_drift
 from penstock.control.snapshot import DEFAULT_POLICY
 from penstock.control.specs import TenantSpec
 from penstock.control.specs_policy import PolicySpec
@@ -74,6 +75,8 @@ class Forgetter:
         async with self._control.database.read() as connection:
             retention = await read_retention(connection)
         now = self._control.clock()
+        async with self._control.database.write() as connection:
+            await forget_drift(connection, now)
         removed = 0
         for tenant, days in retention.tenants.items():
             removed += await self._remove(exchanges.c.tenant == tenant, now - days * _DAY_S)
