@@ -298,3 +298,34 @@ def test_queries_read_the_data_folder_or_ask_control(control: Control) -> None:
     refused = control.run("query", "ATTACH '/tmp/x.db'", PENSTOCK_URL="")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "One SELECT is run" in refused.stderr
+
+
+def test_subjects_are_forgotten_and_their_keys_counted(control: Control) -> None:
+    from penstock.core.settings import Settings
+    from penstock.journal.keyring import open_keys
+    from penstock.journal.keystore import subject_of
+    from penstock.journal.subjects import hash_subject
+
+    keys = open_keys(Settings(data=str(control.data)), make=False)  # control has made them
+    keys.key_of("acme", subject_of(hash_subject(keys.hash_key, "jane"), ""))
+    keys.key_of("acme", "")
+    told = control.json("subjects", "status")
+    assert (told["living"], told["destroyed"], len(told["master"])) == (2, 0, 16)
+    for words in ([], ["--user", "jane", "--everyone"]):
+        done = control.run("subjects", "forget", "--tenant", "acme", "--yes", *words)
+        assert done.returncode == 2
+        assert "one subject" in done.stderr
+    done = control.run("subjects", "forget", "--tenant", "acme", "--user", "jane", "--yes")
+    assert done.returncode == 0
+    assert "1 keys of acme/user/" in done.stdout
+    assert "jane" not in done.stdout
+    done = control.run("subjects", "forget", "--tenant", "acme", "--user", "jane", "--yes")
+    assert "nothing readable is kept" in done.stdout
+    assert control.json("subjects", "forget", "--tenant", "acme", "--everyone")["keys"] == 1
+    rotated = control.json("subjects", "rotate")
+    assert rotated["from"] == told["master"]
+    after = control.json("subjects", "status")
+    assert (after["living"], after["destroyed"], after["master"]) == (0, 2, rotated["to"])
+    done = control.run("subjects", "status", PENSTOCK_KEYS_MASTER="ab" * 32)
+    assert done.returncode == 1
+    assert "wrapped by the master key with the mark" in done.stderr

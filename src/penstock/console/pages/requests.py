@@ -12,7 +12,7 @@ from penstock.console.client import at
 from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests
 from penstock.console.shapes_content import Content
 from penstock.console.visit import Visit
-from penstock.core.errors import BadRequest
+from penstock.core.errors import BadRequest, Forbidden
 from penstock.core.exchange import Outcome
 
 _PAGE = 50
@@ -106,7 +106,7 @@ async def _routes(visit: Visit) -> list[str]:
 
 
 async def show(visit: Visit) -> Response:
-    """One request."""
+    """One request; what was said only to those who ask for it, because each reading is written down."""
     found = await visit.api.get(at("requests", visit.path("id")), Explained)
     request = found.request
     content, refused = None, ""
