@@ -1,7 +1,6 @@
-"""Writes the log alerts for Elasticsearch: `deploy/kibana/rules/*.json` (POST /api/alerting/rule/ID), `deploy/elasticsearch/watches/*.json`
-(PUT /_watcher/watch/ID), and `docs/reference/log-alerts.md`. `python scripts/make_log_alerts.py`
+"""Writes the log alerts for Elasticsearch, and their page. `python scripts/make_log_alerts.py`
 
-They are those of `penstock.journal.log_rules`. A test compares the files with what this makes and evaluates their queries.
+`deploy/kibana/rules/*.json` are for POST /api/alerting/rule/ID, `deploy/elasticsearch/watches/*.json` for PUT /_watcher/watch/ID. They are those of `penstock.journal.log_rules`. A test compares the files with what this makes and evaluates their queries.
 """
 
 import json

@@ -30,9 +30,9 @@ def test_up_with_a_certificate(tmp_path: Path) -> None:
         assert told.json() == {"status": "ok"}
         metrics = httpx.get(f"{up.gateway}/metrics", verify=trusting(certificate)).text
         assert metrics.count("penstock_tls_certificate_expires_timestamp_seconds{") == 2
-        told = run_module("penstock.cli", "doctor", "--data", str(up.data), "--json")
-        assert told["healthy"], told["causes"]
-        assert [one["name"] for one in told["causes"]] == ["certificate_ending"], "it ends in two days"
+        found = run_module("penstock.cli", "doctor", "--data", str(up.data), "--json")
+        assert found["healthy"], found["causes"]
+        assert [one["name"] for one in found["causes"]] == ["certificate_ending"], "it ends in two days"
         page = httpx.get(f"{up.control}/readyz")
         assert page.status_code == 200
         port = int(up.gateway.rpartition(":")[2])
