@@ -80,6 +80,8 @@ WARMTH: dict[str, Any] = AB | {
     "control": "cold",
     "primary": {"metric": "rating", "minimum_effect": 0.2},
     "guardrails": [],
+    "bayes": {},
+    "plan": {"units": 60, "inference": "group_sequential", "looks": 4},
 }
 
 

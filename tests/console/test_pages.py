@@ -13,7 +13,7 @@ from penstock.core.exchange import Content
 from penstock.journal.content import Said, seal
 from tests.console.conftest import sign_in, token
 from tests.console.fake_gateway import HEADERS, KEY, FakeGateway
-from tests.console.house import ADMIN, ANALYST, HOSTILE, House, furnish
+from tests.console.house import ADMIN, ANALYST, HOSTILE, House, exchange, furnish
 from tests.console.test_cards import Reading
 
 PAGES = [
@@ -417,7 +417,20 @@ async def test_verdicts_are_in_words(visitor: httpx.AsyncClient) -> None:
     assert "at 95 % confidence at every look" in text
     assert "of the way to the limit" in text
     assert "own targets serve all" in text
-    assert "It is too early to tell." in (await visitor.get("/experiments/echo-warmth")).text
+    planned = (await visitor.get("/experiments/echo-warmth")).text
+    for part in (
+        "It is too early to tell.",
+        "Planned looks",
+        "±2.963",
+        "too few units",
+        "not yet taken",
+        "likely better",
+    ):
+        assert part in planned
+    latency = (await visitor.get("/experiments/support-bot-1-1", params={"metric": "latency"})).text
+    assert "Latency: treatment minus control" in latency
+    assert "Back to success" in latency
+    assert (await visitor.get("/experiments/support-bot-1-1", params={"metric": "beauty"})).status_code == 404
     assert "Not started." in (await visitor.get("/experiments/support-bot-draft")).text
     assert "It is too early to tell." in (await visitor.get("/")).text
 

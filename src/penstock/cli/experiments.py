@@ -171,7 +171,7 @@ def _show_looks(session: Session, verdict: dict[str, Any]) -> None:
                     one["arm"],
                     f"{one['boundary']:.3f}",
                     "-" if one["statistic"] is None else f"{one['statistic']:+.3f}",
-                    "crossed" if one["crossed"] else "",
+                    "crossed" if one["crossed"] else "taken" if one["taken"] else "",
                 )
                 for one in verdict["looks"]
             ],

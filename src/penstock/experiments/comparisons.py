@@ -55,12 +55,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LookMade(msgspec.Struct, frozen=True, kw_only=True):
-    """A planned look: at which share of the planned size it is, its boundary, and what it saw; `statistic` is None before it was taken."""
+    """A planned look: at which share of the planned size it is, its boundary, and what it saw; `statistic` is None before it was taken, and if it saw too few units."""
 
     number: int
     fraction: float
     boundary: float
     arm: str
+    taken: bool = False
     statistic: float | None = None
     crossed: bool = False
 
@@ -250,6 +251,7 @@ def looks_made(design: Design, statistics: Statistics) -> Iterator[LookMade]:
                 fraction=number / design.planned_looks,
                 boundary=boundary,
                 arm=arm,
+                taken=look is not None,
                 statistic=statistic,
                 crossed=over,
             )

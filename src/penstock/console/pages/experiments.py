@@ -237,6 +237,7 @@ def estimates(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[Estimate
 def charts(experiment: WholeExperiment, looks: tuple[Look, ...], metric: Metric) -> list[Chart]:
     """The estimates of `metric` over time, a chart for each treatment."""
     found = []
+    at_looks = experiment.spec.planned_looks > 0 and metric.name == experiment.spec.primary.metric
     for arm in experiment.spec.treatments:
         mine = sorted(
             (one for one in looks if one.arm == arm and one.metric == metric.name and one.estimate is not None),
@@ -252,7 +253,8 @@ def charts(experiment: WholeExperiment, looks: tuple[Look, ...], metric: Metric)
             Chart(
                 id=f"c-{arm}",
                 title=f"{metric.name.replace('_', ' ').capitalize()}: {arm} minus {experiment.spec.incumbent}",
-                note=f"with the {figures.percent(1 - experiment.spec.plan.alpha)} confidence sequence",
+                note=f"with the {figures.percent(1 - experiment.spec.plan.alpha)} "
+                f"{'interval of the last planned look' if at_looks else 'confidence sequence'}",
                 data=drawing([look.at for look in mine], (line,), _UNITS.get(metric.unit, "count"), zero=True),
                 headings=("Time", "Difference", "Lower", "Upper", "Units"),
                 rows=tuple(
