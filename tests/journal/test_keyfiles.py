@@ -112,6 +112,18 @@ def test_a_slot_of_another_root_is_refused(tmp_path: Path) -> None:
         other.find(key.id)
 
 
+def test_a_disk_that_is_full_costs_the_key_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(tmp_path)
+    known = store.key_of("acme", "user/a")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:50]))
+    with pytest.raises(OSError, match="is not there"):
+        store.key_of("acme", "user/b")
+    assert store.key_of("acme", "user/a") == known
+    monkeypatch.undo()
+    assert store.key_of("acme", "user/b") == opened(tmp_path).key_of("acme", "user/b")
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("a file")
     with pytest.raises(Unavailable, match="keys"):

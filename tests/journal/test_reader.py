@@ -2,8 +2,14 @@ import os
 import random
 from pathlib import Path
 
+import msgspec
+
+from penstock.core.exchange import Content
+from penstock.journal.content import Said, seal
 from penstock.journal.format import HEADER_BYTES, Position, segment_name
 from penstock.journal.inspect import cat, find, stats, tail, verify, workers
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
 from penstock.journal.reader import Damage, JournalReader, iterate
 from penstock.journal.writer import Bounds, JournalWriter
 from tests.journal.records import exchange, ids, observation, opened
@@ -147,3 +153,36 @@ def test_what_the_commands_tell(tmp_path: Path) -> None:
     assert report.sound
     assert report.open == (exchange(99).id,)
     assert [w for w, _, _ in find(tmp_path, exchange(12).id)] == ["gateway-1"]
+
+
+def test_contents_are_verified_too(tmp_path: Path) -> None:
+    keys = FileKeystore.open(tmp_path / "keys", Wrapping(bytes(32)))
+    records = []
+    for number, subject in enumerate(("user/a", "user/a", "user/b", "")):
+        key = keys.key_of("acme", subject)
+        said = Said(messages=(("user", f"text {number}"),))
+        records.append(exchange(number, content=Content(key.id, seal(key, "acme", exchange(number).id, said))))
+    writer = JournalWriter.open(tmp_path / "journal" / "w", "w", loop=None, clock=lambda: 1.0)
+    for record in (*records, exchange(9)):
+        writer.append(record)
+    writer.flush()
+    (report,) = verify(tmp_path / "journal")
+    assert (report.sound, report.contents) == (True, {"sealed": 4})
+    keys.forget("acme", "user/b", 5.0)
+    (report,) = verify(tmp_path / "journal", keys=keys)
+    assert (report.sound, report.contents) == (True, {"readable": 3, "destroyed": 1})
+    assert all(f"text {number}" not in repr(report) for number in range(4))
+    swapped = msgspec.structs.replace(records[0], id="req_swapped")
+    cut = exchange(7, content=Content(records[0].content.key, b"short"))  # type: ignore[union-attr]
+    lost = exchange(8, content=Content("cd" * 16, records[0].content.sealed))  # type: ignore[union-attr]
+    for record in (swapped, cut, lost):
+        writer.append(record)
+    writer.close()
+    (report,) = verify(tmp_path / "journal")
+    assert (report.sound, report.contents) == (False, {"sealed": 6, "damaged": 1})
+    (report,) = verify(tmp_path / "journal", keys=keys)
+    assert report.contents == {"readable": 3, "destroyed": 1, "damaged": 2, "lost": 1}
+    assert [damage.reason.split(" is ")[0] for damage in report.damage] == [
+        "The content of req_swapped",
+        f"The content of {cut.id}",
+    ]
