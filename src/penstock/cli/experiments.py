@@ -6,6 +6,7 @@ import click
 
 from penstock.cli.client import at
 from penstock.cli.documents import file_argument, read_document
+from penstock.cli.experiment_tables import show_strategy
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import pairs, share, table, when
 from penstock.core.errors import BadRequest
@@ -151,6 +152,7 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             f"* primary metric{looked}; + finding over all metrics; intervals hold however often they are looked at",
             style="dim",
         )
+    show_strategy(session, verdict)
     _show_looks(session, verdict)
     _show_progress(session, verdict)
     for guardrail in verdict.get("guardrails", []):

@@ -6,10 +6,13 @@ import msgspec
 
 from penstock.console.shapes_content import Kept
 from penstock.delivery.revisions import RevisionState
+from penstock.experiments.bandit_run import Contender
 from penstock.experiments.comparisons import Comparison, LookMade
 from penstock.experiments.design import Design
+from penstock.experiments.pairs import Forecast
 from penstock.experiments.progress import Progress
 from penstock.experiments.verdict import ArmTraffic, Gauge, SampleRatio
+from penstock.experiments.votes import Votes
 
 
 class Me(msgspec.Struct, frozen=True, kw_only=True):
@@ -396,6 +399,9 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     mismatch: SampleRatio | None = None
     progress: tuple[Progress, ...] = ()
     looks: tuple[LookMade, ...] = ()
+    contenders: tuple[Contender, ...] = ()
+    votes: tuple[Votes, ...] = ()
+    forecasts: tuple[Forecast, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,9 +17,10 @@ from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_schema import design_schema
 from penstock.control.specs import Name, Spec
 from penstock.experiments.declared import MOST_LOOKS
-from penstock.experiments.design import TRANSITIONS, parse_design
+from penstock.experiments.design import TRANSITIONS, Design, parse_design
 from penstock.experiments.group_sequential import inflation
 from penstock.experiments.metrics import METRICS, metric
+from penstock.experiments.pair_verdict import spec_of
 from penstock.experiments.sample_size import plan_units
 from penstock.store.schema_experiments import experiment_epochs, experiment_points, experiments
 
@@ -75,7 +76,9 @@ def summary(row: Row[Any], shares: dict[str, float]) -> dict[str, Any]:
         "epoch": row.epoch,
         "step": row.step,
         "steps": list(design.plan.steps),
-        "shares": shares if row.state == "running" else ({row.serving: 1.0} if row.serving else {}),
+        "shares": _told_shares(design, row, shares)
+        if row.state == "running"
+        else ({row.serving: 1.0} if row.serving else {}),
         "control": design.incumbent,
         "arms": [arm.name for arm in design.arms],
         "serving": row.serving or None,
@@ -86,6 +89,14 @@ def summary(row: Row[Any], shares: dict[str, float]) -> dict[str, Any]:
         },
         "decision": decision,
     }
+
+
+def _told_shares(design: Design, row: Row[Any], shares: dict[str, float]) -> dict[str, float]:
+    """The arms' shares of the traffic; where a second arm answers too, the control has all, and the others the dose."""
+    if not design.paired:
+        return shares
+    dose = spec_of(design).share if row.dose is None else row.dose
+    return {design.incumbent: 1.0} | {arm: dose * share for arm, share in shares.items()}
 
 
 async def _shares(control: Control, rows: list[Row[Any]]) -> dict[str, dict[str, float]]:

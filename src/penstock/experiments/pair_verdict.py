@@ -27,7 +27,10 @@ def judge_pairs(design: Design, statistics: Statistics, now: float) -> Verdict:
     )
     ahead = tuple(_forecasts(design, statistics)) if design.strategy == "shadow" else ()
     reasons = (*base.reasons, *_in_words(design, statistics, ahead))
-    return msgspec.structs.replace(base, votes=cast, forecasts=ahead, reasons=reasons)
+    traffic = tuple(
+        msgspec.structs.replace(one, share=1.0) if one.arm == design.incumbent else one for one in base.arms
+    )  # it answers everybody
+    return msgspec.structs.replace(base, votes=cast, forecasts=ahead, reasons=reasons, arms=traffic)
 
 
 def _votes(design: Design, statistics: Statistics, arm: str, name: str) -> Votes | None:

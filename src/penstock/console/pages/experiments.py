@@ -149,6 +149,9 @@ async def _read(visit: Visit) -> dict[str, Any]:
             (arm, described(arm), traffic.get(arm.name), shares.get(arm.name, 0.0)) for arm in experiment.spec.arms
         ],
         "estimates": estimates(verdict, catalogue),
+        "contenders": contenders(verdict, experiment.spec.primary_metric),
+        "votes": votes(verdict, catalogue),
+        "forecasts": forecasts(verdict, catalogue),
         "plots": list(charts(experiment, looks.points, shown)),
         "shown": shown,
         "chosen": chosen,
@@ -201,6 +204,67 @@ def _belief(metric: Metric, belief: Belief | None) -> str:
     if belief is None:
         return ""
     return f"{figures.percent(belief.chance_better)} likely better, {_change(metric, belief.lower)} to {_change(metric, belief.upper)}"
+
+
+def contenders(verdict: Judged, metric: Metric) -> list[dict[str, Any]]:
+    """A bandit's arms by context, the likeliest first."""
+    return [
+        {
+            "arm": one.arm,
+            "context": one.context,
+            "chance": one.chance,
+            "share": one.share,
+            "once": _range(metric, one.lower, one.upper),
+        }
+        for one in sorted(verdict.contenders, key=lambda one: (one.context, -one.chance))
+    ]
+
+
+def votes(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, Any]]:
+    """Who was preferred, and how strong that makes the treatment."""
+    found = []
+    for one in verdict.votes:
+        ends = (
+            ("\u2212\u221e" if one.strength_lower is None else f"{one.strength_lower:+.2f}"),
+            ("\u221e" if one.strength_upper is None else f"{one.strength_upper:+.2f}"),
+        )
+        found.append(
+            {
+                "title": catalogue[one.metric].name.replace("_", " "),
+                "arm": one.arm,
+                "won": one.won,
+                "lost": one.lost,
+                "ties": one.ties,
+                "share": one.share,
+                "interval": f"{figures.percent(one.lower)} to {figures.percent(one.upper)}",
+                "strength": figures.NONE if one.strength is None else f"{one.strength:+.2f}".replace("-", "\u2212"),
+                "strengths": f"{ends[0]} to {ends[1]}".replace("-", "\u2212"),
+                "gauge": max(0.0, min(1.0, one.evidence / one.limit)),
+            }
+        )
+    return found
+
+
+def forecasts(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, Any]]:
+    """What an A/B test would say."""
+    return [
+        {
+            "metric": catalogue[one.metric].name.replace("_", " "),
+            "arm": one.arm,
+            "units": one.units,
+            "estimate": _change(catalogue[one.metric], one.estimate),
+            "interval": _range(catalogue[one.metric], one.lower, one.upper),
+            "better": one.better,
+            "worse": one.worse,
+        }
+        for one in verdict.forecasts
+    ]
+
+
+def _range(metric: Metric, lower: float | None, upper: float | None) -> str:
+    if lower is None or upper is None:
+        return figures.NONE
+    return f"{_change(metric, lower)} to {_change(metric, upper)}"
 
 
 def estimates(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[Estimate]:

@@ -1,0 +1,61 @@
+"""A bandit's, a shadow's and an interleaved experiment's page: who leads, what was preferred, what an A/B test would say."""
+
+import html
+import random
+
+import httpx
+
+from penstock.core.exchange import Record
+from tests.console.conftest import sign_in
+from tests.console.house import House
+from tests.control.test_bandit import BANDIT
+from tests.control.test_pairs import INTERLEAVED, SHADOW, copy, preference, shown
+
+
+def begin(house: House, spec: dict[str, object], name: str) -> None:
+    for pool in ("old", "new"):
+        house.call("POST", "/pools", {"name": pool, "spec": {"adopt": ["http://127.0.0.1:9"]}})
+    house.call("POST", "/routes", {"name": "bot", "spec": {"to": [{"pool": "old"}]}})
+    house.call("POST", "/experiments", {"name": name, "spec": spec})
+    house.call("POST", f"/experiments/{name}/start")
+
+
+async def test_a_bandits_page_tells_who_leads(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    begin(new_house, BANDIT | {"plan": {"units": 500, "step_s": 600, "step_units": 50}}, "bandit-1")
+    new_house.traffic("bandit-1", range(90), rates={"control": 0.3, "a": 0.4, "b": 0.7})
+    await sign_in(newcomer)
+    page = html.unescape((await newcomer.get("/experiments/bandit-1")).text)
+    assert "Who leads" in page
+    told = new_house.call("GET", "/experiments/bandit-1")["verdict"]["contenders"]
+    best = max(told, key=lambda one: float(one["chance"]))
+    table = page.split("Who leads")[1].split("</section>")[0]
+    assert best["arm"] == "b"
+    assert table.index(">b<") < table.index(">control<")
+
+
+async def test_a_shadows_page_tells_what_an_ab_test_would_say(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    begin(new_house, SHADOW | {"primary": {"metric": "latency", "minimum_effect": 0.5}, "plan": {"units": 9000}}, "e")
+    draw = random.Random(1)
+    new_house.ingest([copy(n, draw.gauss(0.1, 0.6)) for n in range(60)])
+    new_house.do(new_house.evaluator.round())
+    await sign_in(newcomer)
+    page = html.unescape((await newcomer.get("/experiments/e")).text)
+    assert "What an A/B test would say" in page
+    assert "time to first token" not in page.split("What an A/B test would say")[1].split("</section>")[0]
+    assert "have the same words as the control's" in page
+    assert ' width="100.0"' in page.split('id="h-arms"')[1].split("</section>")[0]  # the control answers everybody
+
+
+async def test_an_interleaved_page_tells_the_votes(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    begin(new_house, INTERLEAVED, "e")
+    records: list[Record] = []
+    for number in range(20):
+        records += [shown(number, ("new", "control")), preference(number, 0 if number % 4 else 1)]
+    new_house.ingest(records)
+    new_house.do(new_house.evaluator.round())
+    await sign_in(newcomer)
+    page = html.unescape((await newcomer.get("/experiments/e")).text)
+    votes = page.split('id="h-votes"')[1].split("</section>")[0]
+    assert ">15<" in votes
+    assert ">5<" in votes
+    assert "of the way" in votes
