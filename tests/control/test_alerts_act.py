@@ -1,17 +1,27 @@
 """Alerts that act: from the webhook through the environment's policy to a revision, once, with what says why."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from sqlalchemy import select
 
 from penstock.control.alerts_act import AlertActor
+from penstock.control.specs import AutoRollbackSpec, EnvironmentSpec
 from penstock.store.schema import audit_events
 from tests.control.house import House, eventually
 from tests.control.test_alerts import at, notice, tell, told
 from tests.control.test_deployments import served
 
 POLICY = {"alerts": ["PenstockOutputDrift", "PenstockAvailabilityFastBurn"], "cool_down_s": 3600}
+
+
+def test_the_policy_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "drift.md").read_text(encoding="utf-8")
+    document = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    spec = EnvironmentSpec.model_validate(document["spec"])
+    assert spec.auto_rollback == AutoRollbackSpec()  # the page shows what is so by default
 
 
 async def promoted(house: House, label: str) -> dict[str, Any]:
