@@ -10,7 +10,7 @@ HOT := $(shell $(PYTHON) scripts/compile_hot.py --list)
 ARGS ?=
 
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
-.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift
+.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -85,6 +85,8 @@ bench-experiments: install-dev
 
 bench-drift: install-dev
 	$(BIN)/python -m bench.drift $(ARGS)
+bench-endurance: install-dev
+	$(BIN)/python -m bench.endurance $(ARGS)
 
 bench-connections: install-dev
 	$(BIN)/python -m bench.connections $(ARGS)

@@ -6,6 +6,7 @@ interleaved (every target, then every target again) and the median is printed, s
 
 import argparse
 import json
+import math
 import statistics
 import sys
 
@@ -14,6 +15,16 @@ import msgspec
 from bench import engine
 from bench.load import HERE, OUT, Figures, fire, upstream
 from bench.targets import targets
+
+_LEFT_OUT = {
+    "litellm": ("1000/s",),  # it saturates its core at about a tenth of that rate
+    "penstock, rules": ("json", "1000/s"),
+    "penstock, two workers": ("chunk", "1000/s"),
+}
+
+
+def _median(figures: list[float]) -> float:
+    return statistics.median(figures or [math.nan])
 
 
 def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
@@ -26,15 +37,15 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
             *((("json", 32, 0, "body1k.json", False), ("chunk", 128, 0, "body1k_stream.json", True)) * rounds),
             ("1000/s", 64, 1000, "body1k.json", False),
         ):
-            if name == "litellm" and exercise == "1000/s":
-                continue  # it saturates its core at about a tenth of that rate
+            if exercise in _LEFT_OUT.get(name, ()):
+                continue
             figures = fire(
                 port=target.port, pid=target.pid, connections=connections, seconds=seconds, rate=rate,
                 body=HERE / body, stream=stream, headers=target.headers,
             )  # fmt: skip
             found.setdefault(exercise, []).append(figures)
             print(
-                f"  {name:14} {exercise:8} {figures.cpu_us:9.1f} us  {figures.per_second:9.0f}/s  p99 {figures.p99_ms:8.2f} ms",
+                f"  {name:21} {exercise:8} {figures.cpu_us:9.1f} us  {figures.per_second:9.0f}/s  p99 {figures.p99_ms:8.2f} ms",
                 file=sys.stderr,
             )
     return found
@@ -45,11 +56,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="comma-separated targets")
+    parser.add_argument("--only", default="", help="targets, separated by semicolons")
     parser.add_argument("--skip-engine", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    names = [n for n in targets() if not options.only or n in options.only.split(",")]
+    names = [n for n in targets() if not options.only or n in options.only.split(";")]
     gathered: dict[str, dict[str, list[Figures]]] = {name: {} for name in names}
     for _ in range(options.rounds):
         for name in names:
@@ -57,11 +68,11 @@ def main() -> int:
                 gathered[name].setdefault(exercise, []).extend(figures)
     rows = {
         name: {
-            "json_us": statistics.median(f.cpu_us for f in found["json"]),
-            "chunk_us": statistics.median(f.cpu_us for f in found["chunk"]),
-            "json_per_second": statistics.median(f.per_second for f in found["json"]),
-            "p99_ms_at_1000": statistics.median([f.p99_ms for f in found.get("1000/s", [])] or [float("nan")]),
-            "resident_mib": max(f.resident_mib for f in found["json"]),
+            "json_us": _median([f.cpu_us for f in found.get("json", [])]),
+            "chunk_us": _median([f.cpu_us for f in found.get("chunk", [])]),
+            "json_per_second": _median([f.per_second for f in found.get("json", [])]),
+            "p99_ms_at_1000": _median([f.p99_ms for f in found.get("1000/s", [])]),
+            "resident_mib": max(f.resident_mib for fs in found.values() for f in fs),
             "bad": sum(f.bad for fs in found.values() for f in fs),
         }
         for name, found in gathered.items()
@@ -73,7 +84,7 @@ def main() -> int:
         print(json.dumps({"gateways": rows, "engine": tokens}))
         return 0
     print(
-        f"\n{'gateway':14} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'p99 ms at 1000/s':>17} {'MiB':>6} {'bad':>5}   ratio to vllm-router"
+        f"\n{'gateway':21} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'p99 ms at 1000/s':>17} {'MiB':>6} {'bad':>5}   ratio to vllm-router"
     )
     base = rows.get("vllm-router")
     for name, row in rows.items():
@@ -83,7 +94,7 @@ def main() -> int:
             else "not installed (make bench-peers)"
         )
         print(
-            f"{name:14} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['p99_ms_at_1000']:17.2f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
+            f"{name:21} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['p99_ms_at_1000']:17.2f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
         )
     for line in engine.table(tokens):
         print(line)

@@ -23,8 +23,8 @@ import uvloop
 
 from bench.limits import limits_us
 from bench.load import HERE
-from bench.targets import bench_snapshot
-from penstock.core.snapshot import Limits, Policy, Rule, Snapshot
+from bench.targets import RULES, bench_snapshot
+from penstock.core.snapshot import Limits, Policy, Snapshot
 from penstock.gateway.app import App
 from penstock.gateway.gateway import Gateway
 from penstock.journal.writer import JournalWriter
@@ -212,12 +212,7 @@ def variants() -> list[Variant]:
     whole = snapshot()
     pool = whole.pools[0]
     two = replace(pool, replicas=(pool.replicas[0], replace(pool.replicas[0], id="mock-1", url="http://127.0.0.1:10")))
-    rules = (
-        Rule(name="cards", detect="payment_card", do="mask"),
-        Rule(name="mail", detect="email", do="mask"),
-        Rule(name="words", words=("swordfish",), do="block"),
-    )
-    guarded = replace(whole, policies=(Policy(name="default", rules=rules),))
+    guarded = replace(whole, policies=(Policy(name="default", rules=RULES),))
     return [
         Variant(name="whole", snapshot=whole),
         Variant(name="without limits", snapshot=snapshot(limits=False)),

@@ -4,13 +4,26 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from bench.load import OUT, TARGET_CORE, free_port, pinned, wait_for_port
 from penstock.core.digests import hash_secret
-from penstock.core.snapshot import CachePolicy, KeyEntry, Limits, Pool, Replica, Route, Snapshot, Target, TenantEntry
+from penstock.core.snapshot import (
+    CachePolicy,
+    KeyEntry,
+    Limits,
+    Policy,
+    Pool,
+    Replica,
+    Route,
+    Rule,
+    Snapshot,
+    Target,
+    TenantEntry,
+)
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,14 +37,22 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 Start = Callable[[int], AbstractContextManager[Running]]
 
 
-def bench_snapshot(upstream_port: int, secret: str, *, cache: str = "off") -> Snapshot:
-    """One tenant with limits too high to be reached, one route, one replica.
+RULES = (
+    Rule(name="cards", detect="payment_card", do="mask"),
+    Rule(name="mail", detect="email", do="mask"),
+    Rule(name="words", words=("swordfish",), do="block"),
+)
+
+
+def bench_snapshot(upstream_port: int, secret: str, *, cache: str = "off", rules: tuple[Rule, ...] = ()) -> Snapshot:
+    """One tenant with limits too high to be reached, one route, one replica, `rules` on what goes in and what comes out.
 
     Cached answers expire at once: each request pays for the look-up, the key and the keeping, and none is answered from the cache.
     """
     limits = Limits(requests_per_minute=1_000_000_000, tokens_per_minute=1_000_000_000_000, concurrency=100_000)
     return Snapshot(
         generation=1,
+        policies=(Policy(name="default", rules=rules),) if rules else (),
         keys=(KeyEntry(id="key_bench", hash=hash_secret(secret), tenant="bench", limits=limits),),
         tenants=(TenantEntry(name="bench", limits=limits),),
         routes=(Route(name="mock", to=(Target(pool="mock"),), cache=CachePolicy(mode=cache, sampled=True, ttl_s=0.0)),),  # type: ignore[arg-type]
@@ -46,13 +67,13 @@ def bench_snapshot(upstream_port: int, secret: str, *, cache: str = "off") -> Sn
 
 
 @contextmanager
-def penstock(upstream_port: int, *more: str) -> Iterator[Running]:
-    """Our gateway: one worker with keys, limits, cache look-up, journal and metrics on; `more` are further flags."""
+def penstock(upstream_port: int, *more: str, workers: int = 1, rules: tuple[Rule, ...] = ()) -> Iterator[Running]:
+    """Our gateway: workers with keys, limits, cache look-up, journal and metrics on; `more` are further flags."""
     data = OUT / f"penstock-{time.time_ns()}"
     (data / "gateway").mkdir(parents=True)
     secret = "pk-" + secrets.token_urlsafe(32)
     (data / "gateway" / "snapshot.json").write_bytes(
-        msgspec.json.encode(bench_snapshot(upstream_port, secret, cache="exact"))
+        msgspec.json.encode(bench_snapshot(upstream_port, secret, cache="exact", rules=rules))
     )
     port = free_port()
     command: list[str | Path] = [
@@ -63,7 +84,7 @@ def penstock(upstream_port: int, *more: str) -> Iterator[Running]:
         "--gateway-port",
         str(port),
         "--workers",
-        "1",
+        str(workers),
         *more,
     ]
     with pinned(command, TARGET_CORE, log=OUT / "penstock.log") as process:
@@ -139,7 +160,12 @@ litellm_settings: {{request_timeout: 600, set_verbose: false}}
 
 def targets() -> dict[str, Start]:
     """The targets that are installed here, ours first."""
-    found: dict[str, Start] = {"penstock": penstock, "nginx": nginx}
+    found: dict[str, Start] = {
+        "penstock": penstock,
+        "penstock, rules": partial(penstock, rules=RULES),
+        "penstock, two workers": partial(penstock, workers=2),
+        "nginx": nginx,
+    }
     if (OUT / "peers/vllm-router/bin/vllm-router").exists():
         found["vllm-router"] = vllm_router
     if (OUT / "peers/litellm/bin/litellm").exists():
