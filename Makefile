@@ -85,6 +85,7 @@ bench-experiments: install-dev
 
 bench-drift: install-dev
 	$(BIN)/python -m bench.drift $(ARGS)
+
 bench-endurance: install-dev
 	$(BIN)/python -m bench.endurance $(ARGS)
 
