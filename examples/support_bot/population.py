@@ -3,7 +3,8 @@
     python -m examples.support_bot.population --url http://127.0.0.1:8080 --key "$(cat penstock-data/demo.key)" --users 2000
 
 Each customer is a `user` of the API with one question drawn at random (seeded), so that an experiment whose unit is the user
-sees independent units. The verdict on an answer is the evaluator's (`scoring.py`), sent as `POST /v1/feedback`.
+sees independent units. The verdict on an answer is the evaluator's (`scoring.py`), sent as `POST /v1/feedback`; who is shown two answers
+prefers the right one, sent as `POST /v1/preferences`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Customer:
 async def ask(
     http: httpx.AsyncClient, customer: Customer, number: int, question: dict[str, Any], shop: Shop
 ) -> tuple[str, bool]:
-    """Asks one question and sends the feedback; gives the arm that answered and whether it was right.
+    """Asks one question and sends the feedback, or the preference where two answers came; gives the arm and whether its answer was right.
 
     Raises:
         httpx.HTTPStatusError: if the gateway refuses the question or the feedback.
@@ -54,21 +55,18 @@ async def ask(
     }
     reply = await http.post("/v1/chat/completions", json=body, headers=headers)
     reply.raise_for_status()
-    answer = reply.json()["choices"][0]["message"]["content"]
+    answers = [choice["message"]["content"] for choice in reply.json()["choices"]]
     facts = {fact: question[fact] for fact in FACTS if fact in question}
     conversation = " ".join(turn["content"] for turn in question["turns"])
-    right = score(answer, question["intent"], facts, shop, conversation).right
-    told = await http.post(
-        "/v1/feedback",
-        headers=headers,
-        json={
-            "id": f"feedback-{customer.seed}-{number}",
-            "request_id": reply.headers["x-penstock-request-id"],
-            "success": right,
-        },
-    )
+    rights = [score(answer, question["intent"], facts, shop, conversation).right for answer in answers]
+    about = {"id": f"told-{customer.seed}-{number}", "request_id": reply.headers["x-penstock-request-id"]}
+    if len(answers) > 1:  # two were shown: the right one is preferred, if one alone is right
+        chosen = rights.index(True) if sum(rights) == 1 else "tie"
+        told = await http.post("/v1/preferences", headers=headers, json=about | {"chosen": chosen})
+    else:
+        told = await http.post("/v1/feedback", headers=headers, json=about | {"success": rights[0]})
     told.raise_for_status()
-    return reply.headers.get("x-penstock-arm") or reply.headers.get("x-penstock-version", ""), right
+    return reply.headers.get("x-penstock-arm") or reply.headers.get("x-penstock-version", ""), rights[0]
 
 
 async def populate(

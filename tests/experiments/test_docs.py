@@ -10,7 +10,9 @@ from penstock.experiments.declared import Covariate, MetricSpec, Prior, Stratify
 from penstock.experiments.design import ArmSpec, Design, GuardrailSpec, PlanSpec, Primary, parse_design
 from penstock.experiments.group_sequential import inflation
 from penstock.experiments.metrics import GUARDRAILS, METRICS
+from penstock.experiments.paired_metrics import PAIRED
 from penstock.experiments.sample_size import plan_units
+from penstock.experiments.strategies import BanditSpec, InterleavedSpec, ShadowSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "experiments.md"
 
@@ -23,6 +25,13 @@ def test_every_metric_is_there_as_defined() -> None:
         assert line in text, line
 
 
+def test_every_metric_of_pairs_is_there_as_defined() -> None:
+    text = PAGE.read_text()
+    for one in PAIRED.values():
+        line = f"| `{one.name}` | {one.type} | more | {one.unit} | {one.family} | {one.definition} |"
+        assert one.name in METRICS or line in text, line
+
+
 def test_every_field_and_guardrail_is_there() -> None:
     text = PAGE.read_text()
     for path, struct in (
@@ -31,6 +40,9 @@ def test_every_field_and_guardrail_is_there() -> None:
         ("primary.", Primary),
         ("guardrails[].", GuardrailSpec),
         ("plan.", PlanSpec),
+        ("bandit.", BanditSpec),
+        ("shadow.", ShadowSpec),
+        ("interleaved.", InterleavedSpec),
         ("metrics[].", MetricSpec),
         ("stratify.", Stratify),
         ("covariate.", Covariate),
