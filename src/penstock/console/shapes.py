@@ -54,6 +54,19 @@ class Tokens(msgspec.Struct, frozen=True, kw_only=True):
     cached: int = 0
 
 
+class Engagement(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of sessions; docs/metrics.md defines the words."""
+
+    sessions: int = 0
+    conversions: int = 0
+    feedback: int = 0
+    reports: int = 0
+    engagement_rate: float | None = None
+    requests_per_session: float | None = None
+    session_s: float | None = None
+    conversion_rate: float | None = None
+
+
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one window that ends at `at`."""
 
@@ -66,6 +79,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Tokens = Tokens()
     latency_s: Quantiles = Quantiles()
     first_token_s: Quantiles = Quantiles()
+    engagement: Engagement = Engagement()
     series: tuple[Point, ...] = ()
 
 

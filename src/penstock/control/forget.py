@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Control
 from penstock.control.drift_store import forget_drift
+from penstock.control.ingest_engagement import forget_visits
 from penstock.control.snapshot import DEFAULT_POLICY
 from penstock.control.specs import TenantSpec
 from penstock.control.specs_policy import PolicySpec
@@ -75,6 +76,8 @@ class Forgetter:
         async with self._control.database.read() as connection:
             retention = await read_retention(connection)
         now = self._control.clock()
+        async with self._control.database.write() as connection:
+            await forget_visits(connection, now)
         async with self._control.database.write() as connection:
             await forget_drift(connection, now)
         removed = 0

@@ -23,6 +23,7 @@ from penstock.control.experiments_store import (
     save_units,
 )
 from penstock.control.ingest_counts import add_counts
+from penstock.control.ingest_engagement import EngagementBatch, Place
 from penstock.control.ingest_usage import UsageBatch
 from penstock.core.exchange import Exchange, Observation, Record
 from penstock.experiments.fold import UnitRecord
@@ -45,6 +46,7 @@ class Known(msgspec.Struct, kw_only=True):
     epoch: int
     unit: str
     group: GroupKey
+    place: Place = ("", "")
     told: int = 0
     stored: bool = True  # it has a row already
 
@@ -71,6 +73,7 @@ class IngestBatch:
         self._usage = UsageBatch()
         self._shown: dict[str, Exchange] = {}  # with two answers, by id
         self._drift = DriftBatch()
+        self._engagement = EngagementBatch(first)
         self._exchange_rows: list[dict[str, Any]] = []
         self._observation_rows: dict[tuple[str, str], dict[str, Any]] = {}
         self._told: dict[str, int] = {}
@@ -120,6 +123,7 @@ class IngestBatch:
                     epoch=row.epoch,
                     unit=row.unit,
                     group=group_key(version=row.version, route=row.route, experiment=row.experiment, arm=row.arm),
+                    place=(row.route, row.version),
                     told=row.told,
                 )
         for piece in chunks({_clean(one.id) for one in said}):
@@ -130,6 +134,7 @@ class IngestBatch:
         await self._read_shown(connection, said)
         await self._read_waiting(connection, ids)
         await self._read_experiments(connection, said)
+        await self._engagement.read(connection, self._records)
         groups = {key_of(record) for record, _ in self._records if isinstance(record, Exchange)}
         await self._drift.read(connection, groups | {known.group for known in self._known.values()})
 
@@ -220,10 +225,12 @@ class IngestBatch:
             epoch=exchange.epoch,
             unit=unit,
             group=key_of(exchange),
+            place=(exchange.route, exchange.version),
             stored=False,
         )
         self._known[exchange.id] = known
         self._usage.add(exchange)
+        self._engagement.add(exchange)
         if exchange.pair is None or not exchange.pair.of:  # nobody has seen a copy
             self._drift.add(exchange, sequence)
         if exchange.pair is not None:
@@ -264,7 +271,7 @@ class IngestBatch:
         if record is None:
             bad = self._bad_before.get((exchange.experiment, unit), {})
             record = self._units[key] = UnitRecord(
-                arm=exchange.arm,
+                arm=arm,
                 first_at=exchange.at,
                 values={},
                 bad=dict(bad),
@@ -295,6 +302,7 @@ class IngestBatch:
         if not observation.request:
             state = "kept"
             if _is_of_user(observation):
+                self._engagement.told_of_user(observation)
                 state = self._attribute_to_user(observation, sequence)
         elif known is None:
             state = "pending"
@@ -318,6 +326,8 @@ class IngestBatch:
         one = self._experiments.get(known.experiment) if known.epoch > 0 else None
         key = (known.experiment, known.epoch, known.unit)
         record = self._units.get(key)
+        converted = "conversion" in {metric for metric, _ in told(observation)} and not known.told & _BITS["conversion"]
+        self._engagement.told(observation, known.place, converted=converted)
         for metric, numerator in told(observation):
             if known.told & _BITS[metric]:
                 self._count("repeated_word")
@@ -409,6 +419,7 @@ class IngestBatch:
             )
         await self._usage.save(connection)
         await self._drift.save(connection)
+        await self._engagement.save(connection)
         changed = {key: self._units[key] for key in self._changed_units}
         await save_units(connection, changed, self._stored_units)
         for experiment in sorted(self._experiments):

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from penstock.control.canary_measures import CanaryMeasures
 from penstock.control.context import Control
+from penstock.control.engagement_measures import EngagementMeasures
 from penstock.control.publisher import Publisher
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
@@ -59,6 +60,8 @@ class Measures:
         self._units = Gauge(units.name, units.help, units.labels, registry=self.registry)
         logged = metric("penstock_log_alerts_firing")
         self._logged = Gauge(logged.name, logged.help, logged.labels, registry=self.registry)
+        self._engagement = EngagementMeasures()
+        self.registry.register(self._engagement)
         self._canaries = CanaryMeasures()
         self.registry.register(self._canaries)
         ProcessCollector(registry=self.registry)
@@ -94,6 +97,7 @@ class Measures:
         now = self._control.clock()
         async with self._control.database.read() as connection:
             await self._canaries.read(connection)
+            await self._engagement.read(connection)
             by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")
             firing = (await connection.execute(by_severity.group_by(alerts.c.severity))).all()
             by_name = select(alerts.c.name, func.count()).where(

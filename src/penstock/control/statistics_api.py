@@ -13,6 +13,7 @@ from sqlalchemy import select
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
 from penstock.control.context import Control
+from penstock.control.engagement_api import add_engagement, engagement_rows, figures
 from penstock.control.requests_search import Wanted, search
 from penstock.control.statistics_usage import Figures, check_by, grouped, usage_rows
 from penstock.core.errors import BadRequest, NotFound
@@ -83,8 +84,10 @@ async def read_overview(control: Control, who: Principal, window_s: float = 900.
     """The overview as `who` may see it."""
     now = control.clock()
     async with control.database.read() as connection:
-        rows = await usage_rows(connection, now - window_s, now, {"tenant": _own(who, None)})
-    return overview(rows, now, window_s, buckets)
+        mine = {"tenant": _own(who, None)}
+        rows = await usage_rows(connection, now - window_s, now, mine)
+        engaged = await engagement_rows(connection, now - window_s, now, mine)
+    return overview(rows, now, window_s, buckets) | {"engagement": figures(engaged)}
 
 
 async def live(control: Control, who: Principal, window_s: float) -> AsyncGenerator[bytes, None]:
@@ -121,6 +124,7 @@ def statistics_router() -> APIRouter:
     """The routes, to stand below /api/v1."""
     router = APIRouter(tags=["usage"])
     _add_usage(router)
+    add_engagement(router)
     _add_requests(router)
     return router
 

@@ -133,6 +133,7 @@ class LegMeters:
         "_meters",
         "_quality",
         "_results",
+        "_whose",
         "arm",
         "completion",
         "duration",
@@ -154,6 +155,7 @@ class LegMeters:
         self.completion = meters.distribution("gen_ai_client_token_usage_tokens", route, "output")
         self.phases = PhaseMeters(meters, route, arm)
         self._results: dict[tuple[int, str], Cell] = {}
+        self._whose: dict[tuple[str, str], tuple[Cell, Cell]] = {}
         self._quality: QualityMeters | None = None
 
     def trace(self, exchange: Exchange) -> None:
@@ -175,6 +177,15 @@ class LegMeters:
         if self._quality is None:
             self._quality = QualityMeters(self._meters, self.route, self.arm)
         return self._quality
+
+    def of(self, tenant: str, version: str) -> tuple[Cell, Cell]:
+        """The counters of a tenant's requests that a version answered: how many, and what they cost."""
+        found = self._whose.get((tenant, version))
+        if found is None:
+            requests = self._meters.cell("penstock_tenant_requests_total", tenant, self.route, version)
+            cost = self._meters.cell("penstock_cost_usd_total", tenant, self.route, version)
+            found = self._whose[tenant, version] = (requests, cost)
+        return found
 
     def result(self, status: int, outcome: str) -> Cell:
         """The counter of requests that ended so."""

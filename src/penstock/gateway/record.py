@@ -158,8 +158,9 @@ def count(meters: Meters, exchange: Exchange) -> None:
         meters.cache_semantic.value += 1
     elif cache == "miss":
         meters.cache_miss.value += 1
-    if exchange.cost_nanousd:
-        meters.cell("penstock_cost_usd_total", exchange.tenant, exchange.route).value += exchange.cost_nanousd * 1e-9
+    requests, cost = cells.of(exchange.tenant, exchange.version)
+    requests.value += 1
+    cost.value += exchange.cost_nanousd * 1e-9
     for finding in exchange.findings:
         cell = meters.cell("penstock_guard_findings_total", finding.rule, finding.action, finding.where)
         cell.value += finding.count
