@@ -234,3 +234,33 @@ def test_what_an_exchange_tells() -> None:
     assert observed(msgspec.structs.replace(stopped, error="rate_limit_exceeded")) == []
     assert observed(msgspec.structs.replace(whole, outcome="error", quality=None)) == []  # it will be asked again
     assert observed(msgspec.structs.replace(whole, noticed=None, quality=None)) == []
+
+
+def _published() -> dict[str, list[int]]:
+    """The streams of river's own tests (`river/drift/test_drift_detectors.py`): each changes at 1000."""
+    draw = np.random.RandomState(12345)
+    uniform = [*draw.randint(2, size=1000), *draw.randint(8, size=1000)]
+    draw = np.random.RandomState(12345)
+    binary = [draw.binomial(1, 0.2 if at < 1000 else 0.8) for at in range(2000)]
+    return {"uniform": [int(x) for x in uniform], "binary": [int(x) for x in binary]}
+
+
+@pytest.mark.parametrize(
+    ("stream", "signal", "rivers"),
+    [
+        (
+            "uniform",
+            "rating",
+            {"ADWIN": 1055, "KSWIN": 1042, "PageHinkley": 1020},
+        ),  # PageHinkley once more, wrongly, at 1991
+        ("binary", "success", {"DDM": 1049, "HDDM_A": 1047, "HDDM_W": 1018}),  # EDDM wrongly at 681, 848 and 983
+    ],
+)
+def test_changes_of_published_streams_are_found_about_when_others_find_them(
+    stream: str, signal: str, rivers: dict[str, int]
+) -> None:
+    watching = Watching(new_group(0.0))
+    for at, value in enumerate(_published()[stream]):
+        watching.feed(signal, float(value), 0.0, at)
+    (alarm,) = watching.group.alarms
+    assert 1000 < alarm.sequence <= max(rivers.values()) + 10
