@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.checks import Check, Measured
-from penstock.experiments.columns import histogram_of, moments_of_arrays
+from penstock.experiments.columns import histogram_of, layer_of_arrays, moments_of_arrays
 from penstock.experiments.comparisons import comparisons_of
-from penstock.experiments.counted import Statistics
+from penstock.experiments.counted import Cell, Layer, Statistics
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.fold import Folding
 from penstock.experiments.group_sequential import even, power
@@ -28,7 +28,7 @@ ALPHA = 0.05
 Ints = NDArray[np.int64]
 
 
-def design_of(metric: str, **plan: Any) -> Design:
+def design_of(metric: str, *, stratify: Any = None, covariate: Any = None, **plan: Any) -> Design:
     """Two even arms, tuned to their whole size."""
     return parse_design(
         {
@@ -37,6 +37,8 @@ def design_of(metric: str, **plan: Any) -> Design:
             "arms": [{"name": "control", "pool": "a"}, {"name": "treatment", "pool": "b"}],
             "primary": {"metric": metric, "minimum_effect": 0.005},
             "plan": {"alpha": ALPHA, "units": ARM} | plan,
+            "stratify": stratify,
+            "covariate": covariate,
         }
     )
 
@@ -127,6 +129,40 @@ def _quantile_called(design: Design, arms: Ints) -> bool:
     return False
 
 
+def layered_calls(seed: int, part: float) -> Measured:
+    """Three tenants who rate differently, one of them rare, and a past that tells what people are like."""
+    rng = np.random.default_rng(seed)
+    design = design_of("rating", stratify={"by": "tenant", "values": ["a", "b"]}, covariate={"metric": "rating"})
+    runs = max(6, round(RUNS * part))
+    units = ARM if part == 1 else 6_000
+    wrong = sum(_layered_called(design, rng, units) for _ in range(runs))
+    return _share(wrong, runs, ALPHA)
+
+
+def _layered_called(design: Design, rng: np.random.Generator, units: int) -> bool:
+    arms = {name: _people(rng, units) for name in ("control", "treatment")}
+    layers: dict[Cell, Layer] = {}
+    for start in range(0, units, STEP):
+        for arm, (tenant, tops, past) in arms.items():
+            rows = slice(start, start + STEP)
+            for number, stratum in enumerate(design.strata):
+                mine = tenant[rows] == number
+                step = layer_of_arrays(tops[rows][mine], np.ones(mine.sum(), np.int64), past[rows][mine])
+                cell = (1, stratum, arm, "rating")
+                layers[cell] = layers.get(cell, Layer()).merged(step)
+        statistics = Statistics(layers=layers, shares={1: design.shares()})
+        if next(comparisons_of(design, statistics)).state in {"better", "worse"}:
+            return True
+    return False
+
+
+def _people(rng: np.random.Generator, units: int) -> tuple[Ints, Ints, Ints]:
+    tenant = rng.choice(3, units, p=(0.3, 0.65, 0.05))
+    taste = rng.normal(tenant - 1.0, 1.0)
+    now, before = (taste + rng.normal(0, 0.6, units) for _ in range(2))
+    return tenant, (now * 1e6).astype(np.int64), (before * 1e6).astype(np.int64)
+
+
 def always_valid_power(seed: int, part: float) -> Measured:
     """10 % against 10.5 %, a look after every hundred."""
     rng = np.random.default_rng(seed)
@@ -188,6 +224,7 @@ CHECKS = [
     Check("A/A watched: quantile", "at most 5 % wrong", quantile_calls, 103, slow=True),
     Check("A/A watched: lognormal, sigma 2", "at most 5 % wrong", wrong_calls("rating", lognormal), 104, slow=True),
     Check("A/A watched: Pareto 2.1", "at most 5 % wrong", wrong_calls("rating", pareto), 105, slow=True),
+    Check("A/A watched: strata and covariate", "at most 5 % wrong", layered_calls, 109, slow=True),
     Check("A/A at planned looks: proportion", "at most 5 % wrong, and noise", planned_wrong, 106, slow=True),
     Check("power watched: 10 % to 10.5 %", "at least 54 %", always_valid_power, 107, slow=True),
     Check("power at planned looks: 10 % to 10.5 %", "theory within 3 points", planned_power, 108, slow=True),

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.exchange import Exchange, Finding, Phases, Usage
-from penstock.experiments.columns import Tally, buckets_of, dot, histogram_of, moments_of_arrays, moved_in_all, total
-from penstock.experiments.counted import Statistics, UnitRecord
+from penstock.experiments.columns import (
+    Tally,
+    buckets_of,
+    dot,
+    histogram_of,
+    layer_of_arrays,
+    moments_of_arrays,
+    moved_in_all,
+    total,
+)
+from penstock.experiments.counted import Layer, Statistics, UnitRecord
 from penstock.experiments.design import parse_design
 from penstock.experiments.fold import Folding
 from penstock.experiments.statistics import Moments, bucket_of, merged_histogram, moments_of
@@ -26,6 +35,15 @@ def test_moments_are_those_of_units_one_by_one(units: list[tuple[int, int]]) -> 
     assert moments_of_arrays(tops, bottoms) == moments_of(units)
     assert total(tops) == sum(tops.tolist())
     assert dot(tops, bottoms) == sum(a * b for a, b in units)
+
+
+@given(st.lists(st.tuples(WHOLE, st.integers(1, 9), WHOLE), max_size=20))
+def test_layers_are_those_of_units_one_by_one(units: list[tuple[int, int, int]]) -> None:
+    expected = Layer()
+    for top, bottom, past in units:
+        expected = expected.moved((0, 0), (top, bottom), past)
+    table = np.array(units, np.int64).reshape(-1, 3)
+    assert layer_of_arrays(table[:, 0], table[:, 1], table[:, 2]) == expected
 
 
 @given(st.lists(st.tuples(WHOLE, SMALL, WHOLE, SMALL), max_size=20))

@@ -6,6 +6,7 @@ summed in pieces of 21 bits: each product of two pieces has at most 42, and 2^20
 
 from typing import TYPE_CHECKING
 
+from penstock.experiments.counted import Layer
 from penstock.experiments.statistics import FAILED, Moments, bucket_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def moments_of_arrays(tops: "Ints", bottoms: "Ints") -> Moments:
         dot(bottoms, bottoms),
         dot(tops, bottoms),
     )
+
+
+def layer_of_arrays(tops: "Ints", bottoms: "Ints", past: "Ints") -> Layer:
+    """The same with the sums of a covariate: one unit at each place of the three arrays, all of them there."""
+    return Layer(moments_of_arrays(tops, bottoms), total(past), dot(past, past), dot(tops, past), dot(bottoms, past))
 
 
 def moved_in_all(values: list[int]) -> Moments:

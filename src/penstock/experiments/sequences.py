@@ -142,22 +142,22 @@ def same_quantile_log_e(
         planned: observations at which the bands are narrowest.
         alpha: of one band.
     """
-    least = math.inf
-    below = [0, 0]
-    totals = [sum(one[0].values()), sum(other[0].values())]
+    totals = (sum(one[0].values()), sum(other[0].values()))
+    wanted = (p * totals[0], p * totals[1])
+    least, first, second = math.inf, 0, 0  # ranks below the bucket
     for key in sorted({*one[0], *other[0]}):
-        heres = [one[0].get(key, 0), other[0].get(key, 0)]
+        above = (first + one[0].get(key, 0), second + other[0].get(key, 0))
         # Outside of the stretch from the one quantile to the other both speak louder the farther away a value is.
-        begun = [before + here >= p * total for before, here, total in zip(below, heres, totals, strict=True)]
-        if any(begun):
-            evidence = -math.inf
-            for index, effect in enumerate((one[1], other[1])):
-                nearest = min(max(p * totals[index], below[index]), below[index] + heres[index])
-                evidence = max(evidence, _rank_log_e(nearest, totals[index], p, planned, alpha, effect))
+        if above[0] >= wanted[0] or above[1] >= wanted[1]:
+            nearest = (min(max(wanted[0], first), above[0]), min(max(wanted[1], second), above[1]))
+            evidence = max(
+                _rank_log_e(nearest[0], totals[0], p, planned, alpha, one[1]),
+                _rank_log_e(nearest[1], totals[1], p, planned, alpha, other[1]),
+            )
             least = min(least, evidence)
-        if all(begun):
-            break
-        below = [before + here for before, here in zip(below, heres, strict=True)]
+            if above[0] >= wanted[0] and above[1] >= wanted[1]:
+                break
+        first, second = above
     return least - math.log(2)
 
 
