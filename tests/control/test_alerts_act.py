@@ -8,7 +8,8 @@ import yaml
 from sqlalchemy import select
 
 from penstock.control.alerts_act import AlertActor
-from penstock.control.specs import AutoRollbackSpec, EnvironmentSpec
+from penstock.control.specs import EnvironmentSpec
+from penstock.control.specs_rollback import AutoRollbackSpec
 from penstock.store.schema import audit_events
 from tests.control.house import House, eventually
 from tests.control.test_alerts import at, notice, tell, told

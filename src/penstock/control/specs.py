@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from penstock.control.specs_canary import CanarySpec
+from penstock.control.specs_rollback import AutoRollbackSpec
 from penstock.core.errors import BadRequest
 from penstock.core.references import NAME, parse_reference
 from penstock.net.origin import parse_origin
@@ -344,33 +345,6 @@ class RouteSpec(Spec):
         if not any(target.weight > 0 for target in self.to):
             raise ValueError("at least one weight must be above 0")
         return self
-
-
-class AutoRollbackSpec(Spec):
-    """What alerts may do to what is deployed in an environment."""
-
-    alerts: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
-        default=[
-            "PenstockWorseThanBefore",
-            "PenstockOutputDrift",
-            "PenstockAvailabilityFastBurn",
-            "PenstockLatencyFastBurn",
-        ],
-        min_length=1,
-        max_length=100,
-        description="Names of the alerts that act.",
-    )
-    action: Literal["rollback", "hold", "none"] = Field(
-        default="rollback",
-        description="Go back to the state before and block the version; only block it; or only note what would be done.",
-    )
-    young_s: float = Field(
-        default=86400.0, gt=0, le=366 * 86400, description="A revision that has been live for longer is left alone."
-    )
-    cool_down_s: float = Field(
-        default=3600.0, ge=0, le=366 * 86400, description="After it acted on a model, it leaves it alone for so long."
-    )
-    models: list[Name] | None = Field(default=None, min_length=1, max_length=1000, description="Left out: all.")
 
 
 class EnvironmentSpec(Spec):
