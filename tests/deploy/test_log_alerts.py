@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.control.log_windows import LogWindows
@@ -100,7 +100,8 @@ EXCHANGED = st.builds(
 )
 
 
-@given(st.lists(EXCHANGED | OBSERVED, max_size=40))
+@settings(max_examples=40)
+@given(st.lists(EXCHANGED | OBSERVED, max_size=15))
 def test_control_counts_what_elasticsearch_counts(records: list[Record]) -> None:
     for alert in TABLE:
         clauses = {"bool": {"filter": made["filters"](alert)}}
