@@ -8,7 +8,7 @@ import pytest
 
 from penstock.control.engagement_measures import REST, EngagementMeasures, bounded
 from penstock.control.ingest_engagement import COUNTS, forget_visits
-from penstock.core.exchange import Exchange, Observation, Pair
+from penstock.core.exchange import Exchange, Observation, Pair, Record
 from penstock.store import schema_engagement as tables
 from penstock.store.sql import Database
 from tests.control.bed import T0, Bed
@@ -107,7 +107,7 @@ async def test_they_are_counted_by_their_definition(bed: Bed) -> None:
 
 
 async def test_batches_and_repeats_change_nothing(bed: Bed) -> None:
-    records = [*DAY, *WORDS]
+    records: list[Record] = [*DAY, *WORDS]
     for record in records:
         await bed.send([record])
     await bed.send(records, source="w2")  # two gateways took the same words, or a journal came back
