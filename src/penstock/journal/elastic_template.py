@@ -14,6 +14,7 @@ tags log.level ecs.version event.kind event.category event.type event.module eve
 service.name service.type service.node.name http.request.method url.path error.code user.hash organization.id trace.id span.id parent.id
 gen_ai.operation.name gen_ai.request.model gen_ai.response.model gen_ai.response.finish_reasons
 penstock.outcome penstock.tenant penstock.key penstock.session penstock.route penstock.experiment penstock.arm penstock.unit penstock.pool
+penstock.context penstock.copy_of penstock.beside
 penstock.replica penstock.version penstock.digest penstock.cache penstock.request penstock.observation.name
 penstock.findings.rule penstock.findings.action penstock.findings.where
 """

@@ -69,6 +69,19 @@ def _seen(name: str) -> Callable[[Exchange], Any]:
     return lambda x: None if x.quality is None else getattr(x.quality, name)
 
 
+def _pair(field: str, none: Any) -> Callable[[Exchange], Any]:
+    """The field of the other answer to the same request; `none` if there is no such."""
+
+    def read(x: Exchange) -> Any:
+        return none if x.pair is None else getattr(x.pair, field)
+
+    return read
+
+
+def _similarity(x: Exchange) -> float | None:
+    return None if x.pair is None or x.pair.similarity < 0 else x.pair.similarity / 1e6
+
+
 def _text(name: str, help_: str, field: str = "") -> Column:
     return Column(name, "VARCHAR", help_, _of(field or name))
 
@@ -120,6 +133,11 @@ EXCHANGES: tuple[Column, ...] = (
     Column("generation", "BIGINT", "Of the Snapshot that decided.", _of("generation")),
     Column("escalated", "BOOLEAN", "A cascade asked its second model.", _of("escalated")),
     Column("trimmed", "INTEGER", "Turns that were left out.", _of("trimmed")),
+    _text("context", "Of a bandit: whose shares gave the propensity."),
+    Column("copy_of", "VARCHAR", "Of a shadow's copy: the request; empty: a user's own.", _pair("of", "")),
+    Column("beside", "VARCHAR", "Another arm that answered the same request; empty: none.", _pair("arm", "")),
+    Column("beside_cost_nanousd", "BIGINT", "Cost of its answer.", _pair("cost_nanousd", None)),
+    Column("similarity", "DOUBLE", "Of both answers, 0 to 1; NULL: not compared.", _similarity),
     Column(
         "scored_tokens", "INTEGER", "Tokens whose probability the engine told; NULL: it did not look.", _seen("scored")
     ),
