@@ -4,10 +4,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import penstock
 from penstock.store.sql import Database, open_database
 from tests.postgres import PostgresServer
+
+settings.register_profile("busy machine", deadline=None)  # how long an example takes says nothing about what it shows
+settings.load_profile("busy machine")
 
 
 def pytest_sessionstart() -> None:
