@@ -9,9 +9,12 @@ import msgspec
 import pytest
 
 from penstock.control.canary_watch import Watch
+from penstock.control.context import SYSTEM
+from penstock.control.experiments import pause
 from penstock.control.experiments_evaluate import Evaluator
 from penstock.control.experiments_signal import Signal
 from penstock.control.ingest import ingest
+from penstock.control.snapshot import pools_to_run
 from penstock.core.exchange import Exchange, Phases
 from penstock.core.reports import Report
 from penstock.core.snapshot import ExperimentEntry
@@ -196,6 +199,21 @@ async def test_people_abort_and_promote(lived: Lived) -> None:
     await eventually(lambda: served(lived.house.publisher.current) == f"support-bot:{NEW}")
     listed = await lived.house.get("/canaries?model=support-bot")
     assert [one["state"] for one in listed] == ["promoted", "aborted", "aborted"]
+
+
+async def test_as_many_replicas_as_were_asked_for_are_there_and_stay_through_a_pause(lived: Lived) -> None:
+    wanted = {f"support-bot-{NEW}-int8-{n}" for n in (0, 1)}
+    told = await lived.begin(replicas=2)
+    await eventually(lambda: wanted <= set(lived.house.runtime.servers))
+    async with lived.house.control.change(SYSTEM) as change:
+        await pause(change, told["name"], "a moment")
+    await eventually(lambda: (entry := lived.experiment()) is not None and len(entry.arms) == 1)
+    assert (await lived.status())["state"] == "paused"
+    state = await lived.house.publisher.state()
+    assert {pool.name: pool.replicas for pool in pools_to_run(state)}[f"support-bot-{NEW}-int8"] == 2
+    await lived.house.post("/canaries/support-bot/promote", None, 200)
+    [deployed] = await lived.house.get("/deployments")
+    assert deployed["config"]["replicas"] == 2
 
 
 async def test_it_says_what_it_waits_for_and_when_nobody_watches(lived: Lived) -> None:

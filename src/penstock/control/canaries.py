@@ -94,7 +94,7 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
     await life.register(change, name, design, "system")
     arms = {
         INCUMBENT: ResolvedArm(pool=incumbent.build.pool, build=incumbent.build),
-        CANARY: _arm(BuildKey(model=version.model, label=version.label, precision=whole.precision)),
+        CANARY: _arm(BuildKey(model=version.model, label=version.label, precision=whole.precision), whole.replicas),
     }
     await life.start(change, name, environment=own_environment, resolved=arms)
     await connection.execute(
@@ -196,8 +196,8 @@ async def find_canary(change_or_connection: Any, name: str, *, running: bool = F
     return row
 
 
-def _arm(build: BuildKey) -> ResolvedArm:
-    return ResolvedArm(pool=build.pool, build=build)
+def _arm(build: BuildKey, replicas: int) -> ResolvedArm:
+    return ResolvedArm(pool=build.pool, build=build, replicas=replicas)
 
 
 async def _incumbent(change: Change, environment: str, model: str, reference: str) -> Any:

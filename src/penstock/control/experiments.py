@@ -344,9 +344,8 @@ def _active(row: Row[Any]) -> ActiveExperiment:
     else:
         arms = tuple(_arm(arm, resolved, (), 1.0) for arm in design.arms if arm.name == row.serving)
         incumbent, epoch = row.serving, UNEXPOSED
-    builds = [resolved[arm.name].build for arm in arms]
-    if JUDGE in resolved and row.state == "running":
-        builds.append(resolved[JUDGE].build)
+    # What is paused can go on at once: the builds of all arms stay, and the judge's.
+    needed = list(resolved.values()) if row.state != "decided" else [resolved[row.serving]]
     return ActiveExperiment(
         route=row.route,
         entry=ExperimentEntry(
@@ -362,7 +361,8 @@ def _active(row: Row[Any]) -> ActiveExperiment:
             shadow=shadow_of(design, resolved, row.dose) if row.state == "running" else None,
             interleave=interleave_of(design, row.dose) if row.state == "running" else None,
         ),
-        builds=tuple(dict.fromkeys(build for build in builds if build is not None)),
+        builds=tuple(dict.fromkeys(one.build for one in needed if one.build is not None)),
+        replicas=max(one.replicas for one in needed),
     )
 
 

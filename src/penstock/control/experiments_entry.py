@@ -18,6 +18,7 @@ class ResolvedArm(msgspec.Struct, frozen=True, kw_only=True):
 
     pool: str
     build: BuildKey | None = None
+    replicas: int = 1  # of the build, that it needs
 
 
 Shares = Mapping[str, float]

@@ -101,7 +101,8 @@ def pools_to_run(state: State) -> tuple[WantedPool, ...]:
         )
     for experiment in state.experiments:
         wants.extend(
-            Want(build=build, replicas=1, by=f"experiment:{experiment.entry.name}") for build in experiment.builds
+            Want(build=build, replicas=experiment.replicas, by=f"experiment:{experiment.entry.name}")
+            for build in experiment.builds
         )
     return tuple(pool for pool in wanted_pools(wants) if pool.build in state.builds)
 

@@ -30,6 +30,7 @@ class ActiveExperiment(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     entry: ExperimentEntry
     builds: tuple[BuildKey, ...] = ()
+    replicas: int = 1  # of each of them, at least
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
