@@ -153,6 +153,44 @@ async def test_each_context_learns_its_own(bed: Bed) -> None:
     assert told["verdict"]["mismatch"]["found"] is False
 
 
+async def test_a_context_that_fails_more_blames_no_arm_that_is_sent_there(bed: Bed) -> None:
+    """Where one tenant's requests fail in all arms, an arm that gets most of that tenant has more failures, and does no harm."""
+    context = {"by": "tenant", "tenants": ["a"]}
+    await bed.begin(
+        BANDIT
+        | {"bandit": {"context": context}, "guardrails": [{"metric": "error_rate"}]}
+        | {"plan": BANDIT["plan"] | {"units": 90_000}}
+    )
+    number = 0
+    for turn in range(5):
+        entry = await entry_of(bed)
+        assigner = compile_experiment(entry)
+        records: list[Record] = []
+        for tenant in ("a", "z"):
+            for _ in range(120):
+                one = exchange(number, at=bed.now, tenant=tenant)
+                number += 1
+                where = assigner.context_of(tenant, 10)
+                arm, propensity, epoch = assigner.assign(one.id, bed.now, where)
+                outcome = "error" if tenant == "a" and number % 2 else "ok"
+                records.append(
+                    msgspec.structs.replace(
+                        one, experiment="e", arm=arm.name, epoch=epoch, propensity=propensity, unit=one.id, context=where,
+                        outcome=outcome,
+                    )
+                )  # fmt: skip
+                good = arm.name == ("b" if tenant == "a" else "control")
+                records.append(feedback(number - 1, tenant=tenant, success=good if turn else number % 2 == 0))
+        assert (await bed.send(records)).status_code == 200
+        bed.now += 6
+        await bed.evaluator.round()
+    told = (await bed.call("GET", "/experiments/e")).json()
+    shares = told["epochs"][-1]["shares"]
+    assert shares["b"] > 0.3
+    assert told["state"] == "running", told["verdict"]["reasons"]
+    assert all(one["gauge"] < 1 for one in told["verdict"]["guardrails"])
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

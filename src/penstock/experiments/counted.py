@@ -7,6 +7,7 @@ import msgspec
 from penstock.experiments.guardrails import Guardrail
 from penstock.experiments.statistics import Moments
 
+_CONTEXTS = 64  # more than an epoch has
 Place = tuple[int, str, str]  # epoch, arm, metric
 Cell = tuple[int, str, str, str]  # epoch, stratum, arm, metric
 
@@ -105,6 +106,17 @@ class Statistics(msgspec.Struct, kw_only=True):
                     yield epoch, shares, {arm: self.cell_units(epoch, context, arm) for arm in shares}
             else:
                 yield epoch, self.shares[epoch], {arm: self.units(epoch, arm) for arm in self.shares[epoch]}
+
+    def split_of(self, epoch: int, stratum: str) -> tuple[int, dict[int, dict[str, float]]]:
+        """The number of the split that a unit came from, and the shares of all splits by their numbers: epochs, or an epoch's contexts."""
+        if epoch not in self.contexts:
+            return epoch, self.shares
+        numbered = {
+            number * _CONTEXTS + place: shares
+            for number, contexts in self.contexts.items()
+            for place, (_, shares) in enumerate(sorted(contexts.items()))
+        }
+        return epoch * _CONTEXTS + sorted(self.contexts[epoch]).index(stratum), numbered
 
     def requests(self, epoch: int, arm: str) -> int:
         """How many requests an arm has seen in an epoch."""

@@ -277,12 +277,13 @@ class Folding:
             return
         unit.bad[name] = count + 1
         self.guarded.add(name)
+        split, shares = self.statistics.split_of(epoch, unit.stratum)
         self.statistics.guardrails[name] = with_bad_event(
             self.statistics.guardrails[name],
-            epoch=epoch,
+            epoch=split,
             arm=unit.arm,
             control=self._control,
-            shares=self.statistics.shares,
+            shares=shares,
             margin=self._margins[name],
             limit=self._limit,
             sequence=sequence,
