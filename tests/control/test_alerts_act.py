@@ -8,8 +8,10 @@ import yaml
 from sqlalchemy import select
 
 from penstock.control.alerts_act import AlertActor
+from penstock.control.drift_store import save_group
 from penstock.control.specs import EnvironmentSpec
 from penstock.control.specs_rollback import AutoRollbackSpec
+from penstock.experiments.drift_watch import Watching, new_group
 from penstock.store.schema import audit_events
 from tests.control.house import House, eventually
 from tests.control.test_alerts import at, notice, tell, told
@@ -117,6 +119,15 @@ async def test_what_keeps_it_from_acting_is_told(deployed: tuple[House, AlertAct
         row = max(await actions(house), key=lambda one: int(one["sequence"]))
         assert row["action"] == "none"
         assert says in row["reason"]
+    watching = Watching(new_group(0.0))
+    for number in range(400):
+        watching.feed("input_length", 40.0 + number % 50 if number < 250 else 900.0, 1.0, number)
+    async with house.control.database.write() as connection:
+        await save_group(connection, ("support-bot:v1.1.0", ""), watching.kept(), known=True)
+    await permitted(house)
+    await tell(house, notice(fires(mark="asked", model="support-bot:v1.1.0", signal="perplexity")))
+    assert await actor.round() == 1
+    assert "asked other things" in (await actions(house))[0]["reason"]
     assert served(house.publisher.current) == "support-bot:v1.1.0"
 
 

@@ -19,6 +19,8 @@ def test_a_young_revision_that_degrades_is_rolled_back_and_the_record_says_why()
     found = decide(POLICY, ALERT, LIVE, NOW)
     assert found.action == "rollback"
     assert found.reason == "PenstockOutputDrift (alert 7): It is worse."
+    elsewhere = msgspec.structs.replace(LIVE, asked_otherwise=True)
+    assert decide(POLICY, ALERT, elsewhere, NOW).action == "rollback"  # errors, say, are no matter of what is asked
     hold = msgspec.structs.replace(POLICY, action="hold")
     assert decide(hold, ALERT, LIVE, NOW).action == "hold"
 
@@ -31,6 +33,7 @@ def test_a_young_revision_that_degrades_is_rolled_back_and_the_record_says_why()
         ({}, {"experiments": ("try",)}, {}, "The experiment try decides"),
         ({}, {"action": "rollback"}, {}, "not rolled back"),
         ({"starts_at": 999.0}, {}, {}, "began before"),
+        ({"signal": "perplexity"}, {"asked_otherwise": True}, {}, "asked other things"),
         ({}, {}, {"young_s": 100.0}, "live for longer than 100 s"),
         ({}, {"acted_at": 1_150.0}, {}, "within the last 3600 s"),
         ({}, {"earlier": False}, {}, "nothing earlier than bot:v2"),

@@ -15,16 +15,20 @@ from penstock.control.alerts import Alert, read_alerts
 from penstock.control.blocks import block_version
 from penstock.control.context import SYSTEM, Change, Control
 from penstock.control.deployments import roll_back
+from penstock.control.drift_store import load_groups
 from penstock.control.specs import EnvironmentSpec, RouteSpec
 from penstock.control.state import revision_of
 from penstock.core.errors import Conflict, NotFound, PenstockError
 from penstock.delivery.automatic import AlertPolicy, Decision, FiredAlert, Standing, decide
+from penstock.experiments.drift_signals import SIGNALS
+from penstock.experiments.drift_watch import standing
 from penstock.store.schema import deployments, resources, revisions
 from penstock.store.schema_alerts import alerts
 from penstock.store.schema_drift import alert_actions
 from penstock.store.schema_experiments import experiments
 
 _LOG = logging.getLogger("penstock.control")
+_ALMOST = 0.6  # of the way to an alarm, in logarithms: evidence that chance gives once in tens of thousands of requests
 _LOOK_S = 30.0  # at the latest: another control may have taken the notice
 
 
@@ -81,8 +85,8 @@ class AlertActor:
             found = await _standing(connection, environment, about.model, control.clock())
         if found is None:
             return False
-        live, standing = found
-        decision = decide(policy, _fired(alert, about), standing, control.clock())
+        live, stands = found
+        decision = decide(policy, _fired(alert, about), stands, control.clock())
         if decision.action == "none":
             async with control.database.write() as connection:
                 return await _write(connection, alert, live, decision, None, control.clock())
@@ -100,8 +104,8 @@ class AlertActor:
         found = await _standing(connection, environment, about.model, change.now)
         if found is None:
             return False
-        live, standing = found
-        decision = decide(policy, _fired(alert, about), standing, change.now)
+        live, stands = found
+        decision = decide(policy, _fired(alert, about), stands, change.now)
         revision = None
         if decision.action != "none":
             await block_version(
@@ -149,6 +153,7 @@ def _fired(alert: Alert, about: About) -> FiredAlert:
         summary=alert.summary,
         starts_at=alert.starts_at,
         label=about.label,
+        signal=alert.labels.get("signal", ""),
     )
 
 
@@ -267,6 +272,18 @@ async def _standing(
         experiments=await _deciding(connection, model),
         acted_at=(await connection.execute(acted)).scalar_one_or_none(),
         earlier=bool((await connection.execute(earlier)).scalar_one()),
+        asked_otherwise=await _asked_otherwise(connection, f"{model}:{live.label}"),
+    )
+
+
+async def _asked_otherwise(connection: AsyncConnection, version: str) -> bool:
+    """Whether what a version is asked has changed, or all but certainly: answers change with it, perhaps before it is found."""
+    groups = await load_groups(connection, [(version, "")], lock=False)
+    return any(
+        standing(watch) >= _ALMOST
+        for group in groups.values()
+        for watch in group.watches
+        if SIGNALS[watch.signal].of == "input"
     )
 
 

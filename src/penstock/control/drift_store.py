@@ -31,16 +31,18 @@ def key_of(exchange: Exchange) -> GroupKey:
     return group_key(version=exchange.version, route=exchange.route, experiment=exchange.experiment, arm=exchange.arm)
 
 
-async def load_groups(connection: AsyncConnection, keys: Iterable[GroupKey]) -> dict[GroupKey, Group]:
-    """The groups of these that are there, locked until the transaction ends."""
+async def load_groups(
+    connection: AsyncConnection, keys: Iterable[GroupKey], *, lock: bool = True
+) -> dict[GroupKey, Group]:
+    """The groups of these that are there; with `lock`, nobody else changes them until the transaction ends."""
     wanted = set(keys)
     models = sorted({model for model, _ in wanted})
     found: dict[GroupKey, Group] = {}
     for start in range(0, len(models), 500):
-        statement = select(drift_groups.c.model, drift_groups.c.arm, drift_groups.c.record)
-        rows = await connection.execute(
-            statement.where(drift_groups.c.model.in_(models[start : start + 500])).with_for_update()
+        statement = select(drift_groups.c.model, drift_groups.c.arm, drift_groups.c.record).where(
+            drift_groups.c.model.in_(models[start : start + 500])
         )
+        rows = await connection.execute(statement.with_for_update() if lock else statement)
         found.update({(row.model, row.arm): decode_group(row.record) for row in rows if (row.model, row.arm) in wanted})
     return found
 

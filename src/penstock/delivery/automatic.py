@@ -1,5 +1,6 @@
 """Whether an alert takes a version out of an environment: decided once, by the environment's policy and the deployment record."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -25,6 +26,7 @@ class FiredAlert(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     starts_at: float  # Unix seconds
     label: str = ""
+    signal: str = ""  # of drift, that it is about
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     experiments: tuple[str, ...] = ()  # running ones that decide about the model's traffic
     acted_at: float | None = None  # when an alert last took something out here
     earlier: bool = True  # there is an earlier state to go back to
+    asked_otherwise: bool = False  # the input of the live version has changed, or is about to be found to have
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,34 +52,36 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def _nothing(reason: str) -> Decision:
-    return Decision(action="none", reason=reason)
-
-
 def decide(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: float) -> Decision:
     """What `alert` does to a deployment.
 
     A roll-back is never undone by an alert, an alert that began before the live revision did is not about it, and where an experiment or a
     promotion is under way these decide.
     """
-    named = f"{standing.model}:{standing.label}"
-    if alert.label and alert.label != standing.label:
-        return _nothing(f"{alert.name} is about {standing.model}:{alert.label}; {named} is live.")
-    if not standing.settled:
-        return _nothing(f"Another revision of {standing.model} is about to go live.")
-    if standing.experiments:
-        return _nothing(f"The experiment {standing.experiments[0]} decides about {standing.model}.")
-    if standing.action == "rollback":
-        return _nothing(f"{named} was gone back to: a roll-back is not rolled back.")
-    if alert.starts_at < standing.live_at:
-        return _nothing(f"{alert.name} began before {named} went live.")
-    if now - standing.live_at > policy.young_s:
-        return _nothing(f"{named} has been live for longer than {policy.young_s:.0f} s: it is not what has changed.")
-    if standing.acted_at is not None and now - standing.acted_at < policy.cool_down_s:
-        return _nothing(f"An alert has acted on {standing.model} within the last {policy.cool_down_s:.0f} s.")
+    for holds, reason in _objections(policy, alert, standing, now):
+        if holds:
+            return Decision(action="none", reason=reason)
     why = f"{alert.name} (alert {alert.sequence}): {alert.summary}"
     if policy.action == "rollback" and not standing.earlier:
-        return _nothing(f"There is nothing earlier than {named} to go back to. {why}")
+        named = f"{standing.model}:{standing.label}"
+        return Decision(action="none", reason=f"There is nothing earlier than {named} to go back to. {why}")
     if policy.action == "none":
-        return _nothing(f"The policy of {standing.environment} only watches. {why}")
+        return Decision(action="none", reason=f"The policy of {standing.environment} only watches. {why}")
     return Decision(action=policy.action, reason=why)
+
+
+def _objections(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: float) -> Iterator[tuple[bool, str]]:
+    """What speaks against acting, and whether it holds; what is said first is told."""
+    model, named = standing.model, f"{standing.model}:{standing.label}"
+    other = bool(alert.label) and alert.label != standing.label
+    yield other, f"{alert.name} is about {model}:{alert.label}; {named} is live."
+    yield not standing.settled, f"Another revision of {model} is about to go live."
+    yield bool(standing.experiments), f"The experiment {', '.join(standing.experiments)} decides about {model}."
+    yield standing.action == "rollback", f"{named} was gone back to: a roll-back is not rolled back."
+    yield alert.starts_at < standing.live_at, f"{alert.name} began before {named} went live."
+    follows = bool(alert.signal) and standing.asked_otherwise
+    yield follows, f"{named} is asked other things than it was: that its answers changed may follow from that."
+    old = now - standing.live_at > policy.young_s
+    yield old, f"{named} has been live for longer than {policy.young_s:.0f} s: it is not what has changed."
+    cooling = standing.acted_at is not None and now - standing.acted_at < policy.cool_down_s
+    yield cooling, f"An alert has acted on {model} within the last {policy.cool_down_s:.0f} s."
