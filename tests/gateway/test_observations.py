@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from penstock.core.snapshot import Policy
 from tests.gateway.house import OTHER, running
 from tests.gateway.raw_client import ask, post
 
@@ -35,6 +36,26 @@ async def test_each_kind_is_journalled(tmp_path: Path) -> None:
         assert len(found[1].user) == 32
         assert (found[3].name, found[3].value) == ("chosen", 1.0)
         assert (found[4].name, found[4].value) == ("tie", None)
+
+
+@pytest.mark.parametrize(
+    ("policies", "kept"),
+    [
+        ((), "ask [email]"),
+        ((Policy(name="default"),), "ask [email]"),
+        ((Policy(name="default", capture="masked", capture_mask=("number",)),), "ask jane@example.com"),
+        ((Policy(name="default", capture="full"),), "ask jane@example.com"),
+    ],
+)
+async def test_texts_are_masked_unless_the_policy_keeps_all(
+    tmp_path: Path, policies: tuple[Policy, ...], kept: str
+) -> None:
+    text = "ask jane@example.com"
+    async with running(tmp_path, policies=policies) as house:
+        await ask(house.port, post("/v1/feedback", body(text=text, corrected=text)))
+        await ask(house.port, post("/v1/reports", body(reason="wrong", text=text)))
+        feedback, report = house.observations()
+        assert (feedback.text, feedback.corrected, report.text) == (kept, kept, kept)
 
 
 async def test_a_repeat_is_answered_as_the_first_time_and_journalled_once(tmp_path: Path) -> None:

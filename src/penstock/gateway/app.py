@@ -20,6 +20,7 @@ from penstock.gateway.ratelimit import limit_lines
 from penstock.gateway.settle import hold
 from penstock.gateway.trace import name_line
 from penstock.gateway.walk import walk
+from penstock.guard.masking import usual_masker
 from penstock.net.server import Reply, Request
 from penstock.wire.openai import error_body, error_headers
 
@@ -189,7 +190,9 @@ class App:
         now = time.time()
         answer = accepted(told, kind, now)
         self._answered.put(tenant, kind, told.id, answer)
-        gateway.journal.append(observation(kind, told, caller, now, gateway.subject_key))
+        rules = gateway.index.rules_for(caller.tenant.policy)
+        masker = rules.masker if rules is not None else usual_masker()
+        gateway.journal.append(observation(kind, told, caller, now, gateway.subject_key, masker))
         if not await gateway.journal.committed():
             self._answered.forget(tenant, kind, told.id)
             raise Unavailable("The journal cannot be written: this was not kept. Tell it again.", retry_after=1.0)

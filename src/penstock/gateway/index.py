@@ -82,7 +82,7 @@ class Rules:
         self.mark = sha256_digest(msgspec.json.encode(policy))
         self.strict = policy.audit == "strict"
         self.captures = policy.capture != "none" and policy.capture_share > 0
-        self.masker = Masker(policy.capture_mask) if self.captures and policy.capture == "masked" else None
+        self.masker = Masker(policy.capture_mask) if policy.capture != "full" else None  # of all texts that are kept
         self.guard = guard
         self.screens_input = guard is not None and guard.has_input
         self.screens_output = guard is not None and guard.has_output

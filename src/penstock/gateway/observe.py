@@ -12,6 +12,7 @@ import msgspec
 from penstock.core.errors import BadRequest
 from penstock.core.exchange import Observation
 from penstock.gateway.index import Caller
+from penstock.guard.masking import Masker
 from penstock.journal.subjects import hash_subject
 from penstock.wire.decoding import bad_body
 
@@ -117,8 +118,10 @@ def _check_number(value: float | None, name: str) -> None:
         raise BadRequest(f"The field `{name}` is out of range.", param=name)
 
 
-def observation(kind: Kind, told: Told, caller: Caller, now: float, subject_key: bytes) -> Observation:
-    """The record of what was told."""
+def observation(
+    kind: Kind, told: Told, caller: Caller, now: float, subject_key: bytes, masker: Masker | None
+) -> Observation:
+    """The record of what was told, personal data in its texts masked by `masker`; None: they stay as they are."""
     at = now
     name, user, text, corrected = "", "", "", ""
     rating: float | None = None
@@ -137,6 +140,8 @@ def observation(kind: Kind, told: Told, caller: Caller, now: float, subject_key:
         name = "tie"
     else:
         name, value = "chosen", float(told.chosen)
+    if masker is not None and (text or corrected):
+        text, corrected = masker.mask([text, corrected])
     return Observation(
         id=told.id,
         at=at,
