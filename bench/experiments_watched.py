@@ -6,14 +6,13 @@ after each hundred. Numpy makes the draws; sums, estimates, variances, intervals
 
 import math
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.checks import Check, Measured
-from penstock.experiments.columns import histogram_of, layer_of_arrays, moments_of_arrays
+from penstock.experiments.columns import histogram_of, layer_of_arrays, moments_by_step
 from penstock.experiments.comparisons import comparisons_of
 from penstock.experiments.counted import Cell, Layer, Statistics
 from penstock.experiments.design import Design, parse_design
@@ -45,8 +44,7 @@ def design_of(metric: str, *, stratify: Any = None, covariate: Any = None, **pla
 
 def sums(tops: Ints, bottoms: Ints) -> list[Moments]:
     """The moments after each step, from the values of one arm's units in order."""
-    steps = zip(tops.reshape(-1, STEP), bottoms.reshape(-1, STEP), strict=True)
-    return list(accumulate((moments_of_arrays(*step) for step in steps), Moments.merged))
+    return moments_by_step(tops, bottoms, STEP)
 
 
 def called(design: Design, arms: tuple[list[Moments], list[Moments]]) -> bool:

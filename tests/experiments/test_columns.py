@@ -14,6 +14,7 @@ from penstock.experiments.columns import (
     dot,
     histogram_of,
     layer_of_arrays,
+    moments_by_step,
     moments_of_arrays,
     moved_in_all,
     total,
@@ -35,6 +36,13 @@ def test_moments_are_those_of_units_one_by_one(units: list[tuple[int, int]]) -> 
     assert moments_of_arrays(tops, bottoms) == moments_of(units)
     assert total(tops) == sum(tops.tolist())
     assert dot(tops, bottoms) == sum(a * b for a, b in units)
+
+
+@given(st.lists(st.tuples(st.one_of(WHOLE, SMALL), SMALL), max_size=20), st.integers(1, 4))
+def test_steps_are_those_of_units_one_by_one(units: list[tuple[int, int]], step: int) -> None:
+    table = np.array(units, np.int64).reshape(-1, 2)
+    found = moments_by_step(table[:, 0], table[:, 1], step)
+    assert found == [moments_of(units[:end]) for end in range(step, len(units) + 1, step)]
 
 
 @given(st.lists(st.tuples(WHOLE, st.integers(1, 9), WHOLE), max_size=20))

@@ -4,6 +4,7 @@ All sums are whole numbers of any size, as they are one value at a time. Product
 summed in pieces of 21 bits: each product of two pieces has at most 42, and 2^20 of them stay below 63.
 """
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from penstock.experiments.counted import Layer
@@ -33,6 +34,19 @@ def moments_of_arrays(tops: "Ints", bottoms: "Ints") -> Moments:
         dot(bottoms, bottoms),
         dot(tops, bottoms),
     )
+
+
+def moments_by_step(tops: "Ints", bottoms: "Ints", step: int) -> list[Moments]:
+    """The moments after each `step` of units: what somebody sees who looks again and again. The last units count if they fill a step."""
+    whole = len(tops) // step * step
+    tables = tops[:whole].reshape(-1, step), bottoms[:whole].reshape(-1, step)
+    if max(_largest(tops), _largest(bottoms)) ** 2 * step < 1 << 63:
+        one, other = tables
+        columns = ((one != 0) | (other != 0), one, other, one * one, other * other, one * other)
+        parts = (Moments(*values) for values in zip(*(column.sum(1).tolist() for column in columns), strict=True))
+    else:
+        parts = (moments_of_arrays(*rows) for rows in zip(*tables, strict=True))
+    return list(accumulate(parts, Moments.merged))
 
 
 def layer_of_arrays(tops: "Ints", bottoms: "Ints", past: "Ints") -> Layer:

@@ -19,7 +19,7 @@ from penstock.experiments.planned import Result, critical, judged
 from penstock.experiments.preference import DEFAULT_EFFECT, preferred
 from penstock.experiments.progress import Progress, progress
 from penstock.experiments.sequences import difference_log_e, radius
-from penstock.experiments.statistics import Moments, quantile
+from penstock.experiments.statistics import Moments, merged_histogram, quantile
 
 MIN_PLANNED = 200  # below it the sequence would be tuned to where the theorem does not hold yet
 
@@ -274,9 +274,7 @@ def _value(statistics: Statistics, metric: Metric, arm: str) -> float | None:
     if metric.quantile is None:
         total = _total(statistics, arm, metric.name)
         return total.top / total.bottom * metric.scale if total.bottom > 0 else None
-    counts: dict[int, int] = {}
-    for epoch in statistics.shares:
-        for key, count in statistics.histograms.get((epoch, arm, metric.name), {}).items():
-            counts[key] = counts.get(key, 0) + count
+    seen = [statistics.histograms.get((epoch, arm, metric.name), {}) for epoch in statistics.shares]
+    counts = seen[0] if len(seen) == 1 else merged_histogram(seen)
     found = quantile(counts, metric.quantile)
     return _finite(found * metric.scale) if found is not None else None
