@@ -1,0 +1,130 @@
+"""Two answers to one request: what is measured, what is forecast, what may be spent."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.core.exchange import Exchange, Observation, Pair, Phases, Usage
+from penstock.experiments.counted import Statistics
+from penstock.experiments.design import parse_design
+from penstock.experiments.metrics import METRICS
+from penstock.experiments.pair_verdict import dose_of
+from penstock.experiments.pairs import forecast, judged_of, measures_of, paired_difference, sides, treatment_of, vote_on
+from penstock.experiments.similarity import MILLION, similarity
+from penstock.experiments.statistics import moments_of
+
+
+def answered(**changes: Any) -> Exchange:
+    base: dict[str, Any] = {
+        "id": "req_1",
+        "at": 1.0,
+        "arm": "new",
+        "phases": Phases(0, 0, 1, 0, 700, 0),
+        "usage": Usage(5, 9),
+    }
+    return Exchange(**base | changes)
+
+
+def test_a_copys_own_side_is_the_treatment_and_an_interleaved_ones_the_control() -> None:
+    copy = answered(pair=Pair(arm="control", of="req_0", latency_ns=500))
+    treatment, control = sides(copy)
+    assert (treatment.arm, treatment.latency_ns, control.arm, control.latency_ns) == ("new", 700, "control", 500)
+    both = answered(arm="control", pair=Pair(arm="new", latency_ns=500))
+    assert (sides(both)[0].arm, treatment_of(both), treatment_of(copy)) == ("new", "new", "new")
+    assert not any(name.startswith("latency") for name, *_ in measures_of(both))  # it waited for both
+    assert ("latency~", 200, 1) in list(measures_of(copy))
+
+
+def test_what_failed_is_no_latency() -> None:
+    failed = answered(outcome="error", pair=Pair(arm="control", of="req_0"))
+    found = {name: (top, bottom) for name, top, bottom in measures_of(failed)}
+    assert (found["error_rate"], found["error_rate@"], found["error_rate~"]) == ((1, 1), (0, 1), (1, 1))
+    assert "latency" not in found
+    refused = answered(outcome="refused", pair=Pair(arm="control", of="req_0"))
+    assert {name for name, *_ in measures_of(refused)} == {
+        f"{name}{mark}" for name in ("cost", "refusal") for mark in ("", "@", "~")
+    }
+
+
+@pytest.mark.parametrize(
+    ("of", "judged", "said"),
+    [
+        ("req_0", "first", "won"),
+        ("req_0", "other", "lost"),
+        ("", "other", "won"),
+        ("req_0", "tie", "tie"),
+        ("", "", ""),
+    ],
+)
+def test_a_judgement_is_about_the_treatment(of: str, judged: Any, said: str) -> None:
+    assert judged_of(answered(pair=Pair(arm="x", of=of, judged=judged))) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("chosen", 0.0, "won"), ("chosen", 1.0, "lost"), ("chosen", 2.0, ""), ("tie", None, "tie"), ("chosen", None, "")],
+)
+def test_a_preference_is_of_whose_choice_it_was(name: str, value: float | None, said: str) -> None:
+    shown = answered(arm="control", pair=Pair(arm="new", shown=("new", "control")))
+    word = Observation(id="p", at=1, received=1, kind="preference", tenant="a", name=name, value=value)
+    assert vote_on(shown, word) == said
+    assert vote_on(answered(), word) == ""
+
+
+def test_arms_that_never_differed_may_still_differ() -> None:
+    statistics = Statistics(moments={(1, "new", "error_rate~"): moments_of([(0, 1)] * 50)}, shares={1: {"new": 1.0}})
+    found = paired_difference(None, statistics, METRICS["error_rate"], "new")
+    assert found is not None
+    assert (found.estimate, found.units) == (0.0, 50)
+    assert found.variance == pytest.approx(2 / 52 / 52)
+    assert paired_difference(None, statistics, METRICS["latency"], "new") is None
+
+
+def test_a_forecast_is_wider_than_what_the_pairs_know() -> None:
+    values = [1000 + 13 * (n % 40) for n in range(200)]
+    rows = {"latency": [v + 50 + n % 3 for n, v in enumerate(values)], "latency@": values}
+    rows["latency~"] = [a - b for a, b in zip(rows["latency"], rows["latency@"], strict=True)]
+    statistics = Statistics(
+        moments={(1, "new", name): moments_of((v, 1) for v in row) for name, row in rows.items()},
+        shares={1: {"new": 1.0}},
+    )
+    wide = forecast(statistics, METRICS["latency"], "new", units=100, critical=2.8)
+    narrow = forecast(statistics, METRICS["latency"], "new", units=100_000, critical=2.8)
+    assert wide is not None
+    assert narrow is not None
+    assert wide.lower < narrow.lower < narrow.estimate < narrow.upper < wide.upper
+    assert narrow.worse > 0.99 > 0.5 > wide.worse
+    assert narrow.better < 1e-6
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_similarity_is_a_share_and_has_no_sides(one: str, other: str) -> None:
+    assert 0 <= similarity(one, other) == similarity(other, one) <= MILLION
+    assert similarity(one, one.upper() if one.isascii() else one) == MILLION
+
+
+def test_similarity_by_hand() -> None:
+    # red fox, red dog: of 3 parts each (two words, one pair) they share one.
+    assert similarity("Red fox", "red  dog") == round(2 * MILLION * 1 / 6)
+
+
+def test_the_pace_of_a_budget() -> None:
+    design = parse_design(
+        {
+            "strategy": "shadow",
+            "route": "r",
+            "arms": [{"name": "control", "pool": "a"}, {"name": "new", "pool": "b"}],
+            "primary": {"metric": "cost", "minimum_effect": 0.001},
+            "shadow": {"share": 0.3, "usd_per_hour": 3.6},
+        }
+    )
+    statistics = Statistics(
+        moments={(1, "new", "cost"): moments_of([(10**9, 1)])}, shares={1: {"new": 1.0}}
+    )  # a dollar
+    assert dose_of(design, statistics, ran_s=0) == 0.0
+    assert dose_of(design, statistics, ran_s=939) == 0.0
+    assert (
+        dose_of(design, statistics, ran_s=941) == 0.3
+    )  # a tenth of a cent a second, and a minute's worth to begin with
