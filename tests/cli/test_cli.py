@@ -222,7 +222,15 @@ def test_what_is_not_there_is_not_promoted(control: Control) -> None:
 
 def test_the_size_of_an_experiment(control: Control) -> None:
     told = control.json("experiments", "power", "--minimum-effect", "0.05", "--baseline", "0.6")
-    assert told["units_per_arm"]["fixed"] < told["units_per_arm"]["always_valid"]
+    each = told["units_per_arm"]
+    assert each["fixed"] < each["group_sequential"] < each["always_valid"]
+    said = control.run("experiments", "power", "--minimum-effect", "0.05", "--baseline", "0.2", "--looks", "2").stdout
+    assert [line.split()[-2:] for line in said.splitlines()[1:]] == [
+        ["1094", "2188"],
+        ["1099", "2198"],
+        ["2095", "4190"],
+    ]
+    assert control.run("experiments", "power", "--minimum-effect", "0.05", "--looks", "0").returncode == 2
     assert control.json("experiments", "list") == {"experiments": []}
     assert control.run("experiments", "status", "nobody").returncode == 1
 

@@ -1,5 +1,8 @@
 """An experiment on metrics of one's own events at planned looks, from `penstock apply` to the console, with odd events in between."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ import httpx
 import pytest
 
 from tests.system.program import penstock
-from tests.system.starter import Up
+from tests.system.starter import ROOT, Up
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(300)]
@@ -94,6 +97,13 @@ def test_own_events_decide_at_planned_looks(up: Up, tmp_path: Path) -> None:
     assert (revenue["metric"], revenue["unit"], revenue["look"] in {1, 2}) == ("revenue", "EUR", True)
     assert revenue["estimate"] > 5
     assert revenue["belief"]["chance_better"] > 0.99
+    said = subprocess.run(
+        [sys.executable, "-m", "penstock.cli", "experiments", "status", NAME, "--url", up.control],
+        capture_output=True, text=True, timeout=120, check=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PENSTOCK_KEY": up.secret("admin.key")},
+    ).stdout  # fmt: skip
+    for part in (verdict["reasons"][0][:40], "BOUNDARY", "crossed", "NEEDED", "CHANCE BETTER", "revenue *"):
+        assert part in said, said
     with httpx.Client(base_url=up.control, timeout=30) as browser:
         fields = browser.get("/sign-in").text.split('name="csrf" value="')[1].split('"')[0]
         browser.post("/sign-in", data={"csrf": fields, "key": up.secret("admin.key")})
