@@ -3,15 +3,23 @@
 import asyncio
 import math
 import random
+import secrets
+import socket
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from bench.checks import Check, Measured
-from penstock.core.snapshot import Arm, ExperimentEntry, Pool, Replica, Route, ShadowPlan, Target
+from bench.load import OUT, TARGET_CORE, fire, free_port, pinned, upstream, wait_for_port
+from bench.targets import bench_snapshot
+from penstock.core.snapshot import Arm, ExperimentEntry, Pool, Replica, Route, ShadowPlan, Snapshot, Target
 from penstock.experiments.counted import Statistics
 from penstock.experiments.metrics import METRICS
 from penstock.experiments.pairs import CONTROL, DIFFERENCE, forecast
@@ -102,9 +110,11 @@ def forecasts(seed: int, part: float) -> Measured:
 
 
 def unnoticed(_seed: int, part: float) -> Measured:
-    """Users' p99 with every request copied, minus without: the candidate is quick, dead, or hangs with a full queue."""
-    turns, requests = (15, 400) if part >= 1 else (3, 60)
-    found = asyncio.run(_latencies(turns, requests))
+    """Users' p99 with every request copied, minus without: the candidate is quick, dead, or hangs with a full queue.
+
+    At full size each is a gateway of its own under 300 requests a second, by turns, with upstreams in C; the short form has all in one process.
+    """
+    found = _apart() if part >= 1 else asyncio.run(_latencies(3, 60))
     apart = {
         kind: median(one - none for one, none in zip(found[kind], found["none"], strict=True))
         for kind in ("quick", "dead", "hangs")
@@ -113,6 +123,47 @@ def unnoticed(_seed: int, part: float) -> Measured:
     return Measured(
         f"{told} ms (without {1000 * median(found['none']):.2f})", max(apart.values()) <= (0.001 if part >= 1 else 0.05)
     )
+
+
+def _apart(turns: int = 9, seconds: float = 2.0, rate: float = 300.0) -> dict[str, list[float]]:
+    """By what the candidate does, the p99 of each turn, in seconds."""
+    secret = "pk-" + secrets.token_urlsafe(32)
+    found: dict[str, list[float]] = {kind: [] for kind in ("none", "quick", "dead", "hangs")}
+    with ExitStack() as stack:
+        users, quick = stack.enter_context(upstream()), stack.enter_context(upstream())
+        silent = stack.enter_context(socket.socket())
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(4096)  # takes connections, and never answers
+        urls = {"quick": quick, "dead": free_port(), "hangs": silent.getsockname()[1]}
+        running = {}
+        for kind in found:
+            snapshot = bench_snapshot(users, secret)
+            url = f"http://127.0.0.1:{urls[kind]}" if kind in urls else None
+            ours = msgspec.structs.replace(snapshot, **_route(snapshot, url, pool="mock"))
+            running[kind] = stack.enter_context(_gateway(ours))
+        for _ in range(turns):
+            for kind, (port, pid) in running.items():
+                figures = fire(
+                    port=port, pid=pid, connections=8, seconds=seconds, rate=rate, body=Path("bench/body1k.json"),
+                    headers=(f"Authorization: Bearer {secret}",),
+                )  # fmt: skip
+                if figures.bad:
+                    raise RuntimeError(f"{figures.bad} users' requests failed beside a candidate that is {kind}")
+                found[kind].append(figures.p99_ms / 1000)
+    return found
+
+
+@contextmanager
+def _gateway(snapshot: Snapshot) -> Iterator[tuple[int, int]]:
+    """A gateway with `snapshot`: port and process."""
+    data = OUT / f"shadow-{time.time_ns()}"
+    (data / "gateway").mkdir(parents=True)
+    (data / "gateway" / "snapshot.json").write_bytes(msgspec.json.encode(snapshot))
+    port = free_port()
+    command = [Path(".venv/bin/penstock"), "gateway", "--data", data, "--gateway-port", str(port), "--workers", "1"]
+    with pinned(command, TARGET_CORE, log=OUT / "shadow.log") as process:
+        wait_for_port(port, process)
+        yield port, process.pid
 
 
 async def _latencies(turns: int, requests: int) -> dict[str, list[float]]:
@@ -138,17 +189,17 @@ async def _latencies(turns: int, requests: int) -> dict[str, list[float]]:
     return kinds
 
 
-def _route(base: object, url: str | None) -> dict[str, object]:
-    pools = base.pools  # type: ignore[attr-defined]
+def _route(base: Snapshot, url: str | None, pool: str = "pool") -> dict[str, Any]:
+    pools = base.pools
     if url is None:
-        return {"pools": pools, "routes": (Route(name="mock", to=(Target(pool="pool"),)),)}
-    arms = (Arm(name="control", pool="pool", weight=0.0), Arm(name="new", pool="new", weight=1.0, ranges=((0.0, 1.0),)))
+        return {"pools": pools, "routes": (Route(name="mock", to=(Target(pool=pool),)),)}
+    arms = (Arm(name="control", pool=pool, weight=0.0), Arm(name="new", pool="new", weight=1.0, ranges=((0.0, 1.0),)))
     entry = ExperimentEntry(
         name="s", epoch=1, seed="s", unit="request", incumbent="control", arms=arms,
         shadow=ShadowPlan(share=1.0, queue=16, in_flight=2, deadline_s=5),
     )  # fmt: skip
     new = Pool(name="new", replicas=(Replica(id="n", url=url),))
-    return {"pools": (*pools, new), "routes": (Route(name="mock", to=(Target(pool="pool"),), experiment=entry),)}
+    return {"pools": (*pools, new), "routes": (Route(name="mock", to=(Target(pool=pool),), experiment=entry),)}
 
 
 async def _ask(port: int, requests: int, times: list[float]) -> None:
