@@ -41,6 +41,7 @@ async def test_a_shadows_page_tells_what_an_ab_test_would_say(new_house: House, 
     await sign_in(newcomer)
     page = html.unescape((await newcomer.get("/experiments/e")).text)
     assert "What an A/B test would say" in page
+    assert "a copy that no user saw, of" in (await newcomer.get("/requests/req_c00001")).text
     assert "time to first token" not in page.split("What an A/B test would say")[1].split("</section>")[0]
     assert "have the same words as the control's" in page
     assert ' width="100.0"' in page.split('id="h-arms"')[1].split("</section>")[0]  # the control answers everybody
@@ -55,6 +56,8 @@ async def test_an_interleaved_page_tells_the_votes(new_house: House, newcomer: h
     new_house.do(new_house.evaluator.round())
     await sign_in(newcomer)
     page = html.unescape((await newcomer.get("/experiments/e")).text)
+    one = html.unescape((await newcomer.get("/requests/req_000001")).text)
+    assert "arm new answered too (ok), shown in the order new, control" in one
     votes = page.split('id="h-votes"')[1].split("</section>")[0]
     assert ">15<" in votes
     assert ">5<" in votes

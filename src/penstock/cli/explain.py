@@ -81,6 +81,17 @@ def _cascade(request: dict[str, Any]) -> str | None:
     )
 
 
+def _beside(request: dict[str, Any]) -> str | None:
+    pair = request.get("pair")
+    if not pair:
+        return None
+    if pair["of"]:
+        alike = "" if pair["similarity"] < 0 else f"; their answers are {pair['similarity'] / 1e6:.0%} alike"
+        return f"a copy that no user saw, of {pair['of']} (arm {pair['arm']}){alike}"
+    shown = f"shown in the order {', '.join(pair['shown'])}" if pair["shown"] else "not shown"
+    return f"arm {pair['arm']} answered too: {pair['outcome']}, {shown}"
+
+
 def _quality(request: dict[str, Any]) -> str | None:
     seen = request.get("quality")
     if not seen:
@@ -122,6 +133,8 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             ("finish", request["finish"]),
             ("quality", _quality(request)),
             ("cascade", _cascade(request)),
+            ("context", request.get("context")),
+            ("beside", _beside(request)),
             ("left out", f"{request['trimmed']} turns of the conversation" if request["trimmed"] else None),
             ("cost", f"{request['cost_nanousd'] / 1e9:.6f} USD"),
             ("cache", request["cache"]),

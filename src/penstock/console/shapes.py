@@ -158,6 +158,16 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     refused: bool
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """Another arm's answer to the same request; `of`: the request that this one is a copy of."""
+
+    arm: str
+    of: str = ""
+    shown: tuple[str, ...] = ()
+    outcome: str = "ok"
+    similarity: int = -1
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request, as its record tells it."""
 
@@ -198,6 +208,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     trimmed: int = 0
     quality: Seen | None = None
     content: Kept | None = None
+    context: str = ""
+    pair: Beside | None = None
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):

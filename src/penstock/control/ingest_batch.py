@@ -230,8 +230,8 @@ class IngestBatch:
         )
         self._known[exchange.id] = known
         self._usage.add(exchange)
-        self._engagement.add(exchange)
         if exchange.pair is None or not exchange.pair.of:  # nobody has seen a copy
+            self._engagement.add(exchange)
             self._drift.add(exchange, sequence)
         if exchange.pair is not None:
             self._shown[exchange.id] = exchange
