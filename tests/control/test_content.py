@@ -15,6 +15,7 @@ from penstock.control.content_api import content_router
 from penstock.control.errors import install_error_handlers
 from penstock.core.digests import hash_secret
 from penstock.core.exchange import Content, Exchange
+from penstock.core.snapshot import Policy
 from penstock.journal.content import Said, seal
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import subject_of
@@ -23,6 +24,8 @@ from penstock.journal.subjects import hash_subject
 from penstock.store import schema
 from penstock.store.sql import Database
 from tests.control.bed import T0, Bed, exchange
+from tests.control.house import House as ControlHouse
+from tests.control.house import eventually
 
 SAID = Said(messages=(("user", "where is [card]"),), replies=((0, "content", "here"),))
 
@@ -198,3 +201,34 @@ async def test_readings_elsewhere_are_written_down(house: House) -> None:
     headers = {"authorization": "Bearer analyst"}
     assert (await house.http.post("/api/v1/content/readings", json=body, headers=headers)).status_code == 403
     assert await house.audited() == [("auditor", "content.read", body["source"])]
+
+
+async def test_what_is_kept_reaches_the_snapshot(small_house: ControlHouse) -> None:
+    document = """
+kind: Policy
+name: kept
+spec: {capture: masked, capture_share: 0.25, capture_mask: [email, number], capture_chars: 5000}
+"""
+    headers = {"content-type": "application/yaml"}
+    reply = await small_house.admin.post("/api/v1/apply", content=document, headers=headers)
+    assert reply.status_code == 200, reply.text
+
+    def found() -> Policy | None:
+        now = small_house.publisher.current
+        return next((one for one in now.policies if one.name == "kept"), None) if now is not None else None
+
+    await eventually(lambda: found() is not None)
+    wanted = Policy(
+        name="kept", capture="masked", capture_share=0.25, capture_mask=("email", "number"), capture_chars=5000
+    )
+    assert found() == wanted
+    for field, value in (
+        ("capture_share", "1.5"),
+        ("capture_mask", "[names]"),
+        ("capture_chars", "10"),
+        ("capture", "some"),
+    ):
+        wrong = f"kind: Policy\nname: kept\nspec: {{{field}: {value}}}\n"
+        reply = await small_house.admin.post("/api/v1/apply", content=wrong, headers=headers)
+        assert reply.status_code == 400
+        assert field in reply.text
