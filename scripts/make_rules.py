@@ -166,6 +166,11 @@ RECORDS = (
         "Writes to the journal of {{ $labels.instance }} failed {{ $value | humanize }} times.",
     ),
     _alert(
+        "ContentLost", "ticket", "0m", "journal-loss",
+        "sum by (instance) (increase(penstock_content_lost_total[15m])) > 0",
+        "The content of {{ $value | humanize }} requests at {{ $labels.instance }} was to be kept and could not be encrypted.",
+    ),
+    _alert(
         "SinkLag", "ticket", "10m", "sink-lag",
         "max by (instance, reader) (penstock_ship_lag_bytes) > 64 * 1024 * 1024",
         "The reader {{ $labels.reader }} is {{ $value | humanize1024 }}B of journal behind.",

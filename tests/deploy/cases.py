@@ -93,6 +93,10 @@ CASES: dict[str, tuple[Case, Case]] = {
         _one('penstock_journal_failures_total{instance="g",worker="w"}', "0x10 1x10", 12),
         _one('penstock_journal_failures_total{instance="g",worker="w"}', "1x40", 12),
     ),
+    "PenstockContentLost": (
+        _one('penstock_content_lost_total{instance="g",worker="w"}', "0x10 2x10", 12),
+        _one('penstock_content_lost_total{instance="g",worker="w"}', "2x40", 12),
+    ),
     "PenstockSinkLag": (
         _one('penstock_ship_lag_bytes{instance="s",reader="control"}', "100000000+0x30", 15),
         _one('penstock_ship_lag_bytes{instance="s",reader="control"}', "100000000x8 0x30", 15),
