@@ -8,7 +8,8 @@ import pytest
 from penstock.core.exchange import Exchange, Phases
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.fold import Folding, Statistics, UnitRecord, guardrail_limit
-from penstock.experiments.guardrails import log_evidence
+from penstock.experiments.guardrails import BAD_EVENTS, log_evidence
+from penstock.experiments.metrics import GUARDRAILS
 from tests.experiments.test_design import spec
 
 FIVE = ["error_rate", "latency_p95", "refusal", "success", "reports"]
@@ -134,6 +135,10 @@ def test_evidence_is_an_expectation_of_at_most_one_and_margins_forgive() -> None
     assert mean == pytest.approx(1.0)
     assert log_evidence([(30, 30, 0.5, 0.5)], 0.5) < log_evidence([(30, 30, 0.5, 0.5)])
     assert log_evidence([(50, 0, 1.0, 0.0)]) == pytest.approx(0.0)  # nobody to compare with
+
+
+def test_every_guardrail_says_what_it_counts() -> None:
+    assert set(BAD_EVENTS) == set(GUARDRAILS)
 
 
 def test_alpha_is_split() -> None:

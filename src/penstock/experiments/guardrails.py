@@ -33,6 +33,20 @@ SLOW = {
 }  # guardrails on times, and the histogram of the control that gives their threshold
 
 
+BAD_EVENTS = {  # what each guardrail counts, in words
+    "error_rate": "errors, timeouts, broken streams, crashes and answers that another pool had to give",
+    "latency": "failures, and answers slower than 95 % of the control's",
+    "latency_p95": "failures, and answers slower than 95 % of the control's",
+    "time_to_first_token": "failed streams, and those whose first byte came later than 95 % of the control's",
+    "time_to_first_token_p95": "failed streams, and those whose first byte came later than 95 % of the control's",
+    "refusal": "requests that were refused or stopped by a content rule",
+    "findings": "answers in which a content rule found something",
+    "success": "feedback that the task did not succeed",
+    "rating": "ratings below 0",
+    "reports": "reports",
+}
+
+
 class Guardrail(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one guardrail has seen. `bad` counts bad events by epoch and arm; `evidence` is the highest log e-value by treatment."""
 

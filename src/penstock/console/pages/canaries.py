@@ -12,7 +12,7 @@ from penstock.console.live import live
 from penstock.console.shapes import Canary
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
-from penstock.experiments.metrics import METRICS
+from penstock.experiments.guardrails import BAD_EVENTS
 from penstock.experiments.verdict import Gauge
 
 FRAGMENTS = ("standing", "evidence")
@@ -76,7 +76,7 @@ def ramp(canary: Canary) -> list[Step]:
 
 def gauges(canary: Canary) -> list[tuple[Gauge, str]]:
     """Each guardrail, and what it counts."""
-    return [(gauge, METRICS[gauge.metric].definition) for gauge in canary.guardrails]
+    return [(gauge, BAD_EVENTS[gauge.metric]) for gauge in canary.guardrails]
 
 
 def actions(canary: Canary) -> tuple[str, ...]:
@@ -144,6 +144,6 @@ async def act(visit: Visit) -> Response:
         await visit.api.post(at("experiments", name, "pause" if action == "pause" else "start"), body)
     else:
         if action == "abort":
-            body["block"] = "block" in form
+            body["block"] = form.get("block") == "yes"
         await visit.api.post(at("canaries", name, action), body)
     return visit.to(at("canaries", name), f"canary-{action}")
