@@ -128,7 +128,7 @@ OVERVIEW = Board(
             (
                 _p("Processors", "percentunit", ('sum by (instance, mode) (rate(penstock_host_cpu_seconds_total{mode!="idle"}[$__rate_interval])) / on (instance) group_left () penstock_host_cpus', "{{instance}} {{mode}}"), about="iowait is time in which a processor was idle while work waited for a disk."),
                 _p("Waiting", "percentunit", ("sum by (instance, resource, who) (rate(penstock_host_pressure_seconds_total[$__rate_interval]))", "{{instance}} {{resource}} {{who}}"), about="The share of time in which some tasks, or all, waited (PSI)."),
-                _p("Memory of the machine", "bytes", ("penstock_host_memory_bytes", "{{instance}} {{state}}")),
+                _p("Memory of the machine", "bytes", ("max by (instance, state) (penstock_host_memory_bytes)", "{{instance}} {{state}}")),
                 _p("Disks", "Bps", ("sum by (instance, device, direction) (rate(penstock_host_disk_bytes_total[$__rate_interval]))", "{{instance}} {{device}} {{direction}}")),
                 _p("Free of the data folder's file system", "percentunit", ('penstock_host_filesystem_bytes{state="free"} / on (instance, folder) penstock_host_filesystem_bytes{state="total"}', "{{instance}} {{folder}}")),
             ),
@@ -166,7 +166,7 @@ MODEL = Board(
                 _p("Where the time goes", "s", (f"sum by (phase) (rate(penstock_phase_seconds_total{BY_ROUTE}[$__rate_interval])) / scalar(sum(rate({DURATION}_count{ROUTE}[$__rate_interval])))", "{{phase}}"), about="Seconds of a request, by phase; together its mean duration."),
                 _p("Perplexity", "none", (f"exp(sum by (route, arm) (rate(penstock_scored_nats_total{BY_ROUTE}[$__rate_interval])) / sum by (route, arm) (rate(penstock_scored_tokens_total{BY_ROUTE}[$__rate_interval])))", "{{route}} {{arm}}"), about="Of the answers that engines look at, by token."),
                 _p("Refusals and repetition", "percentunit", (f'sum by (route) (rate(penstock_answers_examined_total{{route=~"$route",result="refused"}}[$__rate_interval])) / sum by (route) (rate(penstock_answers_examined_total{BY_ROUTE}[$__rate_interval]))', "refused {{route}}"), (_mean("penstock_repetition_ratio", "route", BY_ROUTE), "repeated {{route}}"), about="Of the answers that engines look at. Repetition is the share of runs of three tokens that an answer had before."),
-                _p("Attention", "percentunit", ('penstock_probe_attention_sink_ratio{layer="all"}', "first token {{version}}"), ('penstock_probe_attention_entropy_ratio{layer="all"}', "entropy {{version}}"), about="As penstock probe found it last."),
+                _p("Attention", "percentunit", ('max by (version) (penstock_probe_attention_sink_ratio{layer="all"})', "first token {{version}}"), ('max by (version) (penstock_probe_attention_entropy_ratio{layer="all"})', "entropy {{version}}"), about="As penstock probe found it last."),
             ),
         ),
         (
