@@ -14,6 +14,8 @@ from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
 from penstock.control.context import Control
 from penstock.control.experiments import active_experiments
+from penstock.control.experiments_api import experiments_router
+from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 from penstock.control.reconcile import Reconciler
@@ -150,7 +152,7 @@ async def running_house(
     )
     publisher = Publisher(control, active_experiments=active_experiments)
     readiness = Readiness("replicas")
-    app = build_app(control, publisher, readiness)
+    app = build_app(control, publisher, readiness, routers=(experiments_router(),), kinds=(ExperimentKind(),))
     await bootstrap(control, starter=starter)
     house = House(control, publisher, app, readiness)
     tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(house.reconciler.run())]
