@@ -10,7 +10,7 @@ HOT := $(shell $(PYTHON) scripts/compile_hot.py --list)
 ARGS ?=
 
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
-.PHONY: up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance
+.PHONY: bench-content up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -76,6 +76,9 @@ bench: install-dev
 
 features: install-dev
 	$(BIN)/python -m bench.features $(ARGS)
+
+bench-content: install-dev
+	$(BIN)/python -m bench.content $(ARGS)
 
 bench-fairness: install-dev
 	$(BIN)/python -m bench.fairness $(ARGS)

@@ -78,6 +78,7 @@ async def whole(folder: Path, requests: int, rounds: int) -> dict[str, float]:
             bench.gateway.vault = Vault(FileKeystore.open(data / "keys", Wrapping(bytes(32))))
             await bench.start()
             await bench.run(64)
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -86,6 +87,8 @@ async def whole(folder: Path, requests: int, rounds: int) -> dict[str, float]:
         for name, bench in benches.items():
             number = max(64, requests // 40) if bench.stream else requests
             found[name].append(await bench.run(number) / (EVENTS if bench.stream else 1))
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
     for bench in benches.values():
         await bench.client.close()
         await bench.server.drain(0)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.content import whole
 from penstock.core.exchange import Exchange
 from penstock.core.snapshot import CachePolicy, Policy, Rule
 from penstock.gateway.capture import _kept
@@ -315,3 +316,15 @@ async def test_half_a_surrogate_pair_is_refused_before(tmp_path: Path) -> None:
         body = b'{"model":"mock","messages":[{"role":"user","content":"a \\ud83d b"}]}'
         got = await ask(kept.port, post("/v1/chat/completions", body))
         assert (got.status, kept.last().content) == (400, None)
+
+
+async def test_the_bench_measures_what_it_says(tmp_path: Path) -> None:
+    measured = await whole(tmp_path, 64, 1)
+    assert set(measured) == {"none", "masked", "full", "none stream", "masked stream", "full stream"}
+    kept = {
+        name.partition("-")[0]
+        for name in ("masked-False", "full-True")
+        if list((tmp_path / name / "keys").glob("*.keys"))
+    }
+    assert kept == {"masked", "full"}
+    assert not list((tmp_path / "none-False" / "keys").glob("*.keys"))
