@@ -87,12 +87,21 @@ def units_of(statistics: Statistics, design: Design) -> dict[str, int]:
 
 
 def allocated_difference(
-    design: Design, statistics: Statistics, metric: Metric, arm: str, other: str = ""
+    design: Design,
+    statistics: Statistics,
+    metric: Metric,
+    arm: str,
+    other: str = "",
+    *,
+    weighted: Weighted | None = None,
 ) -> Difference | None:
-    """`arm` minus `other` (the control), adaptively weighted; None below `MIN_UNITS` units of one of them, or if nothing has varied yet."""
+    """`arm` minus `other` (the control), adaptively weighted; None below `MIN_UNITS` units of one of them, or if nothing has varied yet.
+
+    `weighted` are the means of the arms, if they are known already.
+    """
     other = other or design.incumbent
     units = units_of(statistics, design)
-    found = weighted_of(design, statistics, metric, (arm, other))
+    found = weighted if weighted is not None else weighted_of(design, statistics, metric, (arm, other))
     between = found.difference(arm, other)
     if between is None or min(units[arm], units[other]) < MIN_UNITS:
         return None

@@ -38,7 +38,8 @@ def _leading(design: Design, statistics: Statistics, base: Verdict) -> tuple[Sta
     """
     metric = design.primary_metric
     up = metric.direction == "up"
-    values = weighted_of(design, statistics, metric).values
+    weighted = weighted_of(design, statistics, metric)
+    values = weighted.values
     arms = arm_names(design)
     if len(values) < len(arms):
         return "running", "", ""
@@ -48,7 +49,7 @@ def _leading(design: Design, statistics: Statistics, base: Verdict) -> tuple[Sta
     for other in arms:
         if other == best:
             continue
-        found = allocated_difference(design, statistics, metric, best, other)
+        found = allocated_difference(design, statistics, metric, best, other, weighted=weighted)
         if found is None:
             return "running", "", ""
         reach = radius(found.variance, found.units, planned, design.plan.alpha / (len(arms) - 1))

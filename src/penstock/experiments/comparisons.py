@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from penstock.experiments.adaptive import Weighted
 from penstock.experiments.bandit_run import allocated_difference, weighted_of
 from penstock.experiments.bayes import Belief, belief
 from penstock.experiments.compare import Difference, difference, quantile_difference
@@ -73,14 +74,25 @@ def comparisons_of(design: Design, statistics: Statistics) -> Iterator[Compariso
     planned = max(MIN_PLANNED, design.planned().always_valid * len(design.arms))
     for name in names:
         primary = name == design.primary.metric
+        weighted = _weights(design, statistics, catalogue[name])
         for arm in design.treatments:
-            one = _compared(design, statistics, catalogue[name], arm, planned)
+            one = _compared(design, statistics, catalogue[name], arm, planned, weighted)
             told = catalogue[name].per != "unit" or one.value or one.control_value  # of an event that somebody tells of
             if primary or (told and (one.n or one.control_n)):
                 yield one
 
 
-def _compared(design: Design, statistics: Statistics, metric: Metric, arm: str, planned: int) -> Comparison:
+def _weights(design: Design, statistics: Statistics, metric: Metric) -> Weighted | None:
+    """Of a bandit, the means that hold where shares followed the outcomes; None where there are none."""
+    if design.strategy != "bandit" or metric.quantile is not None:
+        return None
+    told = any(_count(statistics, metric, arm.name) for arm in design.arms)
+    return weighted_of(design, statistics, metric) if told else None
+
+
+def _compared(
+    design: Design, statistics: Statistics, metric: Metric, arm: str, planned: int, weighted: Weighted | None = None
+) -> Comparison:
     control = design.incumbent
     primary = metric.name == design.primary.metric
     comparison = Comparison(
@@ -102,15 +114,15 @@ def _compared(design: Design, statistics: Statistics, metric: Metric, arm: str, 
     alpha = design.plan.alpha / len(design.treatments)
     if design.paired:
         return _paired(design, statistics, metric, comparison, alpha)
-    if design.strategy == "bandit" and metric.quantile is None:
-        comparison = _weighted(design, statistics, metric, comparison)
+    if weighted is not None:
+        comparison = _weighted(metric, comparison, weighted)
     if metric.quantile is not None:
         between = quantile_difference(design, statistics, metric, arm, planned, alpha)
         if between is None:
             return comparison
         evidence = between.log_e - math.log(max(1, len(design.plan.steps)))
         return _told(design, comparison, (between.estimate, between.lower, between.upper), log_e=_finite(evidence))
-    found = _difference(design, statistics, metric, arm)
+    found = _difference(design, statistics, metric, arm, weighted)
     if found is None:
         return comparison
     reach = radius(found.variance, found.units, planned, alpha)
@@ -157,14 +169,16 @@ def _paired(design: Design, statistics: Statistics, metric: Metric, comparison: 
     return _told(design, comparison, interval, log_e=evidence)
 
 
-def _difference(design: Design, statistics: Statistics, metric: Metric, arm: str) -> Difference | None:
-    find = allocated_difference if design.strategy == "bandit" else difference
-    return find(design, statistics, metric, arm)
+def _difference(
+    design: Design, statistics: Statistics, metric: Metric, arm: str, weighted: Weighted | None = None
+) -> Difference | None:
+    if design.strategy == "bandit":
+        return allocated_difference(design, statistics, metric, arm, weighted=weighted)
+    return difference(design, statistics, metric, arm)
 
 
-def _weighted(design: Design, statistics: Statistics, metric: Metric, comparison: Comparison) -> Comparison:
-    """With the means that hold where shares followed the outcomes."""
-    values = weighted_of(design, statistics, metric, (comparison.arm, comparison.control)).values
+def _weighted(metric: Metric, comparison: Comparison, weighted: Weighted) -> Comparison:
+    values = weighted.values
     arm, control = values.get(comparison.arm), values.get(comparison.control)
     return msgspec.structs.replace(
         comparison,
