@@ -114,7 +114,7 @@ def told(text: str, exchanges: list[Exchange]) -> None:
 
 
 async def test_phases_add_up_to_what_the_client_waited(tmp_path: Path) -> None:
-    missed = await tried(tmp_path, 240, 6)
+    missed = await tried(tmp_path, 128, 6)
     # Where nothing else keeps the machine busy, what no phase holds is there in every request alike.
     assert quantiles(missed, n=10)[0] < 0.01
     assert min(missed) > -0.001
