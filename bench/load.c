@@ -110,7 +110,9 @@ static void scan_events(struct connection *c) {
         } else {
             events++;
             char *stamp = memmem(line, (size_t)(stop - line), " <", 2);
-            uint64_t sent = stamp ? strtoull(stamp + 2, NULL, 10) : 0;
+            uint64_t sent = 0;
+            for (char *letter = stamp ? stamp + 2 : stop; letter < stop && *letter >= 'a' && *letter <= 'p'; letter++)
+                sent = sent << 4 | (uint64_t)(*letter - 'a');
             if (sent && now > sent) sample(&chunks, now - sent);
         }
         at = stop + 1;

@@ -62,7 +62,15 @@ ROLES: dict[str, frozenset[Permission]] = {
     ),
     "analyst": frozenset(("models:read", "deployments:read", "experiments:read", "experiments:write", "usage:read")),
     "auditor": frozenset(
-        ("models:read", "deployments:read", "experiments:read", "tenants:read", "usage:read", "audit:read", "content:read")
+        (
+            "models:read",
+            "deployments:read",
+            "experiments:read",
+            "tenants:read",
+            "usage:read",
+            "audit:read",
+            "content:read",
+        )
     ),
 }
 

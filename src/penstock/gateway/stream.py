@@ -166,7 +166,15 @@ class Reader:
     def _pass_on(self, data: bytes) -> bytes:
         call = self._call
         self._before, self._last = self._last, data
-        if self._guarded is not None:
+        guarded = self._guarded
+        if guarded is not None:
+            if (
+                data.startswith(b"data: {")
+                and data.find(b"\n") == len(data) - 2  # one event of one line
+                and data.find(b'"usage"') < 0
+                and data.find(b'"error"') < 0
+            ):
+                return self._screened(guarded, data[6:-2])
             return self._each(data)
         usage = data.rfind(b'"usage"')
         if (
@@ -212,12 +220,26 @@ class Reader:
             if screened:
                 out.append(screened)
             if self._guarded.blocked:
-                self.done = self.stopped = True
-                call.finish = "content_filter"
+                self._stop()
                 break
         if call.kept is not None:
             call.kept.extend(event for event in out if event is not call.usage_event)
         return b"".join(out)
+
+    def _screened(self, guarded: GuardedAnswer, payload: bytes) -> bytes:
+        call = self._call
+        call.chunks += 1
+        event = guarded.event(payload)
+        if guarded.blocked:
+            self._stop()
+        if event and call.kept is not None:
+            call.kept.append(event)
+        return event
+
+    def _stop(self) -> None:
+        """A rule has ended the answer."""
+        self.done = self.stopped = True
+        self._call.finish = "content_filter"
 
     def _keep_usage(self, event: bytes) -> list[bytes]:
         """Keeps the event that tells the usage, and notes what else the engine tells in it; what of it goes on."""
