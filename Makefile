@@ -114,9 +114,9 @@ image-test: install-dev
 
 lock:
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres --extra redis --extra analytics --extra otlp --extra grpc --extra grpc-build --extra compile --extra otlp --extra dev -o requirements.lock pyproject.toml
+	  --extra engine --extra postgres --extra redis --extra analytics --extra otlp --extra grpc --extra grpc-build --extra compile --extra gpu --extra probe --extra dev -o requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
-	  --extra engine --extra postgres --extra redis --extra analytics --extra otlp --extra grpc --extra grpc-build --extra compile --extra otlp -c requirements.lock -o requirements-run.lock pyproject.toml
+	  --extra engine --extra postgres --extra redis --extra analytics --extra otlp --extra grpc --extra grpc-build --extra compile --extra gpu --extra probe -c requirements.lock -o requirements-run.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --no-emit-index-url --no-emit-trusted-host --generate-hashes --strip-extras --allow-unsafe \
 	  --no-emit-find-links -o tests/langchain/requirements.lock tests/langchain/requirements.in
 

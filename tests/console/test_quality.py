@@ -6,8 +6,8 @@ import re
 import httpx
 
 from penstock.core.exchange import Quality
+from tests.console.conftest import sign_in
 from tests.console.house import House, exchange
-from tests.console.test_pages import sign_in
 
 
 def words(page: str) -> str:
