@@ -9,7 +9,7 @@ from penstock.access.principals import ROLES
 from penstock.control.analytics_api import Analytics, analytics_router
 from penstock.control.content import Contents
 from penstock.control.content_api import content_router
-from penstock.control.experiments_api import experiments_router
+from penstock.control.diagnosis_api import diagnosis_router
 from penstock.control.specs import EnvironmentSpec, KeySpec, PoolSpec, RouteSpec, Spec, TenantSpec
 from penstock.control.specs_policy import PolicySpec
 from penstock.control.statistics_api import statistics_router
@@ -27,7 +27,7 @@ async def test_every_call_is_described_and_no_other(small_house: House, tmp_path
     told = {path.removeprefix("/api/v1") for path in told if not path.endswith(".md")} - {""}
     analytics = analytics_router(Analytics(Settings(), Path()))
     content = content_router(Contents(small_house.control, FileKeystore.open(tmp_path / "keys", Wrapping(bytes(32)))))
-    for router in (experiments_router(), statistics_router(), analytics, content):
+    for router in (statistics_router(), analytics, content, diagnosis_router(small_house.readiness, None)):
         small_house.app.include_router(router, prefix="/api/v1")
     paths = {path.removeprefix("/api/v1") for path in small_house.app.openapi()["paths"]}
     assert paths - told == set()
