@@ -17,7 +17,7 @@ from penstock.control.ingest import ingest
 from penstock.control.snapshot import pools_to_run
 from penstock.core.exchange import Exchange, Phases
 from penstock.core.reports import Report
-from penstock.core.snapshot import ExperimentEntry
+from penstock.core.snapshot import ExperimentEntry, Snapshot
 from penstock.experiments.assignment import compile_experiment, unit_of
 from penstock.journal.format import Position, encode_frame
 from penstock.store.sql import Database
@@ -85,6 +85,14 @@ class Lived:
         self.signal.watch.heard("h", ["w"], self.clock[0])
         await self.evaluator.round()
 
+    async def published(self) -> Snapshot:
+        """What gateways are told once every change is out."""
+        publisher = self.house.publisher
+        last = await publisher._generation()
+        await eventually(lambda: publisher.current is not None and publisher.current.generation >= last)
+        assert publisher.current is not None
+        return publisher.current
+
     async def status(self, name: str = "support-bot") -> dict[str, Any]:
         told: dict[str, Any] = await self.house.get(f"/canaries/{name}")
         return told
@@ -122,14 +130,12 @@ async def test_a_bad_canary_is_undone_in_one_change_blocked_and_told(on_each: Li
     begun = await on_each.begin()
     assert (begun["state"], begun["share"], begun["incumbent"], begun["revision"]) == ("running", 0.2, OLD, 2)
     await on_each.serve(400)
-    before = on_each.house.publisher.current
-    assert before is not None
+    before = await on_each.published()
     assert on_each.experiment() is not None
     on_each.clock[0] += 1
     await on_each.serve(300, failing=0.5)
     await eventually(lambda: on_each.experiment() is None)
-    after = on_each.house.publisher.current
-    assert after is not None
+    after = await on_each.published()
     assert after.generation == before.generation + 2  # one step of the ramp, and the roll-back
     assert served(after) == f"support-bot:{OLD}"
 
