@@ -1,19 +1,35 @@
 """A shadow: copies that no user notices, whatever becomes of them."""
 
 import asyncio
+import gc
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
 from penstock.core.exchange import Exchange
-from penstock.core.snapshot import Arm, ExperimentEntry, Pool, Price, Replica, Route, ShadowPlan, Target
+from penstock.core.snapshot import (
+    Arm,
+    ExperimentEntry,
+    Limits,
+    Policy,
+    Pool,
+    Price,
+    Replica,
+    Route,
+    Rule,
+    ShadowPlan,
+    Target,
+)
+from penstock.gateway.call import Call
+from penstock.gateway.cascade import Draft
 from penstock.net.server import Reply, Request, Server
 from tests.gateway.house import House, running, until
 from tests.gateway.mock_upstream import JSON, MockUpstream, whole
 from tests.gateway.raw_client import ask, chat
+from tests.gateway.test_cascade import cascading
 
 
 def shadowed(**changes: Any) -> ExperimentEntry:
@@ -230,3 +246,47 @@ async def test_users_wait_no_longer_for_it(tmp_path: Path) -> None:
         assert time.monotonic() - began < 10
         assert counted(house, "dropped_full") >= 80
         await candidate.stop()
+
+
+def ruled(do: Literal["mask", "block"]) -> dict[str, Any]:
+    rule = Rule(name="cards", detect="payment_card", on=("input",), do=do)
+    return {"policies": (Policy(name="p", rules=(rule,)),), "tenant": {"policy": "p"}}
+
+
+async def test_the_candidate_gets_what_the_content_rules_let_pass(tmp_path: Path) -> None:
+    candidate = MockUpstream()
+    async with running(tmp_path, **ruled("mask")) as house:
+        begin(house, await candidate.start())
+        assert (await ask(house.port, chat("card 4111 1111 1111 1111 please"))).status == 200
+        await copies(house)
+        await candidate.stop()
+    assert [one["messages"][-1]["content"] for one in candidate.asked] == ["card [payment_card] please"]
+
+
+async def test_whom_the_gateway_refuses_the_candidate_does_not_answer(tmp_path: Path) -> None:
+    candidate = MockUpstream()
+    async with running(tmp_path, **ruled("block"), key={"limits": Limits(tokens_per_minute=1)}) as house:
+        begin(house, await candidate.start())
+        assert (await ask(house.port, chat("card 4111 1111 1111 1111 please"))).status == 400
+        assert (await ask(house.port, chat("hello", max_tokens=40))).status == 429
+        assert await copies(house) == []
+        await candidate.stop()
+    assert (candidate.asked, house.mock.asked) == ([], [])
+
+
+async def test_nothing_leads_back_to_a_request_that_is_over(tmp_path: Path) -> None:
+    """What a request holds is not looked through for circles."""
+    async with cascading(tmp_path) as (house, _, _):
+        gc.collect()
+        gc.disable()
+        try:
+            for stream in (False, True):
+                for _ in range(5):
+                    assert (await ask(house.port, chat("easy one", stream=stream))).status == 200
+                await house.settled()
+            left = [
+                one for one in gc.get_objects() if type(one) in {Call, Draft}
+            ]  # compiled, calls are not among them, but drafts are
+        finally:
+            gc.enable()
+    assert len(left) <= 1, "the last one's connection may still hold it"

@@ -1,6 +1,7 @@
 """The official client, unmodified, against the whole of it with the real model."""
 
 import math
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -136,7 +137,14 @@ def test_a_rate_limit_is_told_as_such(up: Up) -> None:
         made.raise_for_status()
         secret = made.json()["key"]
     slow = openai.OpenAI(base_url=f"{up.gateway}/v1", api_key=secret, max_retries=0)
+    deadline = time.monotonic() + 20
     with slow, pytest.raises(openai.RateLimitError) as limited:
-        for _ in range(4):
+        while True:  # until the gateways know the key
+            try:
+                slow.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2)
+                break
+            except openai.AuthenticationError:
+                assert time.monotonic() < deadline
+        for _ in range(3):
             slow.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=2)
     assert int(limited.value.response.headers["retry-after"]) >= 1

@@ -26,7 +26,7 @@ def test_another_text_in_its_place_changes_nothing_else(text: str, other: str, c
     ).encode()
     plain = plain_delta(payload)
     if plain is None:
-        assert encode_text(text) not in payload, "only where it is written in another way"
+        assert encode_text(text) not in payload or b"\\u" in payload, "only where it is written in another way"
         return
     found, begin, end = plain
     assert found == text

@@ -25,7 +25,7 @@ def amend(call: Call) -> None:
     route = call.route
     if leg is None or route is None:
         return
-    if route.fallbacks and not call.fallback:
+    if (route.fallbacks and not call.fallback) or call.shadow is not None or call.beside is not None:
         call.plain = call.body
     changes: dict[str, Any] = {}
     envelope = call.envelope

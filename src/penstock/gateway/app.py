@@ -185,7 +185,8 @@ class App:
         gateway, tenant = self.gateway, caller.tenant.name
         answer = self._answered.get(tenant, kind, told.id)
         if answer is not None:
-            await gateway.journal.committed()
+            if not await gateway.journal.committed():
+                raise Unavailable("The journal cannot be written: this was not kept. Tell it again.", retry_after=1.0)
             return answer
         now = time.time()
         answer = accepted(told, kind, now)

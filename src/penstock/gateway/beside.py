@@ -102,10 +102,13 @@ def second_of(call: Call, beside: Beside) -> Call | None:
     if state is None:
         return None
     now = time.time()
-    body = call.request.body
+    body = call.plain  # not the client's own words: what content rules took out is nobody's to see
+    if not body:
+        return None
     second = Call(call.gateway, call.request, call.reply, call.operation, call.path, now)
     second.index = call.index
     second.started_ns = time.monotonic_ns()
+    second.body = body
     second.envelope = envelope_of(call.operation, body)
     second.stream = call.stream
     second.caller, second.route = call.caller, call.route
@@ -119,7 +122,8 @@ def second_of(call: Call, beside: Beside) -> Call | None:
 
 async def ask(second: Call) -> Given:
     """Asks, and reads the whole answer. What goes wrong is told in the call's outcome; only being cancelled is raised."""
-    body, text, usage, ok = b"", "", Usage(), False
+    body, text, usage = b"", "", Usage()
+    ok: bool | None = None  # being cancelled says nothing of the replica
     try:
         amend(second)
         response = await dispatch(second)
@@ -138,6 +142,7 @@ async def ask(second: Call) -> Given:
     finally:
         second.last_ns = time.monotonic_ns() - second.started_ns
         release(second, usage, ok=ok)
+        second.response = second.setback = None
     pool = second.leg.entry.pool if second.leg is not None else None
     return Given(second, body, text, usage, 0 if pool is None else cost_nanousd(pool.price, usage))
 

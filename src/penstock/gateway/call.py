@@ -103,7 +103,9 @@ class Call:
     hedged: bool = False  # a second replica was asked too
     fallback: bool = False  # a pool that the route falls back to was asked
     fallen: int = 0  # how many of the route's fallbacks have been gone through
-    plain: bytes = b""  # the body before it was amended for one pool, if it may be for another
+    plain: bytes = (
+        b""  # the body, as the content rules let it pass, before it was amended for one pool, if it may be for another
+    )
     avoid: tuple[str, ...] = ()  # replicas that it is not sent to
     resume: bytes = b""  # the header field that asks the engine to make its stream fit to be resumed
     resumed: int = 0  # how often another replica went on with the stream

@@ -42,7 +42,12 @@ def seal_all(calls: list[Call]) -> None:
     for call, said, cut in gathered:
         rules, vault, caller = call.rules, call.gateway.vault, call.caller
         if rules is not None and vault is not None and caller is not None:
-            sealed = vault.seal(caller.tenant.name, subject_of(call.user, call.session), call.id, said)
+            try:
+                sealed = vault.seal(caller.tenant.name, subject_of(call.user, call.session), call.id, said)
+            except Exception as error:  # noqa: BLE001 - as above
+                vault.lost += 1
+                _log.exception("the content of %s could not be sealed", call.id, exc_info=error)
+                continue
             if sealed is not None:
                 call.content = Content(sealed[0], sealed[1], rules.masker is not None, cut)
 
@@ -120,6 +125,12 @@ def _kept(texts: list[str], asked: int, rules: Rules) -> tuple[list[str], bool]:
     return kept, True
 
 
+def _whole_words(text: str) -> str:
+    """`text` without the last word, if that is longer than the margin: nobody has seen what it would have been."""
+    begin = max(text.rfind(" "), text.rfind("\n")) + 1
+    return text[:begin] if len(text) - begin > _MARGIN else text
+
+
 def _fit(texts: list[str], order: range, room: int, masker: Masker | None, kept: list[str]) -> int:
     """Puts what there is room for of the texts in this order into `kept`; how much room is left."""
     for at in order:
@@ -132,6 +143,6 @@ def _fit(texts: list[str], order: range, room: int, masker: Masker | None, kept:
             kept[at] = masker.mask([text])[0]
         else:  # what reaches across the cut is seen behind it, or falls within the margin that goes
             masked = masker.mask([text[: room + _MARGIN]])[0]
-            kept[at] = masked[: max(0, min(room, len(masked) - _MARGIN))]
+            kept[at] = _whole_words(masked[: max(0, min(room, len(masked) - _MARGIN))])
         room -= len(text)
     return max(0, room)

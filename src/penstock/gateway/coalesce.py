@@ -173,7 +173,7 @@ class Flight:
             self._eldest = next(iter(self._members), None)
             self._close()
             self._wake()
-            call.response = None
+            call.draft = call.response = call.setback = None
             call.reply = self._first  # whose recording leads here: a circle through a call is never collected
 
     @property
@@ -216,6 +216,7 @@ class Flight:
         if not own.status:
             await self._task  # which raises what nobody foresaw
         call.last_ns = time.monotonic_ns() - call.started_ns
+        call.quality = own.quality
         call.finish, call.findings, call.chunks, call.tail = own.finish, own.findings, own.chunks, own.tail
         if call.captured:
             call.kept = own.kept

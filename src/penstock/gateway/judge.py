@@ -11,6 +11,7 @@ from penstock.core.errors import PenstockError
 from penstock.core.exchange import Usage
 from penstock.core.snapshot import TenantEntry
 from penstock.gateway.call import Call
+from penstock.gateway.decode import envelope_of
 from penstock.gateway.index import PoolEntry
 from penstock.gateway.pools import PoolState
 from penstock.net.client import parse_origin
@@ -42,7 +43,7 @@ async def judged(call: Call, pool: str, first: str, other: str) -> Verdict:
     """
     if first.strip() == other.strip():
         return "tie"
-    question = "\n".join(call.envelope.texts())[-_MOST_CHARACTERS:]
+    question = "\n".join(envelope_of(call.operation, call.plain).texts())[-_MOST_CHARACTERS:]
     letters = [await _letter(call, pool, question, *pair) for pair in ((first, other), (other, first))]
     if "" in letters:
         return ""

@@ -19,6 +19,7 @@ from penstock.wire.spoken import texts_of, texts_of_events
 if TYPE_CHECKING:
     from penstock.gateway.metrics import Meters
 
+_LEAST_S = 0.5  # that a judge has, however long the answer took
 _MOST_BYTES = 4 * 1024 * 1024  # of the questions and answers that wait, of one worker
 
 
@@ -57,6 +58,8 @@ class Shadows:
         size = len(call.request.body) + sum(map(len, call.kept or ()))
         if call.cache in FROM_CACHE or call.cache == "coalesced":
             count(call, "shadow", name, "skipped_cached")
+        elif not call.dispatched_ns or call.outcome == "refused":
+            return  # whom the gateway refuses gets no work out of the candidate either
         elif len(self._waiting) >= plan.queue or self._bytes + size > _MOST_BYTES:
             count(call, "shadow", name, "dropped_full")
         else:
@@ -95,11 +98,12 @@ class Shadows:
         try:
             async with asyncio.timeout(left):
                 given = await ask(second)
-                pair = await self._compared(copy, given)
         except TimeoutError:
             second.outcome, second.error, second.status = "error", "shadow_deadline", 504
             given = Given(second, b"", "", Usage(), 0)
             pair = _pair(copy)
+        else:
+            pair = await self._compared(copy, given)
         call.gateway.journal.append(exchange_of_second(given, pair))
         cost = call.gateway.meters.cell("penstock_shadow_cost_usd_total", beside.experiment.name)
         cost.value += given.cost_nanousd * 1e-9
@@ -114,7 +118,11 @@ class Shadows:
         text = text_in(texts_of_events(call.kept) if call.stream else texts_of(b"".join(call.kept)))
         pair = msgspec.structs.replace(pair, similarity=similarity(text, given.text))
         if plan is not None and plan.judge:
-            pair = msgspec.structs.replace(pair, judged=await judged(call, plan.judge, given.text, text))
+            try:
+                async with asyncio.timeout(max(_LEAST_S, copy.until - time.monotonic())):
+                    pair = msgspec.structs.replace(pair, judged=await judged(call, plan.judge, given.text, text))
+            except TimeoutError:  # the answers stand without a verdict
+                pass
         return pair
 
 

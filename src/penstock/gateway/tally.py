@@ -114,7 +114,7 @@ class Tally:
         try:
             while (batch := reader.read()) is not None:
                 for _, record in batch.records():
-                    if isinstance(record, Exchange):
+                    if isinstance(record, Exchange) and not (record.pair is not None and record.pair.of):
                         count(self._meters, record)
         except (Damaged, OSError) as error:
             _log.warning("the journal could not be counted on from %s: %s", position, error)

@@ -83,6 +83,7 @@ async def walk(call: Call) -> None:
         nanousd = cost(call, usage)
         settle(call, usage, nanousd)
         gateway.recorder.add(call, usage, nanousd)
+        call.draft = call.response = call.setback = None  # what leads back to it
     if call.rules is not None and call.rules.strict:
         await _strictly(call, failure)
     else:

@@ -199,7 +199,7 @@ _HEADS_UNTIL: Final = 4096
 
 def _heads() -> list[bytes]:
     """By the length of a whole chunk, what it begins with; what begins no chunk where none has that length."""
-    heads = [b"\r\n"] * _HEADS_UNTIL
+    heads = [bytes(_HEADS_UNTIL)] * _HEADS_UNTIL
     for size in range(1, _HEADS_UNTIL):
         head = b"%x\r\n" % size
         if len(head) + size + 2 < _HEADS_UNTIL:

@@ -22,6 +22,8 @@ def plain_delta(payload: bytes) -> PlainDelta | None:
         at < 1 or payload[at - 1] != 0x7B or payload.find(_NAME, at + 1) >= 0
     ):  # not the first member of its object, or another one
         return None
+    if payload.find(b"\\u") >= 0:  # a member's name may be written in another way
+        return None
     try:
         choices = decode_event(payload).choices
     except ValueError:
