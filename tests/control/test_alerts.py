@@ -97,6 +97,7 @@ async def test_a_tenants_reader_sees_that_tenants_alerts_alone(small_house: Hous
     key = await small_house.post("/keys", {"name": "reader", "tenant": "shop", "roles": ["analyst"]})
     async with small_house.client(key["key"]) as client:
         assert [a["tenant"] for a in (await client.get("/api/v1/alerts")).json()] == ["shop"]
+        assert (await client.get("/api/v1/alerts/actions")).status_code == 403
     async with small_house.client(None) as client:
         assert (await client.get("/api/v1/alerts")).status_code == 401
 

@@ -7,8 +7,11 @@ import pytest
 import yaml
 from sqlalchemy import select
 
+from penstock.control import alerts_act
 from penstock.control.alerts_act import AlertActor
+from penstock.control.context import SYSTEM
 from penstock.control.drift_store import save_group
+from penstock.control.experiments import pause
 from penstock.control.specs import EnvironmentSpec
 from penstock.control.specs_rollback import AutoRollbackSpec
 from penstock.experiments.drift_watch import Watching, new_group
@@ -126,8 +129,9 @@ async def test_what_keeps_it_from_acting_is_told(deployed: tuple[House, AlertAct
         await save_group(connection, ("support-bot:v1.1.0", ""), watching.kept(), known=True)
     await permitted(house)
     await tell(house, notice(fires(mark="asked", model="support-bot:v1.1.0", signal="perplexity")))
-    assert await actor.round() == 1
-    assert "asked other things" in (await actions(house))[0]["reason"]
+    before = len(await actions(house))
+    assert await actor.round() == 0
+    assert len(await actions(house)) == before  # what is asked may become again what it was
     assert served(house.publisher.current) == "support-bot:v1.1.0"
 
 
@@ -156,7 +160,9 @@ async def test_a_version_that_is_held_stays_and_is_not_deployed_anew(deployed: t
     assert len(await house.get("/blocks")) == 1
 
 
-async def test_an_experiment_decides_alone(deployed: tuple[House, AlertActor]) -> None:
+async def test_an_experiment_decides_alone_until_it_ends(
+    deployed: tuple[House, AlertActor], caplog: pytest.LogCaptureFixture
+) -> None:
     house, actor = deployed
     await permitted(house)
     async with house.control.database.write() as connection:
@@ -181,8 +187,47 @@ async def test_an_experiment_decides_alone(deployed: tuple[House, AlertActor]) -
             )
         )
     await tell(house, notice(fires(model="support-bot:v1.1.0")))
-    assert await actor.round() == 1
-    (row,) = await actions(house)
-    assert "The experiment try decides" in row["reason"]
+    assert (await actor.round(), await actor.round()) == (0, 0)
+    assert await actions(house) == []
+    assert caplog.text.count("The experiment try decides") == 1
     async with house.control.database.write() as connection:
         await connection.execute(experiments.delete())
+    assert await actor.round() == 1
+    assert [row["action"] for row in await actions(house)] == ["rollback"]
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["aborted", "paused"])
+async def test_a_canary_that_is_over_or_paused_does_not_keep_a_bad_version_live(
+    deployed: tuple[House, AlertActor], paused: bool
+) -> None:
+    house, actor = deployed
+    await permitted(house)
+    await house.push("support-bot", "v1.2.0")
+    canary = await house.post("/canaries", {"model": "support-bot", "label": "v1.2.0"})
+    if paused:
+        async with house.control.change(SYSTEM) as change:
+            await pause(change, canary["name"], "to look")
+    else:
+        await house.post("/canaries/support-bot/abort", {}, 200)
+    await tell(house, notice(fires(model="support-bot:v1.1.0")))
+    assert await actor.round() == 1
+    history = await house.get("/models/support-bot/history")
+    assert [(one["action"], one["label"]) for one in history[:2]] == [("rollback", "v1.0.0"), ("canary", "v1.2.0")]
+    assert history[1]["state"] == "failed"
+    (row,) = await actions(house)
+    assert (row["action"], row["revision"]) == ("rollback", history[0]["id"])
+    await eventually(lambda: served(house.publisher.current) == "support-bot:v1.0.0")
+
+
+async def test_an_alert_that_two_controls_find_is_settled_by_one(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await two_versions(house)
+    await permitted(house)
+    await tell(house, notice(fires(model="support-bot:v1.1.0"), fires(mark="b", model="support-bot:v1.0.0")))
+
+    async def unseen(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(alerts_act, "_is_settled", unseen)  # each looked before the other had written
+    rounds = [await AlertActor(house.control).round(), await AlertActor(house.control).round()]
+    assert (sum(rounds), len(await actions(house))) == (2, 2)
+    assert len(await house.get("/models/support-bot/history")) == 3

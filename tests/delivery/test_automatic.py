@@ -47,6 +47,8 @@ def test_each_reason_to_do_nothing(
     found = decide(replace(POLICY, **policy), replace(ALERT, **alert), replace(LIVE, **standing), NOW)
     assert found.action == "none"
     assert says in found.reason
+    waits = ("about to go live", "The experiment try", "asked other things", "within the last")
+    assert found.passing == says.startswith(waits)
 
 
 @given(

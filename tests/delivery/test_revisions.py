@@ -24,6 +24,13 @@ def test_what_failed_or_is_the_same_state_is_passed_over() -> None:
     assert choose_rollback([past(1, "a", replicas=2), past(2, "a", "live")], wanted="r2").number == 1
 
 
+def test_what_is_live_is_left_whatever_failed_after_it() -> None:
+    history = [past(1, "a"), past(2, "b", "live"), past(3, "c", "failed")]
+    with pytest.raises(Conflict, match="To go further back"):
+        choose_rollback(history, wanted="r2")
+    assert choose_rollback(history, wanted="r2", leaves_live=True).number == 1
+
+
 def test_rolling_back_from_what_is_warming_up_goes_to_what_is_live() -> None:
     history = [past(1, "a"), past(2, "b", "live"), past(3, "c", "pending")]
     assert choose_rollback(history, wanted="r3").number == 2

@@ -8,7 +8,8 @@ import logging
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, func, insert, select
+from sqlalchemy import Row, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.alerts import Alert, read_alerts
@@ -45,6 +46,7 @@ class AlertActor:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._told = asyncio.Event()
+        self._waits: dict[tuple[int, str, str], str] = {}  # by alert, environment and model: why, as it was logged
         control.alerted.append(self._tell)
 
     def _tell(self, _alert: Alert) -> None:
@@ -64,13 +66,16 @@ class AlertActor:
                 continue
 
     async def round(self) -> int:
-        """Settle every alert that fires and that a policy names; how many were.
+        """Settle every alert that fires and that a policy names, and that nothing keeps waiting; how many were.
 
         Raises:
             Unavailable: if the database cannot be read or written.
         """
         control, settled = self._control, 0
-        for alert in reversed(await read_alerts(control, state="firing", tenant=None, limit=1000)):
+        firing = await read_alerts(control, state="firing", tenant=None, limit=1000)
+        known = {alert.sequence for alert in firing}
+        self._waits = {which: reason for which, reason in self._waits.items() if which[0] in known}
+        for alert in reversed(firing):
             async with control.database.read() as connection:
                 concerned = await _concerned(connection, alert, control.settings.control.environment)
             for environment, policy, about in concerned:
@@ -87,6 +92,9 @@ class AlertActor:
             return False
         live, stands = found
         decision = decide(policy, _fired(alert, about), stands, control.clock())
+        if decision.passing:
+            self._wait(alert, environment, about.model, decision.reason)
+            return False
         if decision.action == "none":
             async with control.database.write() as connection:
                 return await _write(connection, alert, live, decision, None, control.clock())
@@ -95,6 +103,13 @@ class AlertActor:
             if not done:
                 change.abandon()
         return done
+
+    def _wait(self, alert: Alert, environment: str, model: str, reason: str) -> None:
+        """Leave the alert for the next round, and log why: once, not each time."""
+        which = (alert.sequence, environment, model)
+        if self._waits.get(which) != reason:
+            self._waits[which] = reason
+            _LOG.warning("%s (alert %d) waits in %s: %s", alert.name, alert.sequence, environment, reason)
 
     async def _act(self, change: Change, alert: Alert, policy: AlertPolicy, about: About, environment: str) -> bool:
         """Decide once more, on what holds within the change, and do it."""
@@ -106,6 +121,8 @@ class AlertActor:
             return False
         live, stands = found
         decision = decide(policy, _fired(alert, about), stands, change.now)
+        if decision.passing:
+            return False
         revision = None
         if decision.action != "none":
             await block_version(
@@ -124,12 +141,14 @@ class AlertActor:
                     environment,
                     own_environment=self._control.settings.control.environment,
                     reason=decision.reason,
+                    leaves_live=True,
                 )
             except (NotFound, Conflict) as error:  # all that is earlier is blocked, or gone
                 decision = Decision(action="hold", reason=f"{decision.reason} {error.message}")
             else:
                 revision = made.id
-        await _write(connection, alert, live, decision, revision, change.now)
+        if not await _write(connection, alert, live, decision, revision, change.now):
+            return False
         if decision.action != "none":
             await change.audit(
                 f"alert.{decision.action}",
@@ -169,10 +188,11 @@ async def _is_settled(connection: AsyncConnection, alert: Alert, environment: st
 async def _write(
     connection: AsyncConnection, alert: Alert, live: Row[Any], decision: Decision, revision: str | None, now: float
 ) -> bool:
-    if await _is_settled(connection, alert, live.environment, live.model):
-        return False
-    await connection.execute(
-        insert(alert_actions).values(
+    """Say what was done; False if another control has settled the alert meanwhile."""
+    insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    written = await connection.execute(
+        insertion(alert_actions)
+        .values(
             sequence=alert.sequence,
             at=now,
             alert=alert.name,
@@ -183,8 +203,9 @@ async def _write(
             reason=decision.reason,
             revision=revision,
         )
+        .on_conflict_do_nothing()
     )
-    return True
+    return written.rowcount == 1
 
 
 async def _concerned(connection: AsyncConnection, alert: Alert, own: str) -> list[tuple[str, AlertPolicy, About]]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.blocks import standing_blocks
 from penstock.control.canary_rows import running_canary, take_back
@@ -93,8 +94,11 @@ async def roll_back(
     to: str | None = None,
     reason: str = "",
     generation: int | None = None,
+    leaves_live: bool = False,
 ) -> Any:
     """The revision that copies an earlier whole state (`choose_rollback`). While a canary runs, what is undone is the canary.
+
+    With `to` or `leaves_live` that comes first, and what is live is gone back from all the same.
 
     Raises:
         NotFound: if nothing is deployed there, or there is no earlier state.
@@ -106,11 +110,21 @@ async def roll_back(
     if pointer is None:
         raise NotFound(f"Nothing of {model} is deployed in {environment}.")
     canary = await running_canary(connection, environment, model)
+    target = None
+    if canary is None or to is not None or leaves_live:
+        target = await _earlier(connection, pointer, to, leaves_live=leaves_live)
     if canary is not None:
         said = f"Rolled back by {change.caller.name}{': ' + reason if reason else ''}."
         await take_back(change, canary, "aborted", (said,), block=False)
-        if to is None:
-            return await read_revision(connection, pointer.live)
+    if target is None:
+        return await read_revision(connection, pointer.live)
+    return await _record(
+        change, environment, model, target.whole, "rollback", reason, pointer, source=target.id, live=not serves
+    )
+
+
+async def _earlier(connection: AsyncConnection, pointer: Any, to: str | None, *, leaves_live: bool) -> Past:
+    environment, model = pointer.environment, pointer.model
     rows = await connection.execute(
         select(revisions).where(revisions.c.environment == environment, revisions.c.model == model)
     )
@@ -119,10 +133,7 @@ async def roll_back(
     ]
     standing = await standing_blocks(connection, environment, model)
     blocked = blocked_digests(standing, model=model, environment=environment)
-    target = choose_rollback(history, wanted=pointer.wanted, to=to, blocked=blocked)
-    return await _record(
-        change, environment, model, target.whole, "rollback", reason, pointer, source=target.id, live=not serves
-    )
+    return choose_rollback(history, wanted=pointer.wanted, to=to, blocked=blocked, leaves_live=leaves_live)
 
 
 async def go_live(change: Change, identity: str) -> None:

@@ -16,7 +16,7 @@ from penstock.control.alerts_act import read_actions
 from penstock.control.auth import ControlPart, needs
 from penstock.control.bootstrap import read_or_write_secret
 from penstock.control.context import Control
-from penstock.core.errors import Unauthenticated
+from penstock.core.errors import Forbidden, Unauthenticated
 from penstock.store.schema import replicas
 
 router = APIRouter(tags=["monitoring"])
@@ -75,12 +75,14 @@ async def list_alerts(
 @router.get("/alerts/actions")
 async def list_actions(
     control: ControlPart,
-    _who: Annotated[Principal, Depends(needs("deployments:read"))],
+    who: Annotated[Principal, Depends(needs("deployments:read"))],
     environment: str | None = None,
     model: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
-    """What alerts made control do by an environment's `auto_rollback`, and why it did nothing, newest first."""
+    """What alerts made control do by an environment's `auto_rollback`, and why it did nothing, newest first; for those alone who belong to no tenant."""
+    if who.tenant:
+        raise Forbidden("What alerts made control do is shown to those alone who belong to no tenant.")
     return await read_actions(control, environment=environment, model=model, limit=limit)
 
 

@@ -1,4 +1,4 @@
-"""Whether an alert takes a version out of an environment: decided once, by the environment's policy and the deployment record."""
+"""Whether an alert takes a version out of an environment: by the environment's policy and the deployment record."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -50,6 +50,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     action: ActionName
     reason: str
+    passing: bool = False  # what speaks against acting may cease to, while the alert fires on: nothing is settled
 
 
 def decide(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: float) -> Decision:
@@ -58,9 +59,12 @@ def decide(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: floa
     A roll-back is never undone by an alert, an alert that began before the live revision did is not about it, and where an experiment or a
     promotion is under way these decide.
     """
-    for holds, reason in _objections(policy, alert, standing, now):
+    for holds, reason in _lasting(policy, alert, standing, now):
         if holds:
             return Decision(action="none", reason=reason)
+    for holds, reason in _passing(policy, alert, standing, now):
+        if holds:
+            return Decision(action="none", reason=reason, passing=True)
     why = f"{alert.name} (alert {alert.sequence}): {alert.summary}"
     if policy.action == "rollback" and not standing.earlier:
         named = f"{standing.model}:{standing.label}"
@@ -70,18 +74,23 @@ def decide(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: floa
     return Decision(action=policy.action, reason=why)
 
 
-def _objections(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: float) -> Iterator[tuple[bool, str]]:
-    """What speaks against acting, and whether it holds; what is said first is told."""
+def _lasting(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: float) -> Iterator[tuple[bool, str]]:
+    """What speaks against acting for as long as this revision is live, and whether it holds; what is said first is told."""
     model, named = standing.model, f"{standing.model}:{standing.label}"
     other = bool(alert.label) and alert.label != standing.label
     yield other, f"{alert.name} is about {model}:{alert.label}; {named} is live."
-    yield not standing.settled, f"Another revision of {model} is about to go live."
-    yield bool(standing.experiments), f"The experiment {', '.join(standing.experiments)} decides about {model}."
     yield standing.action == "rollback", f"{named} was gone back to: a roll-back is not rolled back."
     yield alert.starts_at < standing.live_at, f"{alert.name} began before {named} went live."
-    follows = bool(alert.signal) and standing.asked_otherwise
-    yield follows, f"{named} is asked other things than it was: that its answers changed may follow from that."
     old = now - standing.live_at > policy.young_s
     yield old, f"{named} has been live for longer than {policy.young_s:.0f} s: it is not what has changed."
+
+
+def _passing(policy: AlertPolicy, alert: FiredAlert, standing: Standing, now: float) -> Iterator[tuple[bool, str]]:
+    """What speaks against acting for now, and whether it holds; what is said first is told."""
+    model, named = standing.model, f"{standing.model}:{standing.label}"
+    yield not standing.settled, f"Another revision of {model} is about to go live."
+    yield bool(standing.experiments), f"The experiment {', '.join(standing.experiments)} decides about {model}."
+    follows = bool(alert.signal) and standing.asked_otherwise
+    yield follows, f"{named} is asked other things than it was: that its answers changed may follow from that."
     cooling = standing.acted_at is not None and now - standing.acted_at < policy.cool_down_s
     yield cooling, f"An alert has acted on {model} within the last {policy.cool_down_s:.0f} s."

@@ -30,7 +30,12 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_rollback(
-    history: Sequence[Past], *, wanted: str, to: str | None = None, blocked: Collection[str] = ()
+    history: Sequence[Past],
+    *,
+    wanted: str,
+    to: str | None = None,
+    blocked: Collection[str] = (),
+    leaves_live: bool = False,
 ) -> Past:
     """The revision whose whole state a rollback copies.
 
@@ -41,11 +46,12 @@ def choose_rollback(
             before it that was live with another whole state. A rollback stands where the revision that it copied stands, so that
             a second one goes further back and never forward again to what was left.
         blocked: digests that may not run there: they are passed over.
+        leaves_live: what is live itself is to go, whatever was tried after it and failed.
 
     Raises:
         NotFound: if there is none such.
-        Conflict: if it is the whole state that is wanted already, was never live, or is blocked; without `to` also if the newest revision failed,
-            because what is live then is what was there before, and nothing is left to undo.
+        Conflict: if it is the whole state that is wanted already, was never live, or is blocked; without `to` and `leaves_live` also if the newest revision
+            failed, because what is live then is what was there before, and nothing is left to undo.
     """
     now = next(past for past in history if past.id == wanted)
     served = sorted(
@@ -56,7 +62,7 @@ def choose_rollback(
         if now.state != "live" and live is not None:
             return live
         newest = max(history, key=lambda past: past.number)
-        if newest.state == "failed":
+        if newest.state == "failed" and not leaves_live:
             raise Conflict(
                 f"{newest.whole.label} failed and never served: {now.whole.label} still answers. To go further back, say to which.",
                 code="nothing_to_undo",
