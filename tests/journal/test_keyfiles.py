@@ -1,9 +1,11 @@
 """Keys in files: several processes, torn writes, flipped bytes, a full disk, kills."""
 
+import errno
 import multiprocessing
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from penstock.core.errors import Damaged, Unavailable
 from penstock.journal.content import SubjectKey
@@ -184,6 +187,99 @@ def test_killed_between_key_and_record(tmp_path: Path) -> None:
         assert isinstance(key, SubjectKey)
         assert unseal(key, "acme", record.id, record.content).messages == (("user", record.id),)
     assert store.census().living >= len(contents)
+
+
+def test_keys_are_destroyed_again_after_a_sync_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are dead in memory alone are written and synced once more, and other processes let go of them at once."""
+    store, worker = opened(tmp_path), opened(tmp_path)
+    key = worker.key_of("acme", "user/a")
+    synced: list[int] = []
+    written: list[int] = []
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output"):
+        store.forget("acme", "user/a", 1.0)
+    assert worker.key_of("acme", "user/a").id != key.id
+    opened(tmp_path).forget(
+        "acme", "user/a", 2.0, made_before=1.0
+    )  # nothing lives that is so old: as a start repeats it
+    monkeypatch.undo()
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(os, "pwrite", lambda *args: written.append(args[2]) or pwrite(*args))  # type: ignore[func-returns-value]
+    for subject in ("user/a", None):
+        synced.clear()
+        written.clear()
+        assert store.forget("acme", subject, 3.0) == (1 if subject else 0)
+        assert len(synced) == 1
+        assert sorted(written) == [0, 116]
+    assert store.find(key.id) == Tombstone(key.id, 1.0)
+
+
+def test_a_destruction_that_fails_makes_others_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, worker = opened(tmp_path), opened(tmp_path)
+    keys = {name: worker.key_of("acme", name).id for name in ("user/a", "user/b", "user/c")}
+    pwrite = os.pwrite
+    left = [1]
+
+    def once(descriptor: int, data: bytes, at: int) -> int:
+        if not left:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left.pop()
+        return pwrite(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", once)
+    with pytest.raises(OSError, match="No space"):
+        store.forget("acme", None, 1.0)
+    gone = [name for name, key in keys.items() if isinstance(store.find(key), Tombstone)]
+    assert len(gone) == 1
+    assert worker.key_of("acme", gone[0]).id != keys[gone[0]]
+
+
+def test_a_key_that_is_made_during_a_sync_stays_unsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(tmp_path)
+    store.key_of("acme", "user/a")
+    (path,) = files(tmp_path)
+    later = [name for number in range(60000) if _file_of(name := f"user/{number}") == path.name][:2]
+    fsync = os.fsync
+
+    def late(descriptor: int) -> None:
+        fsync(descriptor)
+        if later and not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            store.key_of("acme", later.pop())
+
+    monkeypatch.setattr(os, "fsync", late)
+    store.sync()
+    assert files(tmp_path) == [path]
+    assert store.unsynced
+    later.clear()
+    store.sync()
+    assert not store.unsynced
+
+
+def test_a_new_file_and_a_key_of_another_process_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, finder = opened(tmp_path), opened(tmp_path)
+    maker.key_of("acme", "user/a")
+    finder.key_of("acme", "user/a")
+    (path,) = files(tmp_path)
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    for store in (maker, finder):
+        synced.clear()
+        store.sync()
+        assert sorted(synced) == sorted([path.parent.stat().st_ino, path.stat().st_ino])
+    synced.clear()
+    finder.sync()
+    assert synced == []
+
+
+def _file_of(subject: str) -> str:
+    return blake3(b"acme\0" + subject.encode()).hexdigest()[:3] + ".keys"
 
 
 def _size(folder: Path) -> int:

@@ -90,6 +90,21 @@ def test_a_plain_key_for_names_is_taken_over_and_removed(tmp_path: Path) -> None
         assert names not in path.read_bytes()
 
 
+def test_a_plain_key_that_was_not_taken_over_is_left(tmp_path: Path) -> None:
+    """After a downgrade and an upgrade it alone links names to the hashes of the time between."""
+    former = tmp_path / "subject.key"
+    names = make_key(former)
+    master = Wrapping(b"\1" * 32)
+    FileKeystore.open(tmp_path / "keys", master, former=former).close()
+    again = make_key(former)
+    store = FileKeystore.open(tmp_path / "keys", master, former=former)
+    assert store.hash_key == names != again
+    assert make_key(former) == again
+    former.write_text("no key")
+    FileKeystore.open(tmp_path / "keys", master, former=former).close()
+    assert former.read_text() == "no key"
+
+
 def test_a_damaged_root_is_not_replaced(tmp_path: Path) -> None:
     master = Wrapping(b"\1" * 32)
     FileKeystore.open(tmp_path / "keys", master).close()

@@ -17,7 +17,9 @@ def subjects() -> None:
 @subjects.command("forget")
 @click.option("--tenant", required=True, help="Whose subject it is.")
 @click.option("--user", help="As requests named it in `user`.")
-@click.option("--session", "named", help="As requests named it in x-penstock-session.")
+@click.option(
+    "--session", "named", help="As requests named it in x-penstock-session; of those alone that named no user."
+)
 @click.option("--everyone", is_flag=True, help="All of the tenant's subjects, those who named nobody too.")
 @click.option("--reason", default="", help="For the audit trail; name nobody here.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -25,15 +27,16 @@ def subjects() -> None:
 def forget(
     session: Session, tenant: str, user: str | None, named: str | None, everyone: bool, reason: str, yes: bool
 ) -> None:
-    """Destroy a subject's keys: what was kept of it can be read nowhere any more, in no backup of the journal either.
+    """Destroy a subject's keys: what its requests and their answers said can be read nowhere any more, in no backup of the journal either.
 
+    Requests that named a user are the user's, whatever session they named. Texts of feedback and reports are no content, and stay.
     It cannot be undone. A later request of the same subject gets a new key.
     """
     if bool(user) + bool(named) + everyone != 1:
         raise BadRequest("Name one subject: --user, --session or --everyone.", param="--user")
     if not yes and not session.as_json:
-        whom = f"everything that was kept of {tenant}" if everyone else f"what was kept of this one subject of {tenant}"
-        click.confirm(f"Make {whom} unreadable for ever?", abort=True)
+        whose = f"all requests of {tenant}" if everyone else f"the requests of this one subject of {tenant}"
+        click.confirm(f"Make what was kept of the content of {whose} unreadable for ever?", abort=True)
     body = {"tenant": tenant, "everyone": everyone, "reason": reason}
     body |= {"user": user} if user else {}
     body |= {"session": named} if named else {}
@@ -43,7 +46,7 @@ def forget(
         lambda: click.echo(
             f"{told['keys']} keys of {told['tenant']}/{told['subject']} were destroyed at {when(told['at'])}."
             if told["keys"]
-            else f"{told['tenant']}/{told['subject']} has no key: nothing readable is kept of it."
+            else f"{told['tenant']}/{told['subject']} has no key: no content of its requests can be read."
         ),
     )
 

@@ -21,7 +21,9 @@ class ForgetBody(Spec):
 
     tenant: Name
     user: _Text | None = Field(default=None, description="As requests named it in `user`.")
-    session: _Text | None = Field(default=None, description="As requests named it in x-penstock-session.")
+    session: _Text | None = Field(
+        default=None, description="As requests named it in x-penstock-session; of those alone that named no user."
+    )
     everyone: bool = Field(default=False, description="All of the tenant's, those who named nobody too.")
     reason: str = Field(default="", max_length=1000, description="For the audit trail; name nobody here.")
 
@@ -49,7 +51,10 @@ def content_router(contents: Contents) -> APIRouter:
 
     @router.post("/subjects/forget")
     async def forget(who: Eraser, body: ForgetBody) -> dict[str, Any]:
-        """Destroy the keys of a subject: what was kept of it can be read nowhere any more, in no backup of the journal either."""
+        """Destroy the keys of a subject: what its requests and their answers said can be read nowhere any more, in no backup of the journal either.
+
+        A session's are the requests alone that named no user. Texts of feedback and reports stay.
+        """
         if who.tenant and who.tenant != body.tenant:
             raise Forbidden(f"{who.name} belongs to the tenant {who.tenant!r}, and may forget its subjects alone.")
         return await contents.forget(

@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from penstock.journal.masterkey import (
     create_whole,
     read_key,
     replace_whole,
+    sync_folder,
 )
 
 _LIVING, _DEAD = b"PSK1", b"PSKx"
@@ -54,7 +56,7 @@ class Root(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileKeystore:
-    """A `Keystore` in a folder. Its owner is one thread; each process opens its own."""
+    """A `Keystore` in a folder. Its owner is one thread, but `sync` may run in others; each process opens its own."""
 
     def __init__(self, folder: Path, root: bytes, hash_key: bytes, clock: Callable[[], float]) -> None:
         self._folder = folder
@@ -62,7 +64,10 @@ class FileKeystore:
         self._hash_key = hash_key
         self._clock = clock
         self._held: dict[tuple[str, str], SubjectKey] = {}
-        self._unsynced: set[str] = set()
+        self._given = 0  # how often a key was looked up in a file; never the same twice, so that a sync knows what came after it began
+        self._unsynced: dict[str, int] = {}  # by path, `_given` as it was at the last look
+        self._named: set[str] = set()  # paths whose names are on the disk
+        self._lock = threading.Lock()  # of these three
         descriptor = os.open(folder / "destroyed", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(descriptor).st_size < 8:
@@ -82,7 +87,7 @@ class FileKeystore:
         Args:
             folder: its own.
             master: the master key.
-            former: a plain file with the key for names, which is taken over and removed.
+            former: a plain file with the key for names, which is taken over and removed. One that holds another key than was taken over is left.
             clock: Unix seconds.
 
         Raises:
@@ -95,7 +100,7 @@ class FileKeystore:
             if not (folder / "root.json").exists():
                 _make_root(folder, master, former)
             root, names = _open_root(folder, master)
-            if former is not None:
+            if former is not None and _holds(former, names):
                 former.unlink(missing_ok=True)
             return cls(folder, root, names, clock)
         except OSError as error:
@@ -137,14 +142,14 @@ class FileKeystore:
     def forget(self, tenant: str, subject: str | None, now: float, *, made_before: float = math.inf) -> int:
         """See `Keystore.forget`."""
         with self._alone():
-            if subject is None:
-                mark = _tenant_hash(tenant)
-                count = sum(_destroy(path, mark, 20, now, made_before) for path in self._files())
-            else:
+            try:
+                if subject is None:
+                    mark = _tenant_hash(tenant)
+                    return sum(self._destroy(path, mark, 20, now, made_before) for path in self._files())
                 hashed = _subject_hash(tenant, subject)
-                count = _destroy(self._path(hashed.hex()), hashed, 4, now, made_before)
-            self._pages[0] += 1
-            return count
+                return self._destroy(self._path(hashed.hex()), hashed, 4, now, made_before)
+            finally:
+                self._pages[0] += 1
 
     def rewrap(self, old: Wrapping, new: Wrapping) -> None:
         """Has `new` be the master key instead of `old`. Processes that run go on with what they have opened.
@@ -158,14 +163,22 @@ class FileKeystore:
 
     def sync(self) -> None:
         """See `Keystore.sync`."""
-        while self._unsynced:
-            path = next(iter(self._unsynced))
+        with self._lock:
+            begun = dict(self._unsynced)
+            unnamed = begun.keys() - self._named
+        if unnamed:
+            sync_folder(self._folder)
+            with self._lock:
+                self._named |= unnamed
+        for path, given in begun.items():
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            self._unsynced.discard(path)
+            with self._lock:
+                if self._unsynced.get(path) == given:
+                    del self._unsynced[path]
 
     @property
     def unsynced(self) -> bool:
@@ -212,13 +225,37 @@ class FileKeystore:
             key = self._living(_whole(descriptor), hashed)
             if key is None:
                 os.write(descriptor, self._slot(tenant, hashed))
-                self._unsynced.add(path)
                 key = self._living(_whole(descriptor), hashed)
         finally:
             os.close(descriptor)
         if key is None:  # destroyed in this very moment, or half written
             raise OSError(0, "a key that was just written is not there", path)
+        with self._lock:  # one that was found, too: whoever made it may not have synced it yet
+            self._given += 1
+            self._unsynced[path] = self._given
         return key
+
+    def _destroy(self, path: Path, wanted: bytes, offset: int, now: float, made_before: float) -> int:
+        data = _read(path)
+        found = [(at, *_HEAD.unpack_from(data, at)) for _, at in _slots(data, wanted, offset)]
+        living = [slot for slot in found if slot[1] == _LIVING and slot[5] < made_before]
+        # What the audit trail repeats at every start was on the disk before its event was written: if nothing lives, nothing is synced.
+        if not living and (made_before < math.inf or wanted not in data):
+            return 0
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for at, _, subject, tenant, name, _ in living:
+                body = _HEAD.pack(_DEAD, subject, tenant, name, now) + bytes(WRAPPED_BYTES)
+                os.pwrite(descriptor, body + crc32c(body).to_bytes(4, "little"), at)
+            # Those that are dead may be so in memory alone. They are written again: pages whose sync failed count as clean.
+            for at, magic, *_ in found:
+                if magic == _DEAD:
+                    os.pwrite(descriptor, data[at : at + _SLOT], at)
+            self._pages[0] += 1  # here too: if this process is killed in the sync, others have let go of the keys
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return len(living)
 
     def _slot(self, tenant: str, hashed: bytes) -> bytes:
         name = hashed[:2] + os.urandom(14)  # so that the file follows from the id, too
@@ -274,27 +311,6 @@ def _slots(data: bytes, wanted: bytes, offset: int) -> Iterator[tuple[bytes, int
         found = data.find(wanted, found + 1)
 
 
-def _destroy(path: Path, wanted: bytes, offset: int, now: float, made_before: float) -> int:
-    data = _read(path)
-    living = [
-        at
-        for _, at in _slots(data, wanted, offset)
-        if data[at : at + 4] == _LIVING and _HEAD.unpack_from(data, at)[4] < made_before
-    ]
-    if not living:
-        return 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        for at in living:
-            _, subject, tenant, name, _ = _HEAD.unpack_from(data, at)
-            body = _HEAD.pack(_DEAD, subject, tenant, name, now) + bytes(WRAPPED_BYTES)
-            os.pwrite(descriptor, body + crc32c(body).to_bytes(4, "little"), at)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return len(living)
-
-
 def _root_text(master: Wrapping, root: bytes, names: bytes) -> bytes:
     wrapped = Root(
         master=master.mark, root=master.wrap(root, _ROOT).hex(), names=Wrapping(root).wrap(names, _HASH).hex()
@@ -305,6 +321,13 @@ def _root_text(master: Wrapping, root: bytes, names: bytes) -> bytes:
 def _make_root(folder: Path, master: Wrapping, former: Path | None) -> None:
     names = read_key(former) if former is not None and former.exists() else os.urandom(KEY_BYTES)
     create_whole(folder / "root.json", _root_text(master, os.urandom(KEY_BYTES), names))
+
+
+def _holds(path: Path, key: bytes) -> bool:
+    try:
+        return read_key(path) == key
+    except Damaged:
+        return False
 
 
 def _open_root(folder: Path, master: Wrapping) -> tuple[bytes, bytes]:

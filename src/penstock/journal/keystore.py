@@ -39,7 +39,8 @@ class Keystore(Protocol):
     def forget(self, tenant: str, subject: str | None, now: float, *, made_before: float = math.inf) -> int:
         """Destroys the subject's keys, all of the tenant's if no subject is named, that were made before; how many were living.
 
-        They are gone from the disk when it returns, and no process gives any of them out afterwards; `key_of` makes a new one.
+        They are gone from the disk when it returns, and no process gives any of them out afterwards; `key_of` makes a new one. If it raises,
+        some may be destroyed, and not all of them on the disk: asked again, it finishes.
         """
 
     @property
@@ -47,7 +48,7 @@ class Keystore(Protocol):
         """Whether `sync` has anything to do."""
 
     def sync(self) -> None:
-        """Has all keys that this process has made on the disk."""
+        """Has all keys on the disk that `key_of` gave out in this process before. May be called in another thread than the owner's."""
 
     def census(self) -> Census:
         """Counts what is there."""
