@@ -234,7 +234,7 @@ class House:
 
     async def _live(self, revision: str) -> None:
         async with self.control.change(SYSTEM) as change:
-            await go_live(change, revision)
+            await go_live(change, revision, own_environment=self.control.settings.control.environment)
         await self.publisher.refresh()
 
     def ingest(self, records: list[Record]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.control.blocks import block_version
+from penstock.control.canaries import canary_name, conclude, find_canary
 from penstock.control.canary_watch import Watch
 from penstock.control.context import SYSTEM
 from penstock.control.experiments import pause
@@ -16,9 +18,11 @@ from penstock.control.experiments_signal import Signal
 from penstock.control.ingest import ingest
 from penstock.control.snapshot import pools_to_run
 from penstock.core.exchange import Exchange, Phases
+from penstock.core.references import check_name
 from penstock.core.reports import Report
 from penstock.core.snapshot import ExperimentEntry, Snapshot
 from penstock.experiments.assignment import compile_experiment, unit_of
+from penstock.experiments.ramp import Move
 from penstock.journal.format import Position, encode_frame
 from penstock.store.sql import Database
 from tests.control.house import House, eventually, running_house
@@ -288,3 +292,53 @@ async def test_replicas_that_never_come_end_it(lived: Lived) -> None:
     assert (told["state"], told["blocked"]) == ("aborted", False)
     assert "not ready within 900 s" in told["words"][0]
     assert msgspec.convert(told["steps"], list[float]) == PLAN["steps"]
+
+
+async def test_blocking_a_version_takes_its_canary_back(lived: Lived) -> None:
+    await lived.house.push("support-bot", "v1.2.0")
+    begun = await lived.begin()
+    block = {"model": "support-bot", "label": "v1.2.0", "reason": "another one"}
+    await lived.house.post("/blocks", block)
+    assert (await lived.status())["state"] == "running"
+    await lived.house.post("/blocks", block | {"label": NEW, "reason": "It leaks."})
+    told = await lived.status(begun["name"])
+    assert (told["state"], told["words"]) == ("aborted", ["Its version was blocked by admin: It leaks."])
+    await lived.house.post("/canaries/support-bot/promote", None, 404)
+    assert served(await lived.published()) == f"support-bot:{OLD}"
+
+
+async def test_what_may_not_be_deployed_any_more_is_not_promoted(lived: Lived) -> None:
+    begun = await lived.begin()
+    async with lived.house.control.change(SYSTEM) as change:
+        await block_version(
+            change, environment="production", model="support-bot", label=NEW, digest=begun["digest"], reason="It leaks."
+        )
+    refused = await lived.house.post("/canaries/support-bot/promote", None, 409)
+    assert refused["error"]["code"] == "version_blocked"
+    assert (await lived.status())["state"] == "running"
+    async with lived.house.control.change(SYSTEM) as change:  # as the evaluator does when the plan is done
+        canary = await find_canary(change.connection, begun["name"])
+        await conclude(change, canary, Move(kind="decide", serving="canary", reasons=("It is good.",)))
+    told = await lived.status(begun["name"])
+    assert (told["state"], told["blocked"], told["words"][1]) == ("rolled_back", True, "It is good.")
+    assert told["words"][0].startswith("It may not be deployed any more: ")
+    assert served(await lived.published()) == f"support-bot:{OLD}"
+
+
+async def test_only_who_may_deploy_pauses_and_resumes_a_canary(lived: Lived) -> None:
+    name = (await lived.begin())["name"]
+    key = (await lived.house.post("/keys", {"name": "ana", "roles": ["analyst"]}))["key"]
+    async with lived.house.client(key) as analyst:
+        for action in ("pause", "start"):
+            refused = await analyst.post(f"/api/v1/experiments/{name}/{action}", json={})
+            assert refused.status_code == 403
+            assert "deployments:write" in refused.json()["error"]["message"]
+            await lived.house.post(f"/experiments/{name}/{action}", {}, 200)
+
+
+def test_every_canary_has_a_name_of_its_own_however_long_the_models() -> None:
+    long = "m" * 96
+    names = [canary_name(model, number) for model in (long, long[:-1] + "n") for number in (2, 3, 1234)]
+    assert len(set(names)) == len(names)
+    assert all(check_name(name) == name for name in names)
+    assert canary_name("support-bot", 2) == "canary-support-bot-2"

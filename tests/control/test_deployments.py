@@ -5,7 +5,9 @@ import time
 
 from sqlalchemy import select
 
+from penstock.control.drift_store import save_group
 from penstock.core.snapshot import Snapshot
+from penstock.experiments.drift_watch import FIRST, Watching, new_group
 from penstock.store.schema import audit_events
 from tests.control.house import House, eventually
 
@@ -144,6 +146,36 @@ async def test_an_environment_that_is_not_served_only_records(house: House) -> N
     assert resolved["label"] == "v1.0.0"
     from_staging = await house.post("/promote", {"model": "support-bot", "label": "@staging"})
     assert from_staging["label"] == "v1.0.0"
+
+
+async def test_another_environment_leaves_the_watch_for_drift_as_it_is(house: House) -> None:
+    async def live(label: str, environment: str) -> None:
+        body = {"model": "support-bot", "label": label, "environment": environment}
+        response = await house.admin.post("/api/v1/promote?wait=20", json=body)
+        assert response.json()["state"] == "live", response.text
+
+    async def watched() -> dict[str, str]:
+        return {one["model"]: one["state"] for one in await house.get("/drift")}
+
+    await house.admin.put("/api/v1/environments/staging", json={"name": "staging", "spec": {"serve": True}})
+    for label in ("v1.0.0", "v1.1.0", "v1.2.0"):
+        await house.push("support-bot", label)
+    await live("v1.0.0", "production")
+    watching = Watching(new_group(0.0))
+    for n in range(2 * FIRST):
+        watching.feed("output_length", 40.0 + n % 50 if n < FIRST else 900.0, 1.0, n)
+    async with house.control.database.write() as connection:
+        await save_group(connection, ("support-bot:v1.0.0", ""), watching.kept(), known=True)
+    assert await watched() == {"support-bot:v1.0.0": "alarm"}
+    await live("v1.0.0", "staging")
+    assert await watched() == {"support-bot:v1.0.0": "alarm"}
+    await live("v1.1.0", "staging")
+    assert await watched() == {"support-bot:v1.0.0": "alarm", "support-bot:v1.1.0": "gathering"}
+    await live("v1.1.0", "production")
+    assert await watched() == {"support-bot:v1.1.0": "gathering"}
+    await live("v1.2.0", "staging")
+    await live("v1.2.0", "production")
+    assert await watched() == {"support-bot:v1.2.0": "gathering"}
 
 
 async def test_what_cannot_be_deployed_is_refused_with_a_sentence(small_house: House) -> None:

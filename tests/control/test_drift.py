@@ -10,7 +10,7 @@ import pytest
 
 from penstock.control.context import SYSTEM
 from penstock.control.drift_api import list_drift
-from penstock.control.drift_store import KEPT_S, accept_group, begin_group, decode_group, forget_drift
+from penstock.control.drift_store import KEPT_S, accept_group, begin_group, decode_group, end_group, forget_drift
 from penstock.core.errors import NotFound
 from penstock.core.exchange import Exchange, Noticed, Observation, Quality, Record, Usage
 from penstock.experiments.drift_watch import FIRST
@@ -86,6 +86,7 @@ async def test_a_new_version_begins_anew_and_is_held_against_the_one_it_replaced
     await bed.send([one for n in range(FIRST) for one in asked(n, draw, bad=0.04)])
     async with bed.control.change(SYSTEM) as change:
         await begin_group(change.connection, "bot:v2", replaced="bot:v1", returns=False, now=change.now)
+        await end_group(change.connection, "bot:v1", change.now)
     rows = await groups(bed)
     assert rows["bot:v1", ""]["ended_at"] == bed.now
     assert rows["bot:v2", ""]["alarms"] == [{"signal": "success", "against": "before", "alarm": None}]
@@ -94,6 +95,7 @@ async def test_a_new_version_begins_anew_and_is_held_against_the_one_it_replaced
     assert alarms((await groups(bed))["bot:v2", ""]) == {("success", "before")}
     async with bed.control.change(SYSTEM) as change:
         await begin_group(change.connection, "bot:v1", replaced="bot:v2", returns=True, now=change.now)
+        await end_group(change.connection, "bot:v2", change.now)
     rows = await groups(bed)
     assert (rows["bot:v1", ""]["ended_at"], rows["bot:v2", ""]["ended_at"]) == (None, bed.now)
     assert alarms(rows["bot:v1", ""]) == set()

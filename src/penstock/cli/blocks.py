@@ -34,7 +34,7 @@ def list_blocks(session: Session, environment: str | None, every: bool) -> None:
 @click.option("--reason", required=True, help="Why, for whoever meets the block.")
 @with_session
 def add(session: Session, reference: str, environment: str, reason: str) -> None:
-    """Keep a version out of an environment; where it serves already, it goes on."""
+    """Keep a version out of an environment; a canary of it is taken back; where it is live, it goes on."""
     _answer(session, session.api.send("POST", "/blocks", _body(reference, environment, reason)))
 
 

@@ -70,14 +70,23 @@ def needs(permission: Permission) -> Callable[..., Awaitable[Principal]]:
     """A dependency: the caller, who must hold `permission`."""
 
     async def check(who: Caller) -> Principal:
-        if not allows(who.roles, permission):
-            raise Forbidden(
-                f"{who.name} may not do this: it needs the permission {permission!r}, and the roles are "
-                f"{', '.join(who.roles) or 'none'}."
-            )
+        check_permission(who, permission)
         return who
 
     return check
+
+
+def check_permission(who: Principal, permission: Permission) -> None:
+    """See that one of the roles of `who` gives `permission`.
+
+    Raises:
+        Forbidden: if none does.
+    """
+    if not allows(who.roles, permission):
+        raise Forbidden(
+            f"{who.name} may not do this: it needs the permission {permission!r}, and the roles are "
+            f"{', '.join(who.roles) or 'none'}."
+        )
 
 
 def check_service(request: Request, control: ControlPart) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control import experiments as life
 from penstock.control.blocks import standing_blocks
@@ -23,6 +24,7 @@ from penstock.control.specs import EnvironmentSpec, RouteSpec
 from penstock.control.specs_canary import CanarySpec
 from penstock.control.state import revision_of
 from penstock.control.versions import find_version
+from penstock.core.digests import sha256_digest, short
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.references import Reference
 from penstock.delivery.blocks import check_unblocked
@@ -35,6 +37,8 @@ from penstock.registry.states import check_deployable
 from penstock.store.schema import replicas, resources, revisions
 from penstock.store.schema_delivery import canaries
 from penstock.store.schema_experiments import experiments
+
+_LONGEST = 96  # characters of a name
 
 
 class CanaryWish(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,16 +69,8 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
             code="canary_impossible",
             param="environment",
         )
-    version = await find_version(connection, wish.reference)
+    version = await _deployable(connection, wish.reference, wish.environment)
     reference = f"{version.model}:{version.label}"
-    check_deployable(reference, version.state)
-    check_unblocked(
-        await standing_blocks(connection, wish.environment, version.model),
-        model=version.model,
-        label=version.label,
-        digest=version.digest,
-        environment=wish.environment,
-    )
     incumbent = await _incumbent(change, wish.environment, version.model, reference)
     whole = Whole(
         label=version.label,
@@ -89,7 +85,7 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
     identity, number = await insert_revision(
         change, wish.environment, version.model, whole, "canary", wish.reason, previous=pointer.wanted
     )
-    name = f"canary-{version.model}-{number}"[:96]
+    name = canary_name(version.model, number)
     design = canary_design(plan, route=version.model, incumbent=f"{version.model}:{incumbent.label}", canary=reference)
     await life.register(change, name, design, "system")
     arms = {
@@ -115,10 +111,28 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
     return name
 
 
+def canary_name(model: str, number: int) -> str:
+    """What the canary of the revision `number` is called; a long model's name is cut, and told from its like by a digest."""
+    name = f"canary-{model}-{number}"
+    if len(name) <= _LONGEST:
+        return name
+    end = f"-{short(sha256_digest(model.encode()))}-{number}"
+    return f"canary-{model}"[: _LONGEST - len(end)] + end
+
+
 async def conclude(change: Change, canary: Row[Any], move: Move, evidence: tuple[str, ...] = ()) -> None:
-    """What follows for the deployment when the canary's experiment is decided by `move`: one change for all of it."""
+    """What follows for the deployment when the canary's experiment is decided by `move`: one change for all of it.
+
+    A canary that won and may not be deployed any more is taken back.
+    """
     if move.serving == CANARY:
-        await promote_canary(change, canary, move.reasons)
+        try:
+            await _check_deployable(change, canary)
+        except (Conflict, NotFound) as refusal:
+            said = f"It may not be deployed any more: {refusal.message}"
+            await take_back(change, canary, "rolled_back", (said, *move.reasons), block=False)
+        else:
+            await promote_canary(change, canary, move.reasons)
         return
     first, *rest = move.reasons or ("Its experiment ended.",)
     await take_back(change, canary, "rolled_back", (first, *evidence, *rest), block=move.harm)
@@ -128,9 +142,11 @@ async def promote_canary(change: Change, canary: Row[Any], words: tuple[str, ...
     """Give the canary all of the traffic: its revision is live, and the incumbent's replicas stay warm.
 
     Raises:
-        Conflict: if no replica of it is ready, or the deployment has changed meanwhile.
+        NotFound: if the version is gone.
+        Conflict: if it may not be deployed any more, is blocked, no replica of it is ready, or the deployment has changed meanwhile.
     """
     connection = change.connection
+    await _check_deployable(change, canary)
     revision = revision_of(await read_revision(connection, canary.revision))
     ready = select(replicas.c.id).where(replicas.c.pool == revision.build.pool).limit(1)
     if (await connection.execute(ready)).first() is None:
@@ -139,7 +155,8 @@ async def promote_canary(change: Change, canary: Row[Any], words: tuple[str, ...
     if pointer is None or pointer.live != canary.incumbent or pointer.wanted != canary.incumbent:
         raise Conflict(f"The deployment of {canary.model} in {canary.environment} has changed since the canary began.")
     await move_pointer(connection, pointer, {"wanted": revision.id, "generation": pointer.generation + 1})
-    await go_live(change, revision.id)
+    # Canaries are begun in the environment that gateways serve alone.
+    await go_live(change, revision.id, own_environment=canary.environment)
     await connection.execute(update(revisions).where(revisions.c.id == revision.id).values(detail=" ".join(words)))
     await life.decide(change, canary.experiment, serving="", reasons=words)
     await end_row(change, canary, "promoted", words)
@@ -194,6 +211,32 @@ async def find_canary(change_or_connection: Any, name: str, *, running: bool = F
         which = "No canary runs of" if running else "There is no canary of"
         raise NotFound(f"{which} {name}.", param="name", hint="penstock canary list shows all of them.")
     return row
+
+
+async def _deployable(connection: AsyncConnection, reference: Reference, environment: str) -> Any:
+    """The row of a version that may be deployed in `environment`.
+
+    Raises:
+        NotFound: if there is no such version.
+        Conflict: if it may not be deployed, or is blocked there.
+    """
+    version = await find_version(connection, reference)
+    check_deployable(f"{version.model}:{version.label}", version.state)
+    check_unblocked(
+        await standing_blocks(connection, environment, version.model),
+        model=version.model,
+        label=version.label,
+        digest=version.digest,
+        environment=environment,
+    )
+    return version
+
+
+async def _check_deployable(change: Change, canary: Row[Any]) -> None:
+    """See that the canary's version may still be deployed; raises what `_deployable` does."""
+    revision = await read_revision(change.connection, canary.revision)
+    reference = Reference(name=canary.model, label=revision.label)
+    await _deployable(change.connection, reference, canary.environment)
 
 
 def _arm(build: BuildKey, replicas: int) -> ResolvedArm:

@@ -66,6 +66,17 @@ async def take_back(change: Change, canary: Row[Any], state: str, words: tuple[s
     )
 
 
+async def take_back_blocked(change: Change, *, environment: str, model: str, digest: str, reason: str) -> None:
+    """End the canary of the version that was blocked in `environment` by the caller, if one runs."""
+    canary = await running_canary(change.connection, environment, model)
+    if canary is None:
+        return
+    statement = select(revisions.c.digest).where(revisions.c.id == canary.revision)
+    if (await change.connection.execute(statement)).scalar_one() == digest:
+        said = f"Its version was blocked by {change.caller.name}: {reason}"
+        await take_back(change, canary, "aborted", (said,), block=False)
+
+
 async def end_row(change: Change, canary: Row[Any], state: str, words: tuple[str, ...]) -> None:
     """Write down how it ended."""
     await change.connection.execute(

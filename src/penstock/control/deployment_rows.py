@@ -115,6 +115,19 @@ async def serves_here(connection: AsyncConnection, environment: str, own: str) -
     return environment == own or EnvironmentSpec.model_validate(spec).serve
 
 
+async def labels_elsewhere(connection: AsyncConnection, environment: str, model: str, own: str) -> frozenset[str]:
+    """The labels of `model` that environments other than `environment` serve; `own` is the one that gateways serve."""
+    live = await connection.execute(
+        select(revisions.c.label, revisions.c.environment, resources.c.spec)
+        .join(deployments, deployments.c.live == revisions.c.id)
+        .join(resources, (resources.c.kind == "Environment") & (resources.c.name == revisions.c.environment))
+        .where(revisions.c.model == model, revisions.c.environment != environment)
+    )
+    return frozenset(
+        row.label for row in live if row.environment == own or EnvironmentSpec.model_validate(row.spec).serve
+    )
+
+
 async def check_build(connection: AsyncConnection, model: str, whole: Whole, reference: str) -> None:
     """See that the version has the build.
 

@@ -12,13 +12,14 @@ from penstock.control.context import Change
 from penstock.control.deployment_rows import (
     check_build,
     insert_revision,
+    labels_elsewhere,
     move_pointer,
     read_pointer,
     read_revision,
     serves_here,
     whole_of,
 )
-from penstock.control.drift_store import begin_group
+from penstock.control.drift_store import begin_group, end_group
 from penstock.control.state import revision_of
 from penstock.control.versions import find_version
 from penstock.core.errors import Conflict, NotFound
@@ -136,8 +137,8 @@ async def _earlier(connection: AsyncConnection, pointer: Any, to: str | None, *,
     return choose_rollback(history, wanted=pointer.wanted, to=to, blocked=blocked, leaves_live=leaves_live)
 
 
-async def go_live(change: Change, identity: str) -> None:
-    """Let gateways serve the revision `identity`; nothing happens if it is not wanted any more."""
+async def go_live(change: Change, identity: str, *, own_environment: str) -> None:
+    """Let the revision `identity` be served; nothing happens if it is not wanted any more. `own_environment` is the one that gateways serve."""
     connection = change.connection
     row = await read_revision(connection, identity)
     pointer = await read_pointer(connection, row.environment, row.model, None)
@@ -156,14 +157,29 @@ async def go_live(change: Change, identity: str) -> None:
         update(revisions).where(revisions.c.id == identity).values(state="live", live_at=change.now)
     )
     if pointer.live is None or replaced is not None:  # the same version with more replicas is as it was
+        await _watch(change, row, replaced, own_environment)
+    await change.audit("deployment.live", f"{row.environment}/{row.model}", revision=identity, label=row.label)
+
+
+async def _watch(change: Change, row: Any, replaced: str | None, own_environment: str) -> None:
+    """Begin to watch the version for drift, and end it for the one of the label `replaced`.
+
+    A version has one group for all environments. What is live in another one too goes on there, so only the environment that gateways
+    serve may begin its group anew, and it ends where it is live nowhere.
+    """
+    connection = change.connection
+    elsewhere = await labels_elsewhere(connection, row.environment, row.model, own_environment)
+    before = f"{row.model}:{replaced}" if replaced is not None else None
+    if row.environment == own_environment or row.label not in elsewhere:
         await begin_group(
             connection,
             f"{row.model}:{row.label}",
-            replaced=f"{row.model}:{replaced}" if replaced is not None else None,
+            replaced=before,
             returns=row.action == "rollback",
             now=change.now,
         )
-    await change.audit("deployment.live", f"{row.environment}/{row.model}", revision=identity, label=row.label)
+    if before is not None and replaced not in elsewhere:
+        await end_group(connection, before, change.now)
 
 
 async def fail(change: Change, identity: str, detail: str) -> None:

@@ -122,7 +122,7 @@ class DriftBatch:
 async def begin_group(
     connection: AsyncConnection, model: str, *, replaced: str | None, returns: bool, now: float
 ) -> None:
-    """A version goes live: what it is compared with from now on.
+    """A version goes live: what it is compared with from now on. See `end_group` for the one that it replaces.
 
     Args:
         connection: of the change.
@@ -134,15 +134,18 @@ async def begin_group(
     names = [(model, ""), *([(replaced, "")] if replaced is not None else [])]
     groups = await load_groups(connection, names)
     own, before = groups.get((model, "")), groups.get((replaced, "")) if replaced is not None else None
-    if replaced is not None:
-        await connection.execute(
-            update(drift_groups).where(drift_groups.c.model == replaced, drift_groups.c.arm == "").values(ended_at=now)
-        )
     group = kept_group(own, now) if own is not None and returns else new_group(now, before)
     group.last_at = now
     await save_group(connection, (model, ""), group, known=own is not None)
     await connection.execute(
         update(drift_groups).where(drift_groups.c.model == model, drift_groups.c.arm == "").values(ended_at=None)
+    )
+
+
+async def end_group(connection: AsyncConnection, model: str, now: float) -> None:
+    """The version `model` (NAME:LABEL) is live nowhere any more: what is known of it is kept, and is watched no longer."""
+    await connection.execute(
+        update(drift_groups).where(drift_groups.c.model == model, drift_groups.c.arm == "").values(ended_at=now)
     )
 
 

@@ -10,8 +10,9 @@ from sqlalchemy import Row, select
 
 from penstock.access.principals import Principal
 from penstock.control import experiments as life
-from penstock.control.auth import ControlPart, needs
-from penstock.control.context import Control
+from penstock.control.auth import ControlPart, check_permission, needs
+from penstock.control.canary_rows import canary_of
+from penstock.control.context import Change, Control
 from penstock.control.experiments import experiment_row
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_schema import design_schema
@@ -217,6 +218,16 @@ def _add_reading(router: APIRouter) -> None:
         return {"points": points}
 
 
+async def _check_canary(change: Change, who: Principal, name: str) -> None:
+    """See that `who` may change deployments, if the experiment is the canary of one.
+
+    Raises:
+        Forbidden: if it is one and they may not.
+    """
+    if await canary_of(change.connection, name) is not None:
+        check_permission(who, "deployments:write")
+
+
 def _add_changing(router: APIRouter) -> None:
     schema = {
         "requestBody": {
@@ -247,8 +258,9 @@ def _add_changing(router: APIRouter) -> None:
     async def start(
         control: ControlPart, who: Writer, name: str, _body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
-        """Start it, or go on after a pause."""
+        """Start it, or go on after a pause. Of a deployment's canary this needs `deployments:write` too."""
         async with control.change(who) as change:
+            await _check_canary(change, who, name)
             await life.start(change, name, environment=control.settings.control.environment)
         return await read_experiment(control, name)
 
@@ -256,8 +268,9 @@ def _add_changing(router: APIRouter) -> None:
     async def pause(
         control: ControlPart, who: Writer, name: str, body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
-        """All traffic to the control until it is started again."""
+        """All traffic to the control until it is started again. Of a deployment's canary this needs `deployments:write` too."""
         async with control.change(who) as change:
+            await _check_canary(change, who, name)
             await life.pause(change, name, body.reason if body is not None else "")
         return await read_experiment(control, name)
 

@@ -153,7 +153,7 @@ class Reconciler:
             return
         async with self._control.change(SYSTEM) as change:
             for action in actions:
-                await _write(change, action)
+                await _write(change, action, self._control.settings.control.environment)
         for action in actions:
             _LOG.info("%s", msgspec.json.encode(action).decode())
             if isinstance(action, Unpublish):
@@ -233,7 +233,7 @@ def _desired(state: State) -> Desired:
     )
 
 
-async def _write(change: Change, action: Action) -> None:
+async def _write(change: Change, action: Action, own_environment: str) -> None:
     connection = change.connection
     if isinstance(action, Publish):
         values = {"pool": action.pool, "url": action.url, "ready_at": change.now}
@@ -243,6 +243,6 @@ async def _write(change: Change, action: Action) -> None:
     elif isinstance(action, Unpublish):
         await connection.execute(delete(replicas).where(replicas.c.id == action.id))
     elif isinstance(action, GoLive):
-        await go_live(change, action.revision)
+        await go_live(change, action.revision, own_environment=own_environment)
     elif isinstance(action, GiveUp):
         await fail(change, action.revision, action.detail)

@@ -9,6 +9,7 @@ from sqlalchemy import Row, select
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
 from penstock.control.blocks import block_version, clear_block
+from penstock.control.canary_rows import take_back_blocked
 from penstock.control.specs import Name, Spec
 from penstock.control.versions import find_version, reference_in
 from penstock.store.schema_delivery import blocks
@@ -53,7 +54,7 @@ async def list_blocks(
 
 @router.post("", status_code=201)
 async def add_block(body: BlockBody, control: ControlPart, who: Writer) -> list[dict[str, Any]]:
-    """Keep a version out of an environment until it is cleared; what it serves there goes on. Gives the model's blocks there."""
+    """Keep a version out of an environment until it is cleared. A canary of it is taken back; where it is live it goes on. Gives the model's blocks there."""
     async with control.change(who) as change:
         version = await find_version(change.connection, reference_in(body.model, body.label))
         await block_version(
@@ -61,6 +62,13 @@ async def add_block(body: BlockBody, control: ControlPart, who: Writer) -> list[
             environment=body.environment,
             model=version.model,
             label=version.label,
+            digest=version.digest,
+            reason=body.reason,
+        )
+        await take_back_blocked(
+            change,
+            environment=body.environment,
+            model=version.model,
             digest=version.digest,
             reason=body.reason,
         )
