@@ -1,4 +1,7 @@
-"""What the console reads of the API's answers; fields that it does not show are not here, and unknown ones are passed over."""
+"""What the console reads of the API's answers; fields that it does not show are not here, and unknown ones are passed over.
+
+It is one list of plain shapes, and as long as the API has answers.
+"""
 
 from typing import Any
 
