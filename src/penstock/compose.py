@@ -332,7 +332,7 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         loop=loop,
         clock=time.time,
         bounds=Bounds(segment_bytes=gateway.journal_segment_bytes, disk_bytes=gateway.journal_disk_bytes),
-        shipped=lambda: shipped_before(data / "ship", worker),
+        shipped=lambda name: shipped_before(data / "ship", worker, name),
     )
     shared: SocketLedger | Shared | None = None
     answers: Answers | None = None
@@ -572,7 +572,9 @@ async def _ship(settings: Settings) -> None:
     told, stop = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    control = ControlSink(settings.ship.control_url, service_token(settings))
+    control = ControlSink(
+        settings.ship.control_url, service_token(settings), journal=data / "journal", offsets=data / "ship"
+    )
     sinks: list[Sink] = [control, *_sinks(settings.ship, data)]
     parquet = _parquet_sink(settings)
     if parquet is not None:

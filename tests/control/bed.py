@@ -65,7 +65,7 @@ class Bed:
             clock=lambda: self.now,
             entropy=self._entropy,
         )
-        self.signal = Signal(Watch(lambda: (Report(worker="w1", host="here", at=self.now),)))
+        self.signal = Signal(Watch(lambda: (Report(worker="w1", host="here", journal="w1.1", at=self.now),)))
         self.evaluator = Evaluator(self.control, self.signal)
         self.offsets: dict[str, int] = {}
         app = FastAPI()
@@ -146,7 +146,7 @@ class Bed:
 
     async def hear(self, behind: float = 0.0, token: str = "service", **query: Any) -> httpx.Response:
         """What a shipper tells that has read all journals to their ends."""
-        told: dict[str, Any] = {"host": "here", "behind": behind, "worker": ["w1"]} | query
+        told: dict[str, Any] = {"behind": behind, "journal": ["w1.1"]} | query
         return await self.http.post(
             "/internal/v1/ingest/heard",
             params=told,

@@ -38,7 +38,7 @@ class Lived:
     def __init__(self, house: House, clock: list[float]) -> None:
         self.house = house
         self.clock = clock
-        self.signal = Signal(Watch(lambda: (Report(worker="w", host="h", at=clock[0]),)))
+        self.signal = Signal(Watch(lambda: (Report(worker="w", host="h", journal="w.1", at=clock[0]),)))
         self.evaluator = Evaluator(house.control, self.signal)
         self._number = 0
         self._offset = 64
@@ -86,7 +86,7 @@ class Lived:
         end = self._offset + len(body)
         await ingest(self.house.control, "w", Position(1, self._offset), Position(1, end), body)
         self._offset = end
-        self.signal.watch.heard("h", ["w"], self.clock[0])
+        self.signal.watch.heard(["w.1"], self.clock[0])
         await self.evaluator.round()
 
     async def published(self) -> Snapshot:
@@ -286,7 +286,7 @@ async def test_replicas_that_never_come_end_it(lived: Lived) -> None:
     body = {"model": "support-bot", "label": NEW, "plan": PLAN}
     await lived.house.post("/canaries", body)
     lived.clock[0] += 901
-    lived.signal.watch.heard("h", ["w"], lived.clock[0] - 100)  # nothing to renew by
+    lived.signal.watch.heard(["w.1"], lived.clock[0] - 100)  # nothing to renew by
     await lived.evaluator.round()
     told = await lived.status()
     assert (told["state"], told["blocked"]) == ("aborted", False)

@@ -299,21 +299,21 @@ async def test_a_share_that_nobody_hears_of_is_not_renewed_nor_raised(bed: Bed) 
 
 async def test_what_shippers_tell_is_checked(bed: Bed) -> None:
     assert (await bed.hear(token="no")).status_code == 401
-    for wrong in ({"behind": -1}, {"behind": "nan"}, {"behind": "inf"}, {"host": ""}):
+    for wrong in ({"behind": -1}, {"behind": "nan"}, {"behind": "inf"}, {"journal": [""]}):
         assert (await bed.hear(**wrong)).status_code == 400, wrong
-    assert (await bed.hear(worker=[])).status_code == 200
+    assert (await bed.hear(journal=[])).status_code == 200
 
 
 async def test_control_processes_put_together_whom_they_hear(both: Bed) -> None:
     await both.begin(CANARY)
-    other = Watch(lambda: (Report(worker="w1", host="there", at=both.now),))
+    other = Watch(lambda: (Report(worker="w1", host="there", journal="w1.2", at=both.now),))
     both.now += 15
     await both.hear()
     async with both.control.database.write() as connection:
         await other.share(connection)
     await both.evaluator.round()
     assert (await entries(both))["bot"].expires_at == T0 + 30  # whose journal nobody reads
-    other.heard("there", ["w1"], both.now - 3)
+    other.heard(["w1.2"], both.now - 3)
     async with both.control.database.write() as connection:
         await other.share(connection)
     both.now += 1

@@ -7,7 +7,7 @@ from penstock.delivery.watch import ALIVE_S, Watched, heard_until, silent
 
 
 def worker(name: str, reported: float, heard: float, host: str = "a") -> Watched:
-    return Watched(host=host, worker=name, reported_at=reported, heard_at=heard)
+    return Watched(journal=f"{name}.{host}", host=host, worker=name, reported_at=reported, heard_at=heard)
 
 
 def test_the_worker_that_is_heard_least_counts() -> None:

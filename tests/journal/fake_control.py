@@ -18,15 +18,19 @@ class FakeControl:
         self.records: dict[str, list[Record]] = {}
         self.faults: list[str] = []
         self.posts = 0
-        self.heard: list[tuple[str, tuple[str, ...], float]] = []
+        self.heard: list[tuple[tuple[str, ...], float]] = []
         self.server = Server(self.handle)
 
     async def start(self, port: int = 0) -> str:
         await self.server.start("127.0.0.1", port)
         return f"http://127.0.0.1:{self.server.port}"
 
-    def ids(self, source: str) -> list[str]:
-        return ids(self.records.get(source, []))
+    def of(self, worker: str) -> list[Record]:
+        """The records of all journals of workers that are called so."""
+        return [one for source, some in self.records.items() if source.startswith(f"{worker}.") for one in some]
+
+    def ids(self, worker: str) -> list[str]:
+        return ids(self.of(worker))
 
     async def handle(self, request: Request, reply: Reply) -> None:
         assert request.header(b"authorization") == b"Bearer token"
@@ -36,7 +40,7 @@ class FakeControl:
             return
         if request.path == "/internal/v1/ingest/heard":
             told = parse_qs(request.query.decode())
-            self.heard.append((told["host"][0], tuple(told.get("worker", ())), float(told["behind"][0])))
+            self.heard.append((tuple(told.get("journal", ())), float(told["behind"][0])))
             reply.send(200, JSON, b"{}")
             return
         self.posts += 1

@@ -29,7 +29,7 @@ def clock() -> float:
 
 
 def write(
-    directory: Path, *, bounds: Bounds = DEFAULT_BOUNDS, shipped: Callable[[], int] | None = None
+    directory: Path, *, bounds: Bounds = DEFAULT_BOUNDS, shipped: Callable[[str], int] | None = None
 ) -> JournalWriter:
     return JournalWriter.open(directory, "w", loop=None, clock=clock, bounds=bounds, shipped=shipped)
 
@@ -226,7 +226,7 @@ def test_the_disk_bound_removes_only_what_has_been_shipped(folder: Path) -> None
         loop=None,
         clock=tick,
         bounds=Bounds(segment_bytes=1000, disk_bytes=4000),
-        shipped=lambda: shipped,
+        shipped=lambda _name: shipped,
     )
     for number in range(60):
         writer.append(exchange(number))

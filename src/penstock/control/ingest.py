@@ -127,7 +127,7 @@ def ingest_router(signal: Signal) -> APIRouter:
     async def take_in(
         request: Request,
         control: ControlPart,
-        source: Annotated[str, Query(min_length=1, max_length=64)],
+        source: Annotated[str, Query(min_length=1, max_length=64)],  # the journal's name
         segment: Annotated[int, Query(ge=0)],
         start: Annotated[int, Query(ge=0)],
         end: Annotated[int, Query(ge=0)],
@@ -149,12 +149,11 @@ def ingest_router(signal: Signal) -> APIRouter:
     @router.post("/ingest/heard")
     async def heard(
         control: ControlPart,
-        host: Annotated[str, Query(min_length=1, max_length=255)],
         behind: Annotated[float, Query(ge=0, le=1e9, allow_inf_nan=False)],
-        worker: Annotated[list[Annotated[str, Query(min_length=1, max_length=64)]], Query(max_length=4096)] = [],  # noqa: B006 - FastAPI copies it
+        journal: Annotated[list[Annotated[str, Query(min_length=1, max_length=64)]], Query(max_length=4096)] = [],  # noqa: B006 - FastAPI copies it
     ) -> dict[str, str]:
         """A shipper tells that all of these journals had been taken in up to their ends `behind` seconds ago."""
-        signal.watch.heard(host, worker, control.clock() - behind)
+        signal.watch.heard(journal, control.clock() - behind)
         return {"status": "ok"}
 
     @router.get("/ingest/offsets")

@@ -41,7 +41,7 @@ class Publisher:
         self._stopped = False
         self._stopping: asyncio.Task[None] | None = None
         self.failures = 0
-        self.reports: dict[tuple[str, str], Report] = {}  # by host and worker
+        self.reports: dict[tuple[str, str], Report] = {}  # by worker, and journal or host
         control.listeners.append(self._changed)
 
     @property
@@ -152,7 +152,7 @@ class Publisher:
     def report(self, report: Report) -> None:
         """Keep what a gateway worker said; `at` is set to now."""
         now = self._control.clock()
-        self.reports[report.host, report.worker] = msgspec.structs.replace(report, at=now)
+        self.reports[report.worker, report.journal or report.host] = msgspec.structs.replace(report, at=now)
         if len(self.reports) > _MOST_REPORTS:
             for who in [who for who, one in self.reports.items() if one.at <= now - _FORGOTTEN_S]:
                 del self.reports[who]

@@ -18,10 +18,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's state. Workers are told apart by host and name."""
+    """A worker's state. Workers are told apart by their journals; of former versions, which name none, by host and name."""
 
     worker: str
     host: str = ""
+    journal: str = ""  # the name of the worker's
     pid: int = 0
     generation: int = 0  # of the Snapshot in use
     at: float = 0.0  # Unix seconds

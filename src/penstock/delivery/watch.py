@@ -14,17 +14,15 @@ ALIVE_S = 10.0  # a worker that has not reported for so long serves nobody any m
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway worker. Times are Unix seconds, 0: never."""
 
-    host: str
-    worker: str
+    journal: str  # its name: what reports and readers have in common
+    host: str = ""  # for people, as the worker told it
+    worker: str = ""
     reported_at: float = 0.0  # when it last told that it lives
     heard_at: float = 0.0  # up to when its journal has been taken in
 
 
 def heard_until(watched: Iterable[Watched], now: float) -> float:
-    """Up to when all that living workers did is known; 0 if no worker lives, or one was never heard.
-
-    A worker's journal is read on the worker's own host, by its name: workers of two hosts may be called alike.
-    """
+    """Up to when all that living workers did is known; 0 if no worker lives, or one was never heard."""
     return min((one.heard_at for one in watched if one.reported_at > now - ALIVE_S), default=0.0)
 
 

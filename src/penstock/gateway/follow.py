@@ -199,6 +199,7 @@ class Follower:
             report = Report(
                 worker=gateway.worker,
                 host=host,
+                journal=gateway.journal.name,
                 pid=os.getpid(),
                 generation=gateway.index.generation,
                 at=time.time(),

@@ -25,6 +25,10 @@ class Journal(Protocol):
     def counts(self) -> JournalCounts:
         """For the metrics."""
 
+    @property
+    def name(self) -> str:
+        """The journal's, unlike that of any other host's."""
+
     def append(self, record: Record) -> None:
         """Adds a record to what the end of this loop turn writes."""
 

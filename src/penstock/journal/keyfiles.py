@@ -29,11 +29,9 @@ from penstock.journal.masterkey import (
     WRAPPED_BYTES,
     Wrapping,
     WrongKey,
-    create_whole,
     read_key,
-    replace_whole,
-    sync_folder,
 )
+from penstock.journal.whole import create_whole, replace_whole, sync_folder
 
 _LIVING, _DEAD = b"PSK1", b"PSKx"
 # magic, subject, tenant, id of the key, when it was made (or destroyed)

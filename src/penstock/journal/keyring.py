@@ -6,7 +6,8 @@ from pathlib import Path
 from penstock.core.errors import BadRequest, Conflict, NotFound, Unavailable
 from penstock.core.settings import Settings
 from penstock.journal.keyfiles import FileKeystore
-from penstock.journal.masterkey import Wrapping, make_key, parse_key, read_key, sync_folder
+from penstock.journal.masterkey import Wrapping, make_key, parse_key, read_key
+from penstock.journal.whole import sync_folder
 
 
 def master_key(settings: Settings, *, make: bool = True) -> Wrapping:

@@ -5,9 +5,8 @@ A sink that is away delays, and loses nothing: the journal on disk is the queue.
 
 import asyncio
 import logging
-import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlencode
@@ -16,6 +15,7 @@ import msgspec
 
 from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
 from penstock.journal.format import FRAME_HEAD_BYTES, Position, decode_payload
+from penstock.journal.names import journal_name
 from penstock.journal.offsets import load_offset, save_offset
 from penstock.journal.reader import Batch, JournalReader
 from penstock.journal.refusals import Tally
@@ -75,11 +75,16 @@ class Sink(Protocol):
 
 
 class ControlSink:
-    """Control's ingest, which commits a batch, its position and the statistics in one transaction."""
+    """Control's ingest, which commits a batch, its position and the statistics in one transaction.
 
-    def __init__(self, url: str, token: str) -> None:
-        """Control at `url`; `token` is the service token."""
+    It hears of journals of several hosts, and knows them by their names (`journal.names`).
+    """
+
+    def __init__(self, url: str, token: str, *, journal: Path, offsets: Path) -> None:
+        """Control at `url`; `token` is the service token, `journal` holds the workers' folders, `offsets` the saved positions."""
         self.tally = Tally()
+        self._journal = journal
+        self._offsets = offsets
         self._origin = parse_origin(url)
         self._headers = [
             (b"authorization", f"Bearer {token}".encode()),
@@ -102,12 +107,25 @@ class ControlSink:
             places = msgspec.json.decode(body, type=dict[str, _Place])
         except msgspec.DecodeError as error:
             raise UpstreamFailed(f"Control's answer is no list of offsets: {error}.") from None
-        return {worker: Position(place.segment, place.offset) for worker, place in places.items()}
+        found: dict[str, Position] = {}
+        for worker in workers_in(self._journal):
+            name = journal_name(self._journal / worker)
+            place = places.get(name)
+            if place is not None:
+                found[worker] = Position(place.segment, place.offset)
+            elif (
+                worker in places
+            ):  # known by the worker's name alone, as journals were before: whose of all hosts, only we know
+                saved = load_offset(self._offsets, self.name, worker, name)
+                if saved is not None:
+                    found[worker] = saved
+        return found
 
     async def send(self, worker: str, batch: Batch) -> None:
         """POST it."""
+        source = journal_name(self._journal / worker)
         path = (
-            f"/internal/v1/ingest?source={worker}&segment={batch.segment}&start={batch.start}&end={batch.end}".encode()
+            f"/internal/v1/ingest?source={source}&segment={batch.segment}&start={batch.start}&end={batch.end}".encode()
         )
         status, body = await self._ask(b"POST", path, batch.body)
         if status == 409:
@@ -125,7 +143,8 @@ class ControlSink:
         Raises:
             PenstockError: if control did not take it.
         """
-        query = urlencode({"host": socket.gethostname(), "behind": f"{behind_s:.3f}", "worker": workers}, doseq=True)
+        names = [journal_name(self._journal / worker) for worker in workers]
+        query = urlencode({"behind": f"{behind_s:.3f}", "journal": names}, doseq=True)
         status, body = await self._ask(b"POST", f"/internal/v1/ingest/heard?{query}".encode(), b"")
         if status != 200:
             raise UpstreamFailed(f"Control answered {status} when told how far it has heard: {body[:200]!r}.")
@@ -137,6 +156,13 @@ class ControlSink:
     async def _ask(self, method: bytes, path: bytes, body: bytes) -> tuple[int, bytes]:
         response = await self._client.request(self._origin, method, path, self._headers, body, self._timeouts)
         return response.status, await response.read(1024 * 1024)
+
+
+def workers_in(journal: Path, known: Collection[str] = ()) -> list[str]:
+    """The workers that have a journal below `journal`, and those of `known` whose folder is there."""
+    if not journal.is_dir():
+        return []
+    return sorted(p.name for p in journal.iterdir() if p.name in known or list_segments(p))
 
 
 class Counts:
@@ -192,7 +218,7 @@ class Shipper:
         for worker in self._workers():
             reader = self._readers.get(worker)
             if reader is None:
-                reader = JournalReader(self._journal / worker, load_offset(self._offsets, self.name, worker))
+                reader = JournalReader(self._journal / worker, self._saved(worker))
             total += reader.lag()
         return total
 
@@ -283,19 +309,19 @@ class Shipper:
             raise
         self.counts.records += len(readable.frames)
         self.counts.damaged += (batch.end - batch.start) - sum(len(frame) for _, frame in readable.frames)
-        save_offset(self._offsets, self.name, worker, reader.position)
+        save_offset(self._offsets, self.name, worker, reader.position, journal_name(self._journal / worker))
         return True
 
     def _workers(self) -> list[str]:
-        if not self._journal.is_dir():
-            return []
-        return sorted(p.name for p in self._journal.iterdir() if p.name in self._readers or list_segments(p))
+        return workers_in(self._journal, self._readers)
+
+    def _saved(self, worker: str) -> Position | None:
+        return load_offset(self._offsets, self.name, worker, journal_name(self._journal / worker))
 
     def _reader(self, worker: str) -> JournalReader:
         reader = self._readers.get(worker)
         if reader is None:
-            saved = load_offset(self._offsets, self.name, worker)
-            start = saved if self._committed is None else self._committed.get(worker)
+            start = self._saved(worker) if self._committed is None else self._committed.get(worker)
             reader = self._readers[worker] = JournalReader(self._journal / worker, start)
         return reader
 

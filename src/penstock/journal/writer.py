@@ -13,6 +13,7 @@ from crc32c import crc32c
 from penstock.core.errors import Conflict, Unavailable
 from penstock.core.exchange import Exchange, Opened, Record
 from penstock.journal.format import MAX_PAYLOAD_BYTES, SegmentHeader, encode_frame, encode_header, segment_name
+from penstock.journal.names import journal_name
 from penstock.journal.recovery import Recovered, recover
 from penstock.journal.segments import removable, segment_sizes
 
@@ -55,6 +56,9 @@ class JournalWriter:
 
     A record that is appended is in the kernel, and so survives the death of this process, once `flush` or `committed` says so. A
     write that fails loses its records: that is counted, requests under buffered audit go on, strict ones are refused.
+
+    Attributes:
+        name: the journal's, unlike that of any other host's (`journal.names`).
     """
 
     def __init__(
@@ -65,11 +69,13 @@ class JournalWriter:
         loop: asyncio.AbstractEventLoop | None,
         clock: Callable[[], float],
         bounds: Bounds,
-        shipped: Callable[[], int] | None,
+        shipped: Callable[[str], int] | None,
         lock: int,
         recovered: Recovered,
+        name: str,
     ) -> None:
         self.counts = Counts()
+        self.name = name
         self.recovered = recovered
         self._directory = directory
         self._worker = worker
@@ -104,7 +110,7 @@ class JournalWriter:
         loop: asyncio.AbstractEventLoop | None,
         clock: Callable[[], float],
         bounds: Bounds = DEFAULT_BOUNDS,
-        shipped: Callable[[], int] | None = None,
+        shipped: Callable[[str], int] | None = None,
     ) -> "JournalWriter":
         """Take the folder, repair it, close crashed streams and start a new segment.
 
@@ -114,7 +120,8 @@ class JournalWriter:
             loop: where `append` schedules the write and waiters wait; None: the caller calls `flush`.
             clock: Unix seconds.
             bounds: sizes.
-            shipped: the number below which every segment has been passed on by every reader; None: nothing may be removed.
+            shipped: gives, for the journal's name, the number below which every segment has been passed on by every reader; None: nothing may
+                be removed.
 
         Raises:
             Conflict: if another process writes there.
@@ -135,6 +142,7 @@ class JournalWriter:
                 shipped=shipped,
                 lock=lock,
                 recovered=recovered,
+                name=journal_name(directory),
             )
             writer._start_segment([crashed(e, worker) for e in recovered.crashed])
         except BlockingIOError:
@@ -278,7 +286,7 @@ class JournalWriter:
         if self._shipped is None or now - self._tried < _RETRY_S:
             return room
         self._tried = now
-        for segment in removable(self._sizes, self._shipped(), -room):
+        for segment in removable(self._sizes, self._shipped(self.name), -room):
             (self._directory / segment_name(segment)).unlink(missing_ok=True)
             self._stored -= self._sizes.pop(segment)
         return self._bounds.disk_bytes - self._stored - size

@@ -39,13 +39,14 @@ canaries = Table(
     Index(None, "environment", "model", "state"),
 )
 
-# By gateway worker: when it last reported, and up to when its journal has been taken in (`delivery.watch`). Several control
+# By journal, which is by gateway worker: when it last reported, and up to when its journal has been taken in (`delivery.watch`). Several control
 # processes hear of different workers; what each has heard is put together here while a canary runs.
 watched = Table(
     "watched",
     metadata,
-    Column("host", String(255), primary_key=True),
-    Column("worker", String(64), primary_key=True),
+    Column("journal", String(64), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("worker", String(64), nullable=False),
     Column("reported_at", Double, nullable=False),
     Column("heard_at", Double, nullable=False),
 )

@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 from penstock.store.schema import NAME, metadata
 
-# How far each source (gateway worker) of the journal has been taken in.
+# How far each source has been taken in: a gateway worker's journal, by its name.
 ingest_offsets = Table(
     "ingest_offsets",
     metadata,

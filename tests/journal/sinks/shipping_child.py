@@ -24,7 +24,7 @@ async def main(folder: Path, control: str, elastic: str, otlp: str, zipkin: str)
     parquet = ParquetSink(folder / "analytics", clock=time.time, disk_bytes=1 << 40)
     carrier = OtlpGrpc(otlp) if otlp.startswith("grpc") else OtlpHttp(otlp)
     sinks: list[Sink] = [
-        ControlSink(control, "token"),
+        ControlSink(control, "token", journal=folder / "journal", offsets=folder / "ship"),
         ElasticSink(elastic, dead),
         TraceSink(carrier, Sampling(), dead),
         TraceSink(Zipkin(zipkin), Sampling(), dead),

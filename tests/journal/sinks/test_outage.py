@@ -188,7 +188,7 @@ class House:
             return (
                 len(self.elastic.ids()) == len(self.lines.kept) == len(self.expected)
                 and len(self.spans.spans) == len(self.zipkin.spans) == len(spans)
-                and sum(isinstance(one, Exchange) for one in self.control.records.get("w", [])) == len(self.expected)
+                and sum(isinstance(one, Exchange) for one in self.control.of("w")) == len(self.expected)
             )
 
         await until(complete, deadline_s)
@@ -200,7 +200,7 @@ class House:
         assert self.shipper.returncode == 0
         assert set(self.elastic.ids()) == set(self.lines.kept) == self.expected
         assert set(self.spans.spans) == set(self.zipkin.spans) == spans
-        assert sorted(one.id for one in self.control.records["w"] if isinstance(one, Exchange)) == sorted(self.expected)
+        assert sorted(one.id for one in self.control.of("w") if isinstance(one, Exchange)) == sorted(self.expected)
         sql = (
             "SELECT count(*), count(DISTINCT id), md5(string_agg(id, '' ORDER BY id)) = md5($$WANTED$$) FROM exchanges"
         )

@@ -152,7 +152,7 @@ async def read_canary(control: Control, name: str) -> dict[str, Any]:
         ramp = [{"epoch": e.epoch, "share": e.shares[CANARY], "started_at": e.started_at} for e in epochs]
         blocks = await standing_blocks(connection, canary.environment, canary.model)
         seen = [
-            Watched(host=w.host, worker=w.worker, reported_at=w.reported_at, heard_at=w.heard_at)
+            Watched(journal=w.journal, host=w.host, worker=w.worker, reported_at=w.reported_at, heard_at=w.heard_at)
             for w in await connection.execute(select(watched))
         ]
     verdict = judge(design, statistics, now)
