@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli.models import fetch
+from penstock.cli.models.pull import fetch
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import pairs, table
 from penstock.core.errors import NotFound
