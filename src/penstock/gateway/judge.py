@@ -10,6 +10,7 @@ import msgspec
 from penstock.core.errors import PenstockError
 from penstock.core.exchange import Usage
 from penstock.core.snapshot import TenantEntry
+from penstock.experiments.judge_words import ask_which, both_orders, letter_in
 from penstock.gateway.call import Call
 from penstock.gateway.decode import envelope_of
 from penstock.gateway.index import PoolEntry
@@ -22,12 +23,14 @@ from penstock.wire.spoken import texts_of
 
 Verdict = Literal["", "first", "other", "tie"]
 
-_MOST_CHARACTERS = 8192
 _MOST_BYTES = 65536
-_RULES = (
-    "Two assistants answered the same request. Say which answer is more correct and more helpful. "
-    "Their order and their length mean nothing. Reply with one letter: A, B, or C if neither is better."
-)
+_VERDICTS: dict[str, Verdict] = {
+    "won": "first",
+    "lost": "other",
+    "same": "tie",
+    "contradicted": "tie",
+    "unreadable": "",
+}
 _GUEST = TenantEntry(name="", priority="batch", weight=0.01)
 _TOKENS = 64
 
@@ -43,13 +46,9 @@ async def judged(call: Call, pool: str, first: str, other: str) -> Verdict:
     """
     if first.strip() == other.strip():
         return "tie"
-    question = "\n".join(envelope_of(call.operation, call.plain).texts())[-_MOST_CHARACTERS:]
+    question = "\n".join(envelope_of(call.operation, call.plain).texts())
     letters = [await _letter(call, pool, question, *pair) for pair in ((first, other), (other, first))]
-    if "" in letters:
-        return ""
-    if letters == ["A", "B"]:
-        return "first"
-    return "other" if letters == ["B", "A"] else "tie"
+    return _VERDICTS[both_orders(letters).result]
 
 
 async def _letter(call: Call, pool: str, question: str, a: str, b: str) -> str:
@@ -57,11 +56,10 @@ async def _letter(call: Call, pool: str, question: str, a: str, b: str) -> str:
     state, entry = call.gateway.pools.get(pool), call.gateway.index.pools.get(pool)
     if state is None or entry is None:
         return ""
-    asked = f"Request:\n{question}\n\nAnswer A:\n{a[:_MOST_CHARACTERS]}\n\nAnswer B:\n{b[:_MOST_CHARACTERS]}"
     body = msgspec.json.encode(
         {
             "model": entry.pool.model or pool,
-            "messages": [{"role": "system", "content": _RULES}, {"role": "user", "content": asked}],
+            "messages": ask_which(question, a, b),
             "max_tokens": 4,
             "temperature": 0,
         }
@@ -73,8 +71,7 @@ async def _letter(call: Call, pool: str, question: str, a: str, b: str) -> str:
         reply = await _reply(call, state, entry, body)
     finally:
         state.leave(place, _TOKENS, Usage())
-    letter = reply.strip().lstrip("*([\"'").upper()[:1]
-    return letter if letter in {"A", "B", "C"} else ""
+    return letter_in(reply)
 
 
 async def _reply(call: Call, state: PoolState, entry: PoolEntry, body: bytes) -> str:
