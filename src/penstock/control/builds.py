@@ -13,7 +13,8 @@ from penstock.control.context import Control
 from penstock.control.state import BuildInfo
 from penstock.core.digests import short
 from penstock.core.errors import Damaged, NotFound, Unavailable
-from penstock.registry.manifest import Manifest, manifest_digest, read_manifest, subfolder
+from penstock.registry.builds import build_manifest
+from penstock.registry.manifest import Manifest, manifest_digest, read_manifest
 from penstock.store.schema import versions
 
 
@@ -54,7 +55,7 @@ class Builds:
             row = (await connection.execute(statement)).one_or_none()
         if row is None:
             raise NotFound(f"There is no version {build.key.model}:{build.key.label}.")
-        part = subfolder(read_manifest(row.manifest, row.digest), build.folder)
+        part = build_manifest(read_manifest(row.manifest, row.digest), build.folder)
         if part is None or manifest_digest(part) != build.digest:
             raise Damaged(f"The build {short(build.digest)} is not the folder {build.folder} of its version.")
         return part

@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.core.errors import Damaged, NotFound
 from penstock.engine.lifted import MODEL
+from penstock.registry.processing import FILE as PROCESSING
 
 BLOCK_TOKENS = 32  # the CPU plugin's KV block
 _LEAST_BLOCKS = 64
@@ -24,6 +25,7 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
         defaults: sampling parameters that the model's makers recommend, used where a request says nothing.
         template: the chat template's source, if the model has one.
         special: texts of special tokens by role (`bos_token`, `eos_token`), for the template.
+        processing: what stands in the version's `processing.json`; empty: there is none.
         created: when the model file was written, Unix seconds.
     """
 
@@ -35,6 +37,7 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
     defaults: dict[str, float] = {}
     template: str | None = None
     special: dict[str, str] = {}
+    processing: bytes = b""
     created: int = 0
 
     def kv_blocks(self, megabytes: int) -> int:
@@ -79,6 +82,7 @@ def read_folder(directory: Path) -> ModelFolder:
         defaults=_defaults(generation),
         template=_template(directory, tokenizer),
         special=_special(directory, tokenizer),
+        processing=(directory / PROCESSING).read_bytes() if (directory / PROCESSING).is_file() else b"",
         created=int((directory / MODEL).stat().st_mtime),
     )
 

@@ -2,7 +2,9 @@
 
 import msgspec
 
+from penstock.core.errors import UpstreamFailed
 from penstock.engine.messages import Sampling
+from penstock.engine.processing import Chain
 from penstock.engine.quality import Examination
 from penstock.engine.stops import StopFinder
 from penstock.engine.text import Detokenizer, Tokenizer
@@ -30,11 +32,12 @@ class Sequence:
         forced: tokens that another replica brought forth of it; the pipeline reads them after the prompt.
         untold: tokens that no event has told yet; None: nobody wants to know.
         examined: what is seen of its quality; None: nobody wants to know.
+        failure: why its text could not be processed, once it is finished.
     """
 
     __slots__ = (
-        "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "arrived_ns", "completion",
-        "delta", "dirty", "examined", "finish", "first_ns", "forced", "id", "index", "last_ns", "prompt", "sampling", "sent", "untold",
+        "_chain", "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "arrived_ns", "completion",
+        "delta", "dirty", "examined", "failure", "finish", "first_ns", "forced", "id", "index", "last_ns", "prompt", "sampling", "sent", "untold",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +50,7 @@ class Sequence:
         stops: tuple[str, ...],
         arrived_ns: int,
         tells_logprobs: bool = False,
+        chain: Chain | None = None,
     ) -> None:
         self.id = 0
         self.index = index
@@ -62,6 +66,8 @@ class Sequence:
         self._tokenizer = tokenizer
         self._detokenizer: Detokenizer = tokenizer.detokenizer()
         self._stops = StopFinder(stops)
+        self._chain = chain  # the version's own processing of answers
+        self.failure: UpstreamFailed | None = None
         self._logprobs = tells_logprobs
         self.examined: Examination | None = None
         self._chosen: list[Chosen] = []
@@ -104,6 +110,11 @@ class Sequence:
             self._text(self._detokenizer.finish())
             self.finish = "stop" if self._stops.hit else finish
             self._add(self._stops.finish())
+        if self.finish and self._chain is not None:
+            try:
+                self._say(self._chain.finish())
+            except UpstreamFailed as error:
+                self.failure = error
 
     def take(self) -> tuple[str, list[Chosen]]:
         """The text that has come since the last time, and its tokens if log-probabilities were asked for."""
@@ -128,6 +139,9 @@ class Sequence:
             self._add(self._stops.feed(text))
 
     def _add(self, text: str) -> None:
+        self._say(text if self._chain is None else self._chain.feed(text))
+
+    def _say(self, text: str) -> None:
         self.sent += len(text)
         if self.examined is not None:
             self.examined.say(text)

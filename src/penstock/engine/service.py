@@ -14,6 +14,7 @@ from penstock.engine.engine import Answer, Engine
 from penstock.engine.face import JSON, Face
 from penstock.engine.folder import ModelFolder
 from penstock.engine.messages import Sampling
+from penstock.engine.processing import load_processor
 from penstock.engine.quality import Examination, quality_of_all, refusals_of
 from penstock.engine.replies import EventWriter, Form, document
 from penstock.engine.sequence import Sequence
@@ -22,6 +23,7 @@ from penstock.engine.template import ChatTemplate
 from penstock.engine.text import Tokenizer
 from penstock.net.reply import Reply
 from penstock.net.request import Request
+from penstock.registry.processing import FILE as PROCESSING
 from penstock.routing.patterns import Patterns
 from penstock.wire import quality
 from penstock.wire.openai import error_event
@@ -52,6 +54,7 @@ class Service:
         self._name = name
         source = folder.template or tokenizer.template
         self._template = ChatTemplate(source, folder.special) if source else None
+        self._processor = load_processor(folder.processing, PROCESSING) if folder.processing else None
         self.face = Face(
             folder,
             name=name,
@@ -76,6 +79,8 @@ class Service:
         refusals = None if wish is None else refusals_of(wish)
         ask = read_chat(request.body, resume) if chat else read_completion(request.body, resume)
         self.face.check_model(ask.model)
+        if self._processor is not None and self._processor.writes:
+            self._check_processable(ask, streams=self._processor.streams)
         prompts = await self._prompts(ask)
         sequences = self._sequences(ask, prompts, request.received_ns, examined=refusals is not None)
         continued = ask.continued
@@ -99,6 +104,7 @@ class Service:
             await answer.done
         finally:
             self._engine.cancel(answer)
+        _check_processed(sequences)
         seen = _seen(sequences, refusals)
         head = JSON if seen is None else [*JSON, (quality.HEADER, quality.quality_value(seen))]
         reply.send(200, head, document(form, sequences, len(prompts)))
@@ -114,6 +120,7 @@ class Service:
         try:
             self._engine.submit(answer)
             await answer.done
+            _check_processed(sequences)
         except PenstockError as error:
             if not reply.started:
                 raise
@@ -122,6 +129,21 @@ class Service:
         finally:
             self._engine.cancel(answer)
         reply.end(writer.events.last(sequences, prompts, _seen(sequences, refusals)))
+
+    def _check_processable(self, ask: Ask, *, streams: bool) -> None:
+        """Raises `BadRequest` for what cannot be honoured where the version's processing changes answers."""
+        if ask.stream and not streams:
+            raise BadRequest(
+                f"The model {self._name!r} processes answers in a way that needs all of an answer: ask without `stream`.",
+                code="processing_needs_whole_answer",
+                param="stream",
+            )
+        if ask.logprobs:
+            raise BadRequest(
+                f"The model {self._name!r} processes its answers, so that tokens have no place in them: leave out `logprobs`.",
+                code="unsupported_parameter",
+                param="logprobs",
+            )
 
     # -- from the ask to sequences -----------------------------------------------------------------------------------
 
@@ -138,13 +160,30 @@ class Service:
                     code="no_chat_template",
                     param="messages",
                 )
-            prompts = [await self._encode(self._template.render(ask.messages), special=False)]
+            messages = ask.messages
+            if self._processor is not None and self._processor.reads:
+                messages = self._processor.chats(messages)
+            prompts = [await self._encode(self._template.render(messages), special=False)]
         else:
-            prompts = [await self._encode(p, special=True) if isinstance(p, str) else p for p in ask.prompts]
+            texts = self._processed(ask.prompts)
+            prompts = [await self._encode(p, special=True) if isinstance(p, str) else p for p in texts]
         where = "messages" if ask.messages is not None else "prompt"
         for tokens in prompts:
             self._check_tokens(tokens, where)
         return prompts
+
+    def _processed(self, prompts: list[str] | list[list[int]]) -> list[str] | list[list[int]]:
+        processor = self._processor
+        if processor is None or not processor.reads:
+            return prompts
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if len(texts) < len(prompts):
+            raise BadRequest(
+                f"The model {self._name!r} processes prompts, which it can do to texts alone: send no tokens.",
+                code="unsupported_parameter",
+                param="prompt",
+            )
+        return [processor.asked(text) for text in texts]
 
     async def _encode(self, text: str, *, special: bool) -> list[int]:
         if len(text) > _LONG:
@@ -192,6 +231,7 @@ class Service:
                         stops=ask.stop,
                         arrived_ns=arrived_ns,
                         tells_logprobs=ask.logprobs,
+                        chain=self._processor.answer() if self._processor is not None else None,
                     )
                 )
                 if examined:
@@ -231,9 +271,18 @@ class _Writer:
         self.events = EventWriter(form)
 
     def __call__(self, sequence: Sequence) -> None:
+        if sequence.failure is not None:
+            return  # an error follows, and no end
         if not self._reply.started:
             self._reply.start(200, self._headers)
         self._reply.write(self.events.text(sequence))
+
+
+def _check_processed(sequences: list[Sequence]) -> None:
+    """Raises `UpstreamFailed` if an answer could not be processed as the version asks."""
+    for sequence in sequences:
+        if sequence.failure is not None:
+            raise sequence.failure
 
 
 def _seen(sequences: list[Sequence], refusals: Patterns | None) -> Quality | None:

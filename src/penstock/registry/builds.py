@@ -1,8 +1,9 @@
-"""Builds that a version brings with it: folders that an engine loads as they are."""
+"""Builds that a version brings with it: folders that an engine loads as they are, and what of the version's top belongs to each."""
 
 import msgspec
 
 from penstock.registry.manifest import Manifest, manifest_digest, subfolder
+from penstock.registry.processing import FILE as PROCESSING
 
 # Folder of a version -> (engine, precision).
 FOLDERS: dict[str, tuple[str, str]] = {
@@ -11,6 +12,8 @@ FOLDERS: dict[str, tuple[str, str]] = {
     "openvino-fp16": ("openvino", "fp16"),
     "openvino-fp32": ("openvino", "fp32"),
 }
+# Files at a version's top that are part of every build which has none of that name itself.
+SHARED = (PROCESSING,)
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,11 +26,23 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
 
 
+def build_manifest(manifest: Manifest, folder: str) -> Manifest | None:
+    """The files of the build in `folder`, by their paths in it: what stands there, and what of the version's top belongs to every build.
+
+    None if nothing stands there.
+    """
+    part = subfolder(manifest, folder)
+    if part is None:
+        return None
+    shared = {name: manifest.files[name] for name in SHARED if name in manifest.files and name not in part.files}
+    return Manifest(files={**part.files, **shared}) if shared else part
+
+
 def builds_of(manifest: Manifest) -> tuple[Build, ...]:
     """The builds in a version, ordered by folder. A folder counts if it holds weights."""
     found = []
     for folder, (engine, precision) in sorted(FOLDERS.items()):
-        part = subfolder(manifest, folder)
+        part = build_manifest(manifest, folder)
         if part is not None and any(entry.role == "weights" for entry in part.files.values()):
             found.append(
                 Build(engine=engine, precision=precision, folder=folder, digest=manifest_digest(part), manifest=part)

@@ -1,7 +1,8 @@
 """Model cards: Markdown with YAML front matter as the Hugging Face hub reads it, and what a complete one says."""
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 import yaml
@@ -10,14 +11,63 @@ from penstock.core.errors import BadRequest
 
 _FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _MAX_BYTES = 1 << 20
-# A heading that says it -> what it is about.
-SECTIONS = {
-    "intended use": ("intended use", "intended uses", "uses"),
-    "limitations": ("limitations", "known limitations", "bias, risks, and limitations", "limits"),
-    "training data": ("training data", "training", "data"),
-    "evaluation": ("evaluation", "metrics", "results", "quality"),
-}
-FIELDS = ("license", "language")
+For = Literal["any", "production"]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a complete card says: a field of the front matter, or a section under one of `headings` with some text."""
+
+    what: str
+    wanted_for: For
+    field: str = ""
+    headings: tuple[str, ...] = ()
+
+
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a card does not say, and the command that supplies it."""
+
+    what: str
+    wanted_for: For
+    command: str
+
+
+WANTED: tuple[Wanted, ...] = (
+    Wanted(what="the field 'license'", wanted_for="any", field="license"),
+    Wanted(what="the field 'language'", wanted_for="any", field="language"),
+    Wanted(
+        what="the section 'intended use'",
+        wanted_for="any",
+        headings=("intended use", "intended uses", "uses", "direct use"),
+    ),
+    Wanted(
+        what="the section 'limitations'",
+        wanted_for="any",
+        headings=("limitations", "known limitations", "known limits", "bias, risks, and limitations", "limits"),
+    ),
+    Wanted(
+        what="the section 'training data'",
+        wanted_for="any",
+        headings=("training data", "training", "data", "training details"),
+    ),
+    Wanted(
+        what="the section 'evaluation'",
+        wanted_for="any",
+        headings=("evaluation", "metrics", "results", "quality", "figures"),
+    ),
+    Wanted(what="the field 'pipeline_tag'", wanted_for="production", field="pipeline_tag"),
+    Wanted(what="the field 'model-index' (measured results)", wanted_for="production", field="model-index"),
+    Wanted(what="the field 'datasets'", wanted_for="production", field="datasets"),
+    Wanted(
+        what="the section 'out of scope'",
+        wanted_for="production",
+        headings=("out of scope", "out-of-scope use", "not intended for", "misuse"),
+    ),
+    Wanted(
+        what="the section 'contact'",
+        wanted_for="production",
+        headings=("contact", "model card contact", "maintainers", "authors"),
+    ),
+)
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,22 +102,52 @@ def parse_card(text: str) -> Card:
 
 
 def missing_from(card: Card) -> tuple[str, ...]:
-    """What a complete card would say and this one does not: fields of the front matter, and sections with some text."""
-    missing = [f"the field {field!r}" for field in FIELDS if not card.metadata.get(field)]
+    """What any complete card would say and this one does not."""
+    return tuple(one.what for one in lacking(card, "NAME:LABEL") if one.wanted_for == "any")
+
+
+def lacking(card: Card, reference: str) -> tuple[Missing, ...]:
+    """Everything that the card of `reference` does not say, first what any card says, then what production asks for beside it."""
     sections = _sections(card.body)
-    for wanted, headings in SECTIONS.items():
-        if not any(sections.get(heading) for heading in headings):
-            missing.append(f"the section {wanted!r}")
-    return tuple(missing)
+    found = []
+    for wanted in WANTED:
+        said = _said(card.metadata, wanted.field) if wanted.field else any(map(sections.get, wanted.headings))
+        if not said:
+            found.append(Missing(what=wanted.what, wanted_for=wanted.wanted_for, command=_command(wanted, reference)))
+    return tuple(found)
+
+
+def _said(metadata: Mapping[str, Any], field: str) -> bool:
+    if field != "model-index":
+        return bool(metadata.get(field))
+    entries = metadata.get(field)
+    if not isinstance(entries, list):
+        return False
+    return any(
+        isinstance(result, dict) and result.get("metrics")
+        for entry in entries
+        if isinstance(entry, dict)
+        for result in entry.get("results") or ()
+    )
+
+
+def _command(wanted: Wanted, reference: str) -> str:
+    if wanted.field in {"model-index", "datasets"}:
+        return (
+            f"penstock models card {reference} --template > card.md && penstock models card {reference} --edit card.md"
+        )
+    return f"penstock models card {reference} --edit card.md"
 
 
 def _sections(body: str) -> dict[str, str]:
     found: dict[str, str] = {}
     heading = ""
+    fenced = False
     for line in body.splitlines():
-        if line.startswith("#"):
-            heading = line.lstrip("#").strip().lower()
+        fenced ^= line.lstrip().startswith("```")
+        if line.startswith("#") and not fenced:
+            heading = line.lstrip("#").strip().rstrip(":").lower()
             found.setdefault(heading, "")
-        elif heading:
+        elif heading and not (line.strip().startswith("<!--") and line.strip().endswith("-->")):
             found[heading] += line.strip()
     return found

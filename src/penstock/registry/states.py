@@ -4,13 +4,14 @@ from typing import Literal
 
 from penstock.core.errors import Conflict
 
-VersionState = Literal["committed", "archived", "blocked"]
+VersionState = Literal["committed", "archived", "blocked", "deleted"]
 
 # From a state: the states that it may move to, and what the move means.
 MOVES: dict[VersionState, frozenset[VersionState]] = {
-    "committed": frozenset({"archived", "blocked"}),
-    "archived": frozenset({"committed"}),
-    "blocked": frozenset({"committed"}),
+    "committed": frozenset({"archived", "blocked", "deleted"}),
+    "archived": frozenset({"committed", "deleted"}),
+    "blocked": frozenset({"committed", "deleted"}),
+    "deleted": frozenset(),  # its row stays, so that its label is never used again; its bytes go
 }
 
 
@@ -29,7 +30,7 @@ def check_deployable(reference: str, state: VersionState) -> None:
     """Refuse what must not be promoted.
 
     Raises:
-        Conflict: if the version is archived or blocked.
+        Conflict: if the version is archived, blocked or deleted.
     """
     if state != "committed":
         raise Conflict(

@@ -1,0 +1,144 @@
+"""Processing of a version: streams give what the whole text gives, whatever the pieces; what cannot be is refused by path."""
+
+import itertools
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.core.errors import BadRequest, UpstreamFailed
+from penstock.engine.processing import read_processor
+from penstock.registry.processing import read_processing
+
+
+def made(output: list[dict], **more: object) -> object:
+    return json.dumps({"output": output, **more}).encode()
+
+
+def pieces(text: str, cuts: list[int]) -> list[str]:
+    places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    return [text[a:b] for a, b in itertools.pairwise(places)]
+
+
+STEPS = st.lists(
+    st.sampled_from(
+        [
+            {"do": "trim"},
+            {"do": "trim", "side": "start"},
+            {"do": "trim", "side": "end"},
+            {"do": "replace", "pattern": "ab+", "to": "<\\0>"},
+            {"do": "replace", "pattern": "(a)(b)?", "to": "\\2\\1\\\\"},
+            {"do": "replace", "pattern": "\\ba\\b", "to": "X"},
+            {"do": "replace", "pattern": "<t>[^<]*</t>\\s*", "to": ""},
+            {"do": "replace", "pattern": "^a|b$", "to": "!"},
+            {"do": "replace", "pattern": "(?i)é+", "to": "e"},
+            {"do": "replace", "pattern": "\\s+", "to": " "},
+            {"do": "replace", "pattern": "<t>[\\s\\S]*?</t>", "to": "."},
+            {"do": "replace", "pattern": "(?s)aa.+?a", "to": ""},
+            {"do": "template", "template": "« {text} »"},
+        ]
+    ),
+    min_size=1,
+    max_size=4,
+)
+TEXTS = st.text(alphabet=st.sampled_from(list("aabb  \n<>t/éÉ.")), max_size=60) | st.builds(
+    lambda a, b: f"{a}<t>{b}</t> {a}", st.text("ab ", max_size=9), st.text("ab ", max_size=9)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS, TEXTS, st.lists(st.integers(0, 80), max_size=12))
+def test_a_stream_gives_what_the_whole_text_gives(steps: list[dict], text: str, cuts: list[int]) -> None:
+    processor = read_processor(made(steps))
+    first, second = processor.answer(), processor.answer()
+    assert first is not None
+    assert second is not None
+    whole = first.whole(text)
+    shown = ""
+    for piece in pieces(text, cuts):
+        shown += second.feed(piece)
+        assert whole.startswith(shown), "what was released is final"
+    assert shown + second.finish() == whole
+
+
+@given(st.text("ab \n", max_size=40))
+def test_replacement_is_that_of_python(text: str) -> None:
+    """The oracle is another engine; where both know the syntax they agree."""
+    processor = read_processor(made([{"do": "replace", "pattern": "a+b?", "to": "-"}]))
+    assert processor.answer().whole(text) == re.sub("a+b?", "-", text)
+
+
+def test_nothing_is_held_longer_than_it_must() -> None:
+    chain = read_processor(made([{"do": "replace", "pattern": "<think>[\\s\\S]*?</think>", "to": ""}])).answer()
+    assert chain.feed("Hello <b") == "Hello <b"
+    assert chain.feed(" and <th") == " and "
+    assert chain.feed("ere") == "<there"
+    assert chain.feed(" <think>long thoughts") == " "
+    assert chain.feed("</think> done") == " done"
+    assert chain.finish() == ""
+
+
+@pytest.mark.parametrize(
+    ("step", "text", "wanted"),
+    [
+        ({"do": "json", "path": "answer"}, 'Sure: {"answer": "42", "why": []} bye', "42"),
+        ({"do": "json", "path": "items.1"}, '{"items": [1, {"a": 2}]}', '{"a":2}'),
+        ({"do": "json"}, "see [1, 2]", "[1,2]"),
+        ({"do": "json", "path": "answer"}, "no json {at all", "no json {at all"),
+        ({"do": "json", "path": "answer", "otherwise": "empty"}, '{"other": 1}', ""),
+        ({"do": "extract", "pattern": "Answer: (\\w+)", "group": 1}, "Well. Answer: yes.", "yes"),
+        ({"do": "extract", "pattern": "Answer: (\\w+)", "otherwise": "empty"}, "Well.", ""),
+    ],
+)
+def test_steps_on_whole_answers(step: dict, text: str, wanted: str) -> None:
+    processor = read_processor(made([step]))
+    assert not processor.streams
+    assert processor.answer().whole(text) == wanted
+    assert read_processor(made([step], stream="hold")).streams
+
+
+def test_what_must_be_there_and_is_not_fails() -> None:
+    chain = read_processor(made([{"do": "json", "path": "a", "otherwise": "fail"}])).answer()
+    with pytest.raises(UpstreamFailed) as refused:
+        chain.whole("nothing")
+    assert refused.value.code == "processing_failed"
+
+
+def test_users_texts_alone_are_processed_on_their_way_in() -> None:
+    processor = read_processor(
+        json.dumps({"input": [{"do": "trim"}, {"do": "template", "template": "Q: {text}"}]}).encode()
+    )
+    said = [{"role": "system", "content": " s "}, {"role": "user", "content": " hi "}]
+    assert processor.chats(said) == [{"role": "system", "content": " s "}, {"role": "user", "content": "Q: hi"}]
+    assert processor.answer() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("[]", "processing.json"),
+        ("{", "processing.json"),
+        ('{"outputs": []}', "processing.json"),
+        ('{"output": [{"do": "shell"}]}', "processing.json"),
+        ('{"output": [{"do": "replace", "pattern": "("}]}', "processing.json.output.0.pattern"),
+        ('{"output": [{"do": "replace", "pattern": "a*"}]}', "processing.json.output.0.pattern"),
+        ('{"output": [{"do": "replace", "pattern": "a(?=b)"}]}', "processing.json.output.0.pattern"),
+        ('{"output": [{"do": "replace", "pattern": "\\\\Ca"}]}', "processing.json.output.0.pattern"),
+        ('{"output": [{"do": "replace", "pattern": "a", "to": "\\\\1"}]}', "processing.json.output.0.to"),
+        ('{"output": [{"do": "extract", "pattern": "a", "group": 1}]}', "processing.json.output.0.group"),
+        ('{"input": [{"do": "template", "template": "no place"}]}', "processing.json.input.0.template"),
+        ('{"entry": "hook.py"}', "processing.json"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_path(text: str, path: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read_processor(text.encode())
+    assert refused.value.param == path
+    assert refused.value.code == "bad_processing"
+
+
+def test_a_file_that_is_too_large_is_refused() -> None:
+    with pytest.raises(BadRequest, match="KiB"):
+        read_processing(b" " * ((1 << 18) + 1))
