@@ -3,8 +3,9 @@
 import math
 
 from bench.checks import Check, Measured, close
-from penstock.experiments.assignment import bucket, spans_by_weight
+from penstock.experiments.assignment import spans_by_weight
 from penstock.experiments.bradley_terry import bradley_terry
+from penstock.experiments.hashing import bucket
 from penstock.experiments.sample_size import two_means, two_proportions
 from penstock.experiments.sequences import best_rho, multinomial_log_e, normal_mixture_bound, sample_ratio_p
 from penstock.experiments.statistics import estimate, moments_of, welch

@@ -15,6 +15,7 @@ from penstock.control.errors import install_error_handlers
 from penstock.control.experiments import register, start
 from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_evaluate import Evaluator
+from penstock.control.experiments_past import gather_past
 from penstock.control.experiments_signal import Signal
 from penstock.control.ingest import ingest_router
 from penstock.control.statistics_api import statistics_router
@@ -60,7 +61,7 @@ class Bed:
             settings=Settings(),
             data=data,
             database=database,
-            blobs=open_blobs("", data / "blobs"),
+            blobs=open_blobs("", data / "blobs", database),
             service_token="service",
             clock=lambda: self.now,
             entropy=self._entropy,
@@ -157,6 +158,8 @@ class Bed:
         """Register and start an experiment."""
         async with self.control.change(SYSTEM) as change:
             await register(change, name, parse_design(spec))
+        await gather_past(self.control.database, name, parse_design(spec), self.now)
+        async with self.control.change(SYSTEM) as change:
             await start(change, name, environment="production")
 
     async def table(self, table: Any) -> list[dict[str, Any]]:

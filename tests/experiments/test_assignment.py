@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from penstock.core.snapshot import Arm, ContextCell, Contexts, ExperimentEntry
 from penstock.experiments.assignment import (
     assign,
-    bucket,
     compile_experiment,
-    fnv32a,
     respan,
     spans_by_weight,
     unit_of,
 )
+from penstock.experiments.hashing import bucket, fnv32a
 
 # packages/sdk-js/test/cases.json of growthbook/growthbook, "hash": seed, value, version, result
 GROWTHBOOK = [

@@ -12,23 +12,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
 from penstock.control.experiments_entry import (
-    JUDGE,
     ResolvedArm,
+    arm_of,
     contexts_of,
     first_contexts,
+    first_of,
+    first_spans,
     interleave_of,
     seed_of,
     shadow_of,
 )
-from penstock.control.experiments_past import gather_past
-from penstock.control.snapshot import build_of_pool
-from penstock.control.specs import PoolSpec
-from penstock.control.state import ActiveExperiment, State, load_state
-from penstock.core.errors import BadRequest, Conflict, NotFound
+from penstock.control.experiments_resolve import resolve
+from penstock.control.state import ActiveExperiment, load_state
+from penstock.core.errors import Conflict, NotFound
 from penstock.core.references import check_name
-from penstock.core.snapshot import Arm, ExperimentEntry
+from penstock.core.snapshot import ExperimentEntry
+from penstock.experiments.arms import check_parameters
 from penstock.experiments.assignment import UNEXPOSED, respan, spans_by_weight
-from penstock.experiments.design import TRANSITIONS, ArmSpec, Design, parse_design
+from penstock.experiments.design import TRANSITIONS, Design, parse_design
+from penstock.experiments.population import audience_of, holdout_of, namespace_of, overlap
 from penstock.experiments.ramp import Move
 from penstock.store.schema_delivery import canaries
 from penstock.store.schema_experiments import experiment_epochs, experiments
@@ -124,22 +126,22 @@ async def start(change: Change, name: str, *, environment: str, resolved: dict[s
     state = _next_state(row, "start")
     design = parse_design(row.spec)
     await _check_route_is_free(change.connection, name, design.route)
+    await _check_namespace(change.connection, name, design)
+    check_parameters(design.arms)
     values: dict[str, Any] = {"state": state, "serving": "", "expires_at": _expiry(design, change.now)}
     if row.state == "draft":
         if resolved is None:
-            resolved = _resolve(design, await load_state(change.connection, environment=environment))
+            resolved = resolve(design, await load_state(change.connection, environment=environment))
         shares = design.shares()
-        spans = spans_by_weight(tuple(shares.get(arm.name, 0.0) for arm in design.arms))
         values |= {
             "resolved": msgspec.to_builtins(resolved),
-            "ranges": _by_arm(design, spans),
+            "ranges": _by_arm(design, first_spans(design)),
             "epoch": 1,
             "step": 0,
             "started_at": change.now,
             "contexts": first_contexts(design) or None,
         }
         await _begin_epoch(change, name, 1, shares, first_contexts(design))
-        await gather_past(change.connection, name, design, change.now)
     await _set(change, name, **values)
     await change.audit("experiment.start", name)
 
@@ -230,9 +232,11 @@ async def advance(change: Change, row: Row[Any], move: Move, heard: float) -> No
 
 
 async def set_dose(change: Change, name: str, share: float) -> None:
-    """From the next Snapshot on, a second arm answers this share of requests."""
+    """From the next Snapshot on, a second arm answers this share of requests.
+
+    The audit trail is not told: what somebody decided is the pace, which was registered; this follows from it again and again.
+    """
     await _set(change, name, dose=share)
-    await change.audit("experiment.dose", name, share=share)
 
 
 async def renew(change: Change, row: Row[Any], heard: float) -> None:
@@ -280,41 +284,23 @@ async def _check_route_is_free(connection: AsyncConnection, name: str, route: st
         )
 
 
-def _resolve(design: Design, state: State) -> dict[str, ResolvedArm]:
-    models = {deployment.model for deployment in state.deployments if deployment.live is not None}
-    if design.route not in state.routes and design.route not in models:
-        raise BadRequest(f"There is no route {design.route!r}.", param="route")
-    found = {arm.name: _resolve_arm(index, arm, state) for index, arm in enumerate(design.arms)}
-    if design.shadow is not None and design.shadow.judge is not None:
-        found[JUDGE] = _resolve_pool(design.shadow.judge, state, "the judge", "shadow.judge")
-    return found
-
-
-def _resolve_arm(index: int, arm: ArmSpec, state: State) -> ResolvedArm:
-    if arm.policy is not None and arm.policy not in state.policies:
-        raise BadRequest(f"There is no policy {arm.policy!r}.", param=f"arms[{index}].policy")
-    who = f"the arm {arm.name!r}"
-    if arm.pool is not None:
-        return _resolve_pool(arm.pool, state, who, f"arms[{index}].pool")
-    return _resolve_build(PoolSpec(build=arm.build), state, who, f"arms[{index}].build")
-
-
-def _resolve_pool(pool: str, state: State, who: str, param: str) -> ResolvedArm:
-    spec = state.pools.get(pool)
-    if spec is None:
-        raise BadRequest(f"There is no pool {pool!r}.", param=param)
-    return ResolvedArm(pool=pool) if spec.build is None else _resolve_build(spec, state, who, param)
-
-
-def _resolve_build(spec: PoolSpec, state: State, who: str, param: str) -> ResolvedArm:
-    build = build_of_pool(spec, state)
-    if build is None or build not in state.builds:
-        raise BadRequest(
-            f"There is no build {spec.build!r} in {spec.precision} to serve {who} from.",
-            param=param,
-            hint="Push the version first; `penstock models show` lists its builds.",
+async def _check_namespace(connection: AsyncConnection, name: str, design: Design) -> None:
+    """See that what says to exclude one another does, among the experiments that run or are paused."""
+    if design.namespace is None:
+        return
+    rows = await connection.execute(
+        select(experiments.c.name, experiments.c.spec).where(
+            experiments.c.state.in_(("running", "paused")), experiments.c.name != name
         )
-    return ResolvedArm(pool=build.pool, build=build)
+    )
+    for row in rows:
+        if overlap(design.namespace, parse_design(row.spec).namespace):
+            low, high = design.namespace.range
+            raise Conflict(
+                f"The experiment {row.name!r} has a part of {low:g} to {high:g} in the namespace {design.namespace.name!r}.",
+                hint="Take a range that is free, or stop that one first.",
+                param="namespace.range",
+            )
 
 
 async def active_experiments(connection: AsyncConnection) -> tuple[ActiveExperiment, ...]:
@@ -339,13 +325,14 @@ def _active(row: Row[Any]) -> ActiveExperiment:
     design = parse_design(row.spec)
     resolved = msgspec.convert(row.resolved, dict[str, ResolvedArm])
     if row.state == "running":
-        arms = tuple(_arm(arm, resolved, row.ranges[arm.name], None) for arm in design.arms)
+        arms = tuple(arm_of(arm, resolved, row.ranges[arm.name], None) for arm in design.arms)
         incumbent, epoch = design.incumbent, row.epoch
     else:
-        arms = tuple(_arm(arm, resolved, (), 1.0) for arm in design.arms if arm.name == row.serving)
+        arms = tuple(arm_of(arm, resolved, (), 1.0) for arm in design.arms if arm.name == row.serving)
         incumbent, epoch = row.serving, UNEXPOSED
     # What is paused can go on at once: the builds of all arms stay, and the judge's.
-    needed = list(resolved.values()) if row.state != "decided" else [resolved[row.serving]]
+    held = {row.serving, first_of(row.serving)}
+    needed = [one for name, one in resolved.items() if row.state != "decided" or name in held]
     return ActiveExperiment(
         route=row.route,
         entry=ExperimentEntry(
@@ -360,22 +347,13 @@ def _active(row: Row[Any]) -> ActiveExperiment:
             contexts=contexts_of(design, row.contexts) if row.state == "running" else None,
             shadow=shadow_of(design, resolved, row.dose) if row.state == "running" else None,
             interleave=interleave_of(design, row.dose) if row.state == "running" else None,
+            audience=audience_of(design.targeting),
+            namespace=namespace_of(design.namespace),
+            holdout=holdout_of(design.holdout),
+            sticky=design.sticky if row.state == "running" else "",
         ),
         builds=tuple(dict.fromkeys(one.build for one in needed if one.build is not None)),
         replicas=max(one.replicas for one in needed),
-    )
-
-
-def _arm(arm: ArmSpec, resolved: dict[str, ResolvedArm], ranges: Any, weight: float | None) -> Arm:
-    spans = tuple((float(low), float(high)) for low, high in ranges)
-    return Arm(
-        name=arm.name,
-        pool=resolved[arm.name].pool,
-        weight=round(sum(high - low for low, high in spans), 9) if weight is None else weight,
-        params=arm.params,
-        system=arm.system,
-        policy=arm.policy,
-        ranges=spans,
     )
 
 

@@ -15,6 +15,7 @@ from penstock.control.canary_rows import canary_of
 from penstock.control.context import Change, Control
 from penstock.control.experiments import experiment_row
 from penstock.control.experiments_kind import ExperimentKind
+from penstock.control.experiments_past import gather_past
 from penstock.control.experiments_schema import design_schema
 from penstock.control.specs import Name, Spec
 from penstock.experiments.declared import MOST_LOOKS
@@ -259,6 +260,10 @@ def _add_changing(router: APIRouter) -> None:
         control: ControlPart, who: Writer, name: str, _body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
         """Start it, or go on after a pause. Of a deployment's canary this needs `deployments:write` too."""
+        async with control.database.read() as connection:
+            row = await experiment_row(connection, name)
+        if row.state == "draft":
+            await gather_past(control.database, name, parse_design(row.spec), control.clock())
         async with control.change(who) as change:
             await _check_canary(change, who, name)
             await life.start(change, name, environment=control.settings.control.environment)

@@ -1,12 +1,13 @@
 """What gateways are told of a running experiment beyond its arms: a bandit's contexts and the seed of its epoch, and how often a second model answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from penstock.core.snapshot import ContextCell, Contexts, InterleavePlan, ShadowPlan
+from penstock.core.snapshot import Arm, ContextCell, Contexts, InterleavePlan, ShadowPlan
 from penstock.delivery.pools import BuildKey
-from penstock.experiments.assignment import spans_by_weight
+from penstock.experiments.arms import ArmSpec, cascade_of
+from penstock.experiments.assignment import covered, spans_by_weight
 from penstock.experiments.design import Design
 from penstock.experiments.strategies import InterleavedSpec, ShadowSpec
 
@@ -22,6 +23,7 @@ class ResolvedArm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Shares = Mapping[str, float]
+Spans = tuple[tuple[tuple[float, float], ...], ...]
 
 
 def seed_of(design: Design, name: str, epoch: int) -> str:
@@ -46,6 +48,39 @@ def contexts_of(design: Design, shares: Mapping[str, Shares] | None) -> Contexts
 def first_contexts(design: Design) -> dict[str, dict[str, float]]:
     """The shares that each context begins with: those of the whole."""
     return {name: design.shares() for name in design.contexts}
+
+
+def arm_of(
+    arm: ArmSpec, resolved: Mapping[str, ResolvedArm], ranges: Sequence[Sequence[float]], weight: float | None
+) -> Arm:
+    """An arm as gateways see it; without a `weight` its own is the width of its ranges."""
+    spans = tuple((float(low), float(high)) for low, high in ranges)
+    pool = resolved[arm.name].pool
+    cascade = arm.cascade
+    return Arm(
+        name=arm.name,
+        pool=pool,
+        weight=round(sum(high - low for low, high in spans), 9) if weight is None else weight,
+        params=arm.params,
+        system=arm.system,
+        policy=arm.policy,
+        ranges=spans,
+        cascade=None if cascade is None else cascade_of(cascade, resolved[first_of(arm.name)].pool, pool),
+    )
+
+
+def first_of(arm: str) -> str:
+    """Among the resolved arms: the pool that an arm's cascade asks first. No arm can be called so."""
+    return f"@first/{arm}"
+
+
+def first_spans(design: Design) -> Spans:
+    """The ranges that the arms begin with."""
+    if any(arm.ranges for arm in design.arms):
+        return tuple(tuple(sorted(arm.ranges)) for arm in design.arms)
+    shares = design.shares()
+    spans = spans_by_weight(tuple(shares.get(arm.name, 0.0) for arm in design.arms))
+    return spans if design.coverage == 1 else covered(spans, design.coverage)
 
 
 def shadow_of(design: Design, resolved: Mapping[str, ResolvedArm], dose: float | None) -> ShadowPlan | None:

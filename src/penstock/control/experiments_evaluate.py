@@ -19,6 +19,7 @@ from penstock.core.errors import PenstockError
 from penstock.delivery.plan import START_S
 from penstock.delivery.watch import heard_until
 from penstock.experiments.canary import evidence_in_words
+from penstock.experiments.counted import Statistics
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.judging import judged, moved
 from penstock.experiments.pair_verdict import dose_of, spec_of
@@ -118,16 +119,18 @@ class Evaluator:
                 )
             ).scalar_one()
         design = parse_design(row.spec)
-        verdict = judged(design, statistics, now)
+        standing = Standing(epoch=row.epoch, step=row.step, since=since)
+        # Judging many arms takes a good part of a second of arithmetic: in a thread, the loop answers others meanwhile.
+        verdict, move = await asyncio.to_thread(_concluded, design, statistics, standing, now)
         if news:
             await self._store(row, verdict)
-        move = moved(design, statistics, verdict, Standing(epoch=row.epoch, step=row.step, since=since), now)
-        if alarm and move.kind != "decide":
+        if alarm and move.kind != "decide" and not move.drops:
             return verdict
         evidence = evidence_in_words(design, statistics, verdict)
         await self._act(row, design, verdict, move, heard, evidence)
         if design.paired and move.kind == "hold":
-            await self._dose(row, design, dose_of(design, statistics, ran_s=now - (row.started_at or now)))
+            ran_s = now - (row.started_at or now)
+            await self._dose(row, design, dose_of(design, statistics, ran_s=ran_s, dose=row.dose))
         return verdict
 
     async def _dose(self, row: Row[Any], design: Design, share: float) -> None:
@@ -222,6 +225,11 @@ class Evaluator:
                 ).scalar_one_or_none()
             known = self._last_point[name] = (at or 0.0, 0)
         return known
+
+
+def _concluded(design: Design, statistics: Statistics, standing: Standing, now: float) -> tuple[Verdict, Move]:
+    verdict = judged(design, statistics, now)
+    return verdict, moved(design, statistics, verdict, standing, now)
 
 
 def _points(name: str, verdict: Verdict) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from penstock.control.context import Change
 from penstock.control.experiments import register, remove
 from penstock.control.kinds import Origin
 from penstock.core.errors import BadRequest
+from penstock.experiments.arms import check_parameters
 from penstock.experiments.design import Design, parse_design
 from penstock.store.schema_experiments import experiments
 
@@ -27,10 +28,12 @@ class ExperimentKind:
             BadRequest: its `param` is the path of what is wrong, from `spec` on.
         """
         try:
-            return parse_design(spec)
+            design = parse_design(spec)
+            check_parameters(design.arms)
         except BadRequest as error:
             path = "spec" if error.param in (None, "spec") else f"spec.{error.param}"
             raise BadRequest(f"{path}: {error.message}", param=path, code=error.code, hint=error.hint) from None
+        return design
 
     def dump(self, spec: Design) -> dict[str, Any]:
         """The design as JSON, without what has its default."""

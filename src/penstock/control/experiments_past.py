@@ -7,15 +7,16 @@ value, so that it goes with what the experiment will measure. Units without a pa
 import asyncio
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.core.exchange import Exchange, Observation, Record
 from penstock.experiments.design import Design
 from penstock.experiments.metrics import METRICS, measures, told
 from penstock.store.schema_experiments import exchanges, experiment_past, observations
+from penstock.store.sql import Database
 
-MOST_EXCHANGES = 500_000  # the newest ones: reading them keeps other writers waiting
+MOST_EXCHANGES = 500_000  # the newest ones
 _PIECE = 2_000
 _DAY_S = 86400.0
 _LARGEST = (1 << 63) - 1
@@ -23,48 +24,72 @@ _LARGEST = (1 << 63) - 1
 _decode = msgspec.msgpack.Decoder(Record).decode
 
 
-async def gather_past(connection: AsyncConnection, name: str, design: Design, now: float) -> int:
-    """Write the covariates of the experiment `name`; how many units have one.
+async def gather_past(database: Database, name: str, design: Design, now: float) -> int:
+    """Write the covariates of the experiment `name`, which is about to start; how many units have one.
+
+    What is there is read without a lock, and written in pieces, so that ingest goes on meanwhile.
 
     Args:
-        connection: of the transaction that starts it.
-        name: of the experiment.
+        database: whose exchanges are read.
+        name: of the experiment, a draft.
         design: what was registered.
         now: the time of the start, Unix seconds.
+
+    Raises:
+        Unavailable: if the database cannot be read or written.
     """
     if design.covariate is None:
         return 0
-    since = now - design.covariate.days * _DAY_S
-    metric = METRICS[design.covariate.metric or design.primary.metric].name
-    sums: dict[str, tuple[int, int]] = {}
-    said = await _said(connection, metric, since)
-    before: int | None = None
-    seen = 0
-    while seen < MOST_EXCHANGES:
-        query = select(exchanges.c.sequence, exchanges.c.tenant, exchanges.c.record).where(
-            exchanges.c.route == design.route, exchanges.c.at >= since
-        )
-        if before is not None:
-            query = query.where(exchanges.c.sequence < before)
-        rows = (await connection.execute(query.order_by(exchanges.c.sequence.desc()).limit(_PIECE))).all()
-        for row in rows:
-            record = _decode(row.record)
-            if isinstance(record, Exchange):
-                _add(sums, design.unit, record, metric, said)
-        if len(rows) < _PIECE:
-            break
-        seen += len(rows)
-        before = rows[-1].sequence
-        await asyncio.sleep(0)
-    values = linearised(sums)
+    values = linearised(await _sums(database, design, now - design.covariate.days * _DAY_S))
     listed = [
         {"experiment": name, "unit": unit, "value": max(-_LARGEST, min(_LARGEST, value))}
         for unit, value in sorted(values.items())
         if value
     ]
+    async with database.write() as connection:  # of a start that did not come to its end
+        await connection.execute(delete(experiment_past).where(experiment_past.c.experiment == name))
     for start in range(0, len(listed), _PIECE):
-        await connection.execute(insert(experiment_past), listed[start : start + _PIECE])
+        async with database.write() as connection:
+            await connection.execute(insert(experiment_past), listed[start : start + _PIECE])
     return len(listed)
+
+
+async def _sums(database: Database, design: Design, since: float) -> dict[str, tuple[int, int]]:
+    """By unit, the metric's numerators and denominators."""
+    wanted = design.covariate.metric if design.covariate is not None else ""
+    metric = METRICS[wanted or design.primary.metric].name
+    sums: dict[str, tuple[int, int]] = {}
+    async with database.read() as connection:
+        said = await _said(connection, metric, since)
+    before: int | None = None
+    seen = 0
+    while seen < MOST_EXCHANGES:
+        query = select(exchanges.c.sequence, exchanges.c.record).where(
+            exchanges.c.route == design.route, exchanges.c.at >= since
+        )
+        if before is not None:
+            query = query.where(exchanges.c.sequence < before)
+        async with database.read() as connection:
+            rows = (await connection.execute(query.order_by(exchanges.c.sequence.desc()).limit(_PIECE))).all()
+        await asyncio.to_thread(_take, sums, design, [row.record for row in rows], metric, said)
+        if len(rows) < _PIECE:
+            break
+        seen += len(rows)
+        before = rows[-1].sequence
+    return sums
+
+
+def _take(
+    sums: dict[str, tuple[int, int]],
+    design: Design,
+    raw: list[bytes],
+    metric: str,
+    said: dict[str, tuple[int, int]],
+) -> None:
+    for one in raw:
+        record = _decode(one)
+        if isinstance(record, Exchange):
+            _add(sums, design.unit, record, metric, said)
 
 
 def linearised(sums: dict[str, tuple[int, int]]) -> dict[str, int]:

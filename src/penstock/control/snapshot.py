@@ -313,7 +313,8 @@ def _deployed(deployment: Deployment, state: State, pools: dict[str, Pool]) -> R
 
 
 def _runnable(entry: ExperimentEntry, pools: dict[str, Pool]) -> bool:
-    return all(arm.pool in pools and pools[arm.pool].replicas for arm in entry.arms)
+    firsts = (arm.cascade.first for arm in entry.arms if arm.cascade is not None)
+    return all(name in pools and pools[name].replicas for name in (*(arm.pool for arm in entry.arms), *firsts))
 
 
 def _policy_name(name: str | None, state: State) -> str | None:

@@ -161,7 +161,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     trimmed: int = 0  # turns of the conversation that were left out
     parent: str = ""  # the caller's span within `trace`, 16 hexadecimal digits
     noticed: Noticed | None = None  # None: the gateway did not look at it
-    context: str = ""  # of a bandit with contexts: the one whose shares gave the propensity
+    context: str = ""  # of a bandit with contexts: whose shares gave the propensity; @audience, @holdout or @namespace: why it took no part
     pair: Pair | None = None  # another arm answered the same request
     quality: Quality | None = None  # None: the engine was not asked to look at it
     content: Content | None = None  # None: the policy keeps none, or the request was not drawn

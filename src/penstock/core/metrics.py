@@ -148,6 +148,18 @@ TABLE: tuple[Metric, ...] = (
         labels=("route", "result"),
     ),
     Metric(
+        name="penstock_experiment_left_out_total",
+        kind="counter",
+        help="Requests on an experiment's route that took no part in it: not of its audience, held out (holdout), or in another part of its namespace.",
+        labels=("experiment", "why"),
+    ),
+    Metric(
+        name="penstock_sticky_given_up_total",
+        kind="counter",
+        help="Units and conversations that this worker let be drawn anew, because the table of those that keep their arm was full around them.",
+        labels=(),
+    ),
+    Metric(
         name="penstock_shadow_total",
         kind="counter",
         help="Requests drawn for a copy to the candidate, by result: compared, failed (the candidate did), dropped_full (queue), dropped_busy (no free place at the candidate), dropped_late, dropped_ended, dropped_stopped, skipped_tools, skipped_choices, skipped_operation, skipped_cached.",

@@ -138,6 +138,24 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weight: float = 1.0
 
 
+class Cascade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Asks the pool `first`, and `then` as well where the first answer does not convince.
+
+    An answer convinces if every threshold that is given is met and nothing in it speaks against it. Log-probabilities
+    are natural logarithms, of the chosen tokens.
+    """
+
+    first: str
+    then: str
+    min_mean_logprob: float | None = None
+    min_token_logprob: float | None = None
+    patterns: tuple[str, ...] = ()  # RE2: an answer in which one is found does not convince
+    finish: tuple[str, ...] = ("length",)  # nor does one that ended so
+    hold_tokens: int = 64  # of a stream: it is decided on its first so many tokens, which are held back until then
+    control_share: float = 0.0  # of requests that `then` answers at once, to measure the cascade against
+    tools: bool = False  # also requests that offer tools
+
+
 class Arm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One arm of an experiment: a pool and what it varies. `params` overrides the request's fields."""
 
@@ -148,6 +166,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     system: str | None = None
     policy: str | None = None
     ranges: tuple[tuple[float, float], ...] = ()  # of the buckets in [0, 1) that are its own; none given: by weight
+    cascade: Cascade | None = None  # whose `then` is the arm's own pool; its control share does not count
 
 
 class ContextCell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -186,6 +205,22 @@ class InterleavePlan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     patience_s: float = 5.0
 
 
+class Audience(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whose requests take part in an experiment: those that meet every condition given; one that is left out is met by all."""
+
+    tenants: tuple[str, ...] | None = None
+    headers: dict[str, str] = {}  # names in lower case; all of them must be equal
+    metadata: dict[str, str] = {}
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The units whose bucket, by a hash that has the name in its seed, lies in [low, high)."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+
+
 class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A running experiment as gateways see it.
 
@@ -204,6 +239,12 @@ class ExperimentEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     contexts: Contexts | None = None
     shadow: ShadowPlan | None = None
     interleave: InterleavePlan | None = None
+    audience: Audience | None = (
+        None  # None: everybody; who is left out goes where the route leads without the experiment
+    )
+    namespace: Slice | None = None  # only these units take part
+    holdout: Slice | None = None  # these do not
+    sticky: Literal["", "unit", "conversation"] = ""  # what keeps its arm when shares change
 
 
 class SemanticPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -252,24 +293,6 @@ class ChooseRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_user: str = ""  # RE2, found anywhere in the last user message
 
 
-class Cascade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Asks the pool `first`, and `then` as well where the first answer does not convince.
-
-    An answer convinces if every threshold that is given is met and nothing in it speaks against it. Log-probabilities
-    are natural logarithms, of the chosen tokens.
-    """
-
-    first: str
-    then: str
-    min_mean_logprob: float | None = None
-    min_token_logprob: float | None = None
-    patterns: tuple[str, ...] = ()  # RE2: an answer in which one is found does not convince
-    finish: tuple[str, ...] = ("length",)  # nor does one that ended so
-    hold_tokens: int = 64  # of a stream: it is decided on its first so many tokens, which are held back until then
-    control_share: float = 0.0  # of requests that `then` answers at once, to measure the cascade against
-    tools: bool = False  # also requests that offer tools
-
-
 class Trim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Drops a chat's oldest turns until it has at most `budget_tokens` (4 bytes each, as estimated everywhere).
 
@@ -300,6 +323,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_tokens: int | None = None  # of an answer: the client's own is lowered to it, and it is set where there is none
     coalesce: bool = False  # equal requests of one tenant that run at the same time share one answer
     resume: bool = False  # a stream that breaks off is gone on with by another replica of its pool
+    tenant: str = ""  # for this tenant alone, and listed for nobody; "": for all
 
 
 Detectable = Literal["payment_card", "email", "phone", "iban", "secret", "number"]

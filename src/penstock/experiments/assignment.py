@@ -10,10 +10,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from penstock.core.snapshot import Arm, ExperimentEntry, Unit
+from penstock.experiments.eligibility import gate_of
+from penstock.experiments.hashing import bucket, fnv32a
 
-_OFFSET = 0x811C9DC5
-_PRIME = 0x01000193
-_MASK = 0xFFFFFFFF
 _KEPT = 4096  # units whose bucket one compiled experiment remembers
 UNEXPOSED = 0  # the epoch of a request that got the incumbent without being part of the comparison
 
@@ -33,24 +32,6 @@ class Assignment(NamedTuple):
     epoch: int
 
 
-def fnv32a(text: str, start: int = _OFFSET) -> int:
-    """32-bit FNV-1a over the code points of `text` (Fowler, Noll, Vo), going on from the state `start`."""
-    state = start
-    for code in text.encode() if text.isascii() else map(ord, text):
-        state = ((state ^ code) * _PRIME) & _MASK
-    return state
-
-
-def bucket(seed: str, value: str, version: int = 2) -> float:
-    """The bucket of `value` in [0, 1): in steps of 1/10,000 by hash version 2, of 1/1,000 by version 1 (biased; for old data).
-
-    `bucket("seed", "a")` is 0.0505.
-    """
-    if version == 1:
-        return (fnv32a(value + seed) % 1000) / 1000
-    return (fnv32a(str(fnv32a(seed + value))) % 10000) / 10000
-
-
 def spans_by_weight(weights: tuple[float, ...]) -> tuple[tuple[Span, ...], ...]:
     """One range an arm, side by side in their order, as wide as its part of the sum of all weights.
 
@@ -62,6 +43,11 @@ def spans_by_weight(weights: tuple[float, ...]) -> tuple[tuple[Span, ...], ...]:
         raise ValueError(f"the weights {weights} must not be negative, and not all 0")
     edges = [sum(weights[:index]) / total for index in range(len(weights) + 1)]
     return tuple(((low, high),) if high > low else () for low, high in pairwise(edges))
+
+
+def covered(spans: tuple[tuple[Span, ...], ...], coverage: float) -> tuple[tuple[Span, ...], ...]:
+    """The ranges when only this share of units takes part: each keeps its start, as GrowthBook's do."""
+    return tuple(tuple((low, low + (high - low) * coverage) for low, high in mine) for mine in spans)
 
 
 def respan(spans: tuple[tuple[Span, ...], ...], weights: tuple[float, ...]) -> tuple[tuple[Span, ...], ...]:
@@ -168,6 +154,9 @@ class Assigner:
         contexts = entry.contexts
         self.contextual = contexts is not None
         self.paired = entry.shadow is not None or entry.interleave is not None
+        self.gate = gate_of(entry)
+        self.sticky = entry.sticky
+        self._places = {arm.name: place for place, arm in enumerate(entry.arms)}
         self._cells: dict[str, tuple[Border, ...]] = {}
         self._names: tuple[str, ...] = ()
         self._edges: tuple[int, ...] = ()
@@ -177,8 +166,18 @@ class Assigner:
             self._names, self._edges = tuple(cell.name for cell in contexts.cells), contexts.edges
             for cell in contexts.cells:
                 self._cells[cell.name] = tuple(self._laid([cell.ranges.get(arm.name, ()) for arm in entry.arms]))
+        laid = (self._borders, *self._cells.values())
+        self._served = frozenset(border[2].arm.name for borders in laid for border in borders if border[1] > border[0])
         self._start = fnv32a(entry.seed)
         self._buckets: dict[str, float] = {}
+
+    def serves(self, arm: str) -> bool:
+        """Whether some units get the arm now."""
+        return arm in self._served
+
+    def place_of(self, arm: str) -> int:
+        """The arm's number among the experiment's, from 0."""
+        return self._places[arm]
 
     def _laid(self, spans: Sequence[tuple[Span, ...]]) -> Iterator[Border]:
         for arm, mine in zip(self.entry.arms, spans, strict=True):

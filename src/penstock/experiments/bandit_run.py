@@ -20,6 +20,7 @@ from penstock.experiments.bandit import (
 from penstock.experiments.compare import MIN_UNITS, Difference
 from penstock.experiments.counted import Layer, Statistics
 from penstock.experiments.design import Design
+from penstock.experiments.fold import guardrail_limit
 from penstock.experiments.metrics import Metric
 from penstock.experiments.statistics import Moments
 from penstock.experiments.strategies import BanditSpec
@@ -111,19 +112,31 @@ def allocated_difference(
     return Difference(middle * metric.scale, variance * metric.scale**2, sum(units.values()))
 
 
+def harmful(design: Design, statistics: Statistics) -> tuple[str, ...]:
+    """The treatments of which some guardrail has had enough evidence: they get no traffic any more."""
+    limit = guardrail_limit(design)
+    return tuple(
+        arm
+        for arm in design.treatments
+        if any(one.evidence.get(arm, 0.0) >= limit for one in statistics.guardrails.values())
+    )
+
+
 def allocate(design: Design, statistics: Statistics) -> Allocation:
-    """The shares of the next epoch, by what all epochs have shown."""
+    """The shares of the next epoch, by what all epochs have shown; arms that do harm get none."""
     spec = design.bandit or BanditSpec()
-    arms = arm_names(design)
+    out = harmful(design, statistics)
+    arms = [arm for arm in arm_names(design) if arm not in out]
     units = sum(units_of(statistics, design).values())
-    beliefs = _beliefs(design, statistics)
+    beliefs = _beliefs(design, statistics, arms)
     found: dict[str, dict[str, float]] = {}
     best: dict[str, dict[str, float]] = {}
+    none = dict.fromkeys(out, 0.0)
     for context, mine in beliefs.items():
         chance = chances([one.turned() if design.primary_metric.direction == "down" else one for one in mine])
         wanted = top_two(chance, spec.leader) if spec.algorithm == "top_two" else chance
-        best[context] = dict(zip(arms, chance, strict=True))
-        found[context] = dict(zip(arms, floored(wanted, units, spec.floor), strict=True))
+        best[context] = dict(zip(arms, chance, strict=True)) | none
+        found[context] = dict(zip(arms, floored(wanted, units, spec.floor), strict=True)) | none
     if not design.contexts:
         return Allocation(found[""], {}, best)
     seen = {
@@ -131,14 +144,13 @@ def allocate(design: Design, statistics: Statistics) -> Allocation:
         for context in design.contexts
     }
     total = sum(seen.values())
-    shares = {arm: sum(seen[context] * found[context][arm] for context in seen) / total for arm in arms}
+    shares = {arm: sum(seen[context] * found[context][arm] for context in seen) / total for arm in arm_names(design)}
     return Allocation(shares, found, best)
 
 
-def _beliefs(design: Design, statistics: Statistics) -> dict[str, list[Belief]]:
-    """By context, what is believed of the arms' means."""
+def _beliefs(design: Design, statistics: Statistics, arms: Sequence[str]) -> dict[str, list[Belief]]:
+    """By context, what is believed of the means of `arms`."""
     metric = design.primary_metric
-    arms = arm_names(design)
     pooled = [
         _together(statistics.moments.get((epoch, arm, metric.name)) for epoch in sorted(statistics.shares))
         for arm in arms

@@ -94,6 +94,7 @@ class Folding:
         self._seen = {
             name: sum(
                 sum(counts.values())
+        self._over_before = self._over()
                 for (_, arm, metric), counts in statistics.histograms.items()
                 if arm == self._control and metric == name
             )
@@ -101,12 +102,19 @@ class Folding:
         }
 
     def has_tripped(self) -> bool:
-        """Whether a guardrail that changed since this was made has tripped."""
+        """Whether a guardrail that changed since this was made has tripped; of a bandit, against an arm that it had not before."""
+        if self.design.strategy == "bandit":
+            return self._over() != self._over_before
         return any(self.statistics.guardrails[name].tripped for name in self.guarded)
 
     def knows(self, epoch: int, arm: str) -> bool:
         """Whether there is such an arm in such an epoch: what names another was not counted by this experiment."""
         return arm in self._arms and epoch in self.statistics.shares
+    def _over(self) -> frozenset[str]:
+        """The arms of which a guardrail has had enough."""
+        guardrails = self.statistics.guardrails.values()
+        return frozenset(arm for one in guardrails for arm, found in one.evidence.items() if found >= self._limit)
+
 
     def exposed(self, unit: UnitRecord, exchange: Exchange, sequence: int) -> None:
         """Count a finished exchange of `unit`, which is new if it has no values yet."""

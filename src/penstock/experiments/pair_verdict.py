@@ -122,16 +122,21 @@ def spent_usd(design: Design, statistics: Statistics) -> float:
     return sum(total_of(statistics, arm, "cost").top for arm in design.treatments) * 1e-9
 
 
-def dose_of(design: Design, statistics: Statistics, *, ran_s: float) -> float:
-    """The share of requests that a second arm answers now: none while more was spent than the pace allows.
+def dose_of(design: Design, statistics: Statistics, *, ran_s: float, dose: float | None = None) -> float:
+    """The share of requests that a second arm answers now: none from when more was spent than the pace allows until half a burst is free again.
+
+    So it changes at most twice in half of `BURST_S`, however long the experiment runs.
 
     Args:
         design: what was registered.
         statistics: with what was spent.
         ran_s: how long the experiment has run.
+        dose: the share until now; None: as registered.
     """
     spec = spec_of(design)
     if spec.usd_per_hour is None:
         return spec.share
-    allowed = spec.usd_per_hour * (max(0.0, ran_s) + BURST_S) / 3600
-    return spec.share if spent_usd(design, statistics) < allowed else 0.0
+    burst = spec.usd_per_hour * BURST_S / 3600
+    left = spec.usd_per_hour * max(0.0, ran_s) / 3600 + burst - spent_usd(design, statistics)
+    enough = burst / 2 if dose == 0 else 0.0
+    return spec.share if left > enough else 0.0

@@ -33,6 +33,9 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     contexts: dict[str, dict[str, float]] = {}  # of a bandit: shares within each context
     serving: str = ""
     harm: bool = False
+    drops: tuple[
+        str, ...
+    ] = ()  # arms that an advance takes all traffic from because they do harm: it waits for nothing
 
 
 def next_move(design: Design, statistics: Statistics, verdict: Verdict, standing: Standing, now: float) -> Move:

@@ -194,7 +194,8 @@ def _gauges(design: Design, statistics: Statistics) -> Iterator[Gauge]:
                 limit=limit,
                 gauge=min(1.0, max(0.0, evidence / limit)),
                 threshold_s=guardrail.threshold / 1e9 if guardrail is not None and guardrail.threshold else None,
-                tripped=guardrail is not None and guardrail.tripped == arm,
+                tripped=guardrail is not None
+                and (guardrail.tripped == arm or (design.strategy == "bandit" and evidence >= limit)),
             )
 
 

@@ -15,8 +15,10 @@ from penstock.wire.edit import prepend, replaced, with_system
 _ASK_USAGE = b'"stream_options":{"include_usage":true}'
 
 
-def amend(call: Call) -> None:
+def amend(call: Call, *, again: bool = False) -> None:
     """Applies the arm's overrides, the route's trim and limit and the pool's name for the model, and asks for the usage of streams.
+
+    `again`: of a request that has been amended for another pool or arm, and counts as one.
 
     Raises:
         BadRequest: if the body cannot be edited, or an override makes it invalid.
@@ -50,7 +52,7 @@ def amend(call: Call) -> None:
             call.body = replaced(call.body, changes)
         if leg.entry.salted or envelope.cache_salt is not UNSET:
             salt(call)
-        if call.at >= call.gateway.notice_at:
+        if call.at >= call.gateway.notice_at and not again:
             pick(call)
     except ValueError as error:
         raise bad_body(call.body, error) from None

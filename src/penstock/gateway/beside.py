@@ -17,14 +17,18 @@ from penstock.core.snapshot import ExperimentEntry, TenantEntry
 from penstock.experiments.assignment import Assignment
 from penstock.gateway.amend import amend
 from penstock.gateway.call import Call
+from penstock.gateway.capture import seal_all
+from penstock.gateway.cascade import Draft, draft, escalate
+from penstock.gateway.choose import arm_leg
 from penstock.gateway.decode import envelope_of
 from penstock.gateway.dispatch import dispatch, release
-from penstock.gateway.index import Leg, RouteEntry
+from penstock.gateway.guarded import GuardedAnswer
+from penstock.gateway.index import Leg, RouteEntry, Rules
 from penstock.gateway.record import exchange_of
 from penstock.gateway.relay import MAX_ANSWER_BYTES
-from penstock.gateway.settle import prompt_tokens
+from penstock.gateway.screen import merged, screen
+from penstock.gateway.settle import cost, prompt_tokens, used
 from penstock.gateway.upstream import refusal
-from penstock.routing.prices import cost_nanousd
 from penstock.wire.answer import decode_answer
 from penstock.wire.ending import finish_of, usage_of
 from penstock.wire.spoken import texts_of, texts_of_events
@@ -112,29 +116,48 @@ def second_of(call: Call, beside: Beside) -> Call | None:
     second.envelope = envelope_of(call.operation, body)
     second.stream = call.stream
     second.caller, second.route = call.caller, call.route
-    second.leg, second.arm, second.digest = leg, leg.name, leg.entry.pool.digest
-    second.pool, second.epoch = state, beside.epoch
+    second.arm, second.epoch = leg.name, beside.epoch
+    if leg.cascade is not None:
+        leg = arm_leg(second, leg)
+        state = call.gateway.pools.get(leg.entry.pool.name)
+        if state is None:
+            return None
+    second.leg, second.pool, second.digest = leg, state, leg.entry.pool.digest
+    second.rules = _rules_of(call, leg)
+    second.captured = call.captured and second.rules is call.rules
     second.unit, second.user, second.session = call.unit, call.user, call.session
     second.trimmed, second.spared = call.trimmed, call.spared  # counted already
     second.place = state.try_enter(_GUEST, prompt_tokens(second))
     return second if second.place is not None else None
 
 
-async def ask(second: Call) -> Given:
-    """Asks, and reads the whole answer. What goes wrong is told in the call's outcome; only being cancelled is raised."""
+def _rules_of(call: Call, leg: Leg) -> Rules | None:
+    """The content rules of the other arm: its own, the route's, or the tenant's."""
+    if leg.rules is not None or call.caller is None:
+        return leg.rules
+    return call.index.rules_for(call.caller.tenant.policy)
+
+
+async def ask(second: Call, call: Call, *, joined: bool = False) -> Given:
+    """Asks, and reads the whole answer. What goes wrong is told in the second call's outcome; only being cancelled is raised.
+
+    The other arm's own content rules see what it is asked, after those of `call`, and what it answers. Rules that both arms share have
+    seen what is asked already; and with `joined`, where both answers become one reply, they see that.
+    """
     body, text, usage = b"", "", Usage()
+    own = second.rules is not None and second.rules is not call.rules
     ok: bool | None = None  # being cancelled says nothing of the replica
     try:
-        amend(second)
-        response = await dispatch(second)
-        await response.begun()
-        second.first_ns = time.monotonic_ns() - second.started_ns
-        body = await response.read(MAX_ANSWER_BYTES)
-        if response.status != 200:
-            raise refusal(response, body)
+        if own:
+            _screen(second)
+        amend(second, again=True)
+        body = await _answer(second)
         second.status = 200
         text, usage = _read(second, body)
         ok = True
+        if own or not joined:
+            body = _screened(second, body)
+            text = _text(second, body)
     except PenstockError as error:
         ok = not isinstance(error, UpstreamFailed | UpstreamTimeout | Unavailable)
         second.status, second.error = error.status, error.code
@@ -142,9 +165,81 @@ async def ask(second: Call) -> Given:
     finally:
         second.last_ns = time.monotonic_ns() - second.started_ns
         release(second, usage, ok=ok)
-        second.response = second.setback = None
-    pool = second.leg.entry.pool if second.leg is not None else None
-    return Given(second, body, text, usage, 0 if pool is None else cost_nanousd(pool.price, usage))
+        second.response = second.setback = second.draft = None
+    second.usage = usage
+    usage = used(second)
+    return Given(second, body, text, usage, cost(second, usage))
+
+
+def _screen(second: Call) -> None:
+    rules = second.rules
+    if rules is not None and rules.fault:
+        raise Unavailable(f"The policy {rules.policy.name!r} cannot be used.", code="policy_unusable")
+    screen(second)
+
+
+async def _answer(second: Call) -> bytes:
+    """The body of its answer, from the first model of its cascade or from its own pool.
+
+    Raises:
+        PenstockError: as `dispatch`; Unavailable if the cascade's second model has no free place.
+    """
+    cascade = second.cascade
+    if cascade is not None:
+        try:
+            found = await draft(second, cascade)
+        except (UpstreamFailed, UpstreamTimeout, Unavailable) as error:
+            if not escalate(second, error) or second.pool is None:
+                raise
+            second.place = second.pool.try_enter(_GUEST, prompt_tokens(second))
+            if second.place is None:
+                raise Unavailable("The pool has no free place for a guest.", code="no_replica") from None
+        else:
+            second.first_ns = time.monotonic_ns() - second.started_ns
+            return await _all(found) if second.stream else await found.read(MAX_ANSWER_BYTES)
+    response = await dispatch(second)
+    await response.begun()
+    second.first_ns = time.monotonic_ns() - second.started_ns
+    body = await response.read(MAX_ANSWER_BYTES)
+    if response.status != 200:
+        raise refusal(response, body)
+    return body
+
+
+async def _all(found: Draft) -> bytes:
+    """All of a stream whose beginning has been read already."""
+    parts: list[bytes] = []
+
+    def take(piece: bytes, _framed: bytes) -> bool:
+        parts.append(piece)
+        return True
+
+    while not await found.flow(take):
+        if sum(map(len, parts)) > MAX_ANSWER_BYTES:
+            raise UpstreamFailed(f"The answer is longer than {MAX_ANSWER_BYTES} bytes.")
+    return b"".join(parts)
+
+
+def _screened(second: Call, body: bytes) -> bytes:
+    """The answer as the other arm's content rules let it pass."""
+    rules = second.rules
+    if rules is None or not rules.screens_output or rules.guard is None:
+        return body
+    guarded = GuardedAnswer(rules.guard)
+    if second.stream:
+        payloads = [event_data(event) for event in split_events(body)]
+        shown = [guarded.event(one) for one in payloads if one and one != b"[DONE]" and not guarded.blocked]
+        body = b"".join([*shown, b"data: [DONE]\n\n"])
+    else:
+        body = guarded.whole(body)
+    second.findings = merged(second.findings, guarded.findings)
+    if guarded.blocked:
+        second.finish = "content_filter"
+    return body
+
+
+def _text(second: Call, body: bytes) -> str:
+    return text_in(texts_of_events([body]) if second.stream else texts_of(body))
 
 
 def _read(second: Call, body: bytes) -> tuple[str, Usage]:
@@ -156,7 +251,7 @@ def _read(second: Call, body: bytes) -> tuple[str, Usage]:
                 raise UpstreamFailed("The engine's answer holds no choices.", code="upstream_garbage")
             second.finish, usage = finish_of(answer.choices), usage_of(answer.usage)
             second.chunks = 1
-            return text_in(texts_of(body)), usage or Usage()
+            return _text(second, body), usage or Usage()
         usage = None
         ended = False
         for event in split_events(body):
@@ -174,7 +269,7 @@ def _read(second: Call, body: bytes) -> tuple[str, Usage]:
         raise UpstreamFailed("The engine answered with what is no JSON.", code="upstream_garbage") from None
     if not ended:
         raise UpstreamFailed("The engine ended its stream before it was complete.", code="upstream_truncated")
-    return text_in(texts_of_events([body])), usage or Usage(0, second.chunks)
+    return _text(second, body), usage or Usage(0, second.chunks)
 
 
 def text_in(texts: list[tuple[int, str, str]]) -> str:
@@ -198,5 +293,9 @@ def told(call: Call, arm: str, usage: Usage, cost: int) -> Pair:
 
 
 def exchange_of_second(given: Given, pair: Pair) -> Exchange:
-    """The record of a second answer that no user has seen."""
+    """The record of a second answer that no user has seen, with its content if that of the user's is kept."""
+    if given.call.captured and given.call.status == 200:
+        given.call.tail = given.body
+        given.call.kept = [given.body]
+        seal_all([given.call])
     return msgspec.structs.replace(exchange_of(given.call, given.usage, given.cost_nanousd), pair=pair)

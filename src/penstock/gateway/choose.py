@@ -30,6 +30,17 @@ def cascade_leg(call: Call, cascade: CascadeEntry) -> Leg | None:
     return cascade.first
 
 
+def arm_leg(call: Call, leg: Leg) -> Leg:
+    """The leg of an arm that is asked first: of its cascade, if it has one and this request is one for it."""
+    cascade = leg.cascade
+    if cascade is None or call.operation == "embeddings":
+        return leg
+    if not cascade.policy.tools and call.envelope.offers_tools:
+        return leg
+    call.cascade = cascade
+    return cascade.first
+
+
 def _asked(call: Call) -> Asked:
     envelope = call.envelope
     messages = envelope.messages if isinstance(envelope, ChatEnvelope) else []

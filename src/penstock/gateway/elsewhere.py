@@ -83,7 +83,7 @@ def _turn_to(call: Call, leg: Leg) -> None:
     _forget(call)
     call.body = call.plain
     call.envelope = envelope_of(call.operation, call.body)
-    amend(call)
+    amend(call, again=True)
     if call.route is not None:
         call.gateway.meters.cell("penstock_fallbacks_total", call.route.route.name, pool.name).value += 1
 

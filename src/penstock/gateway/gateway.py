@@ -15,6 +15,7 @@ from penstock.gateway.cache import Cache
 from penstock.gateway.identity import IdMaker
 from penstock.gateway.index import UNUSABLE, Index
 from penstock.gateway.metrics import Meters
+from penstock.gateway.pins import Pins
 from penstock.gateway.pools import Pools
 from penstock.gateway.ports import Journal, Limiter, SharedCache, Vault
 from penstock.gateway.recorder import Recorder
@@ -54,6 +55,7 @@ class Gateway:
         notice_per_s: float = 0.0,
         shared: SharedCache | None = None,
         vault: Vault | None = None,
+        pins: Pins | None = None,
     ) -> None:
         self.worker = worker
         self.journal = journal
@@ -68,6 +70,7 @@ class Gateway:
         self.shelves = Shelves(max(64, cache_bytes // _QUESTION_BYTES))
         self.shared = shared
         self.vault = vault  # None: no content can be kept
+        self.pins = pins or Pins()  # what keeps its arm when shares change
         self.meters = Meters(worker)
         self.pools = Pools(self.meters)
         self.shadows = Shadows(self.meters)
@@ -125,6 +128,8 @@ class Gateway:
         shared = self.shared
         if shared is not None:
             meters.gauge("penstock_shared_cache_failures_total", lambda: iter([((), float(shared.failures))]))
+        pins = self.pins
+        meters.gauge("penstock_sticky_given_up_total", lambda: iter([((), float(pins.given_up))]))
         vault = self.vault
         if vault is not None:
             meters.gauge("penstock_content_kept_total", lambda: iter([((), float(vault.kept))]))

@@ -98,7 +98,7 @@ class PoolEntry:
 
     def __init__(self, pool: Pool) -> None:
         self.origins: dict[str, Origin] = {}
-        self.fault = _out_of_range(pool)
+        self.fault: str = _out_of_range(pool)
         if not self.fault:
             for replica in pool.replicas:
                 try:
@@ -144,13 +144,14 @@ def _out_of_range(pool: Pool) -> str:
 class Leg:
     """One way that a route leads: a pool, or an arm of its experiment."""
 
-    __slots__ = ("arm", "edits", "entry", "lines", "name", "names", "rules", "weight")
+    __slots__ = ("arm", "cascade", "edits", "entry", "lines", "name", "names", "rules", "weight")
 
     def __init__(self, route: Route, entry: PoolEntry, weight: float, arm: Arm | None, rules: Rules | None) -> None:
         self.entry = entry
         self.weight = weight
         self.arm = arm
         self.name = arm.name if arm is not None else ""
+        self.cascade: CascadeEntry | None = None  # of an arm: who is asked before it
         self.names: dict[tuple[str, str, str, bool, str], bytes] = {}  # what keys of the cache begin with
         self.rules = rules
         self.edits = arm is not None and (bool(arm.params) or arm.system is not None)
@@ -259,9 +260,21 @@ class Index:
     Attributes:
         lost_keys: why keys that are known cannot be used, by hash.
         lost_routes: why routes cannot be used, by name.
+        private: routes that are for one tenant alone, by name.
     """
 
-    __slots__ = ("callers", "faults", "generation", "lost_keys", "lost_routes", "pools", "routes", "rules", "snapshot")
+    __slots__ = (
+        "callers",
+        "faults",
+        "generation",
+        "lost_keys",
+        "lost_routes",
+        "pools",
+        "private",
+        "routes",
+        "rules",
+        "snapshot",
+    )
 
     def __init__(self, snapshot: Snapshot, previous: Index | None = None) -> None:
         """What has not changed since `previous` is taken over from it: compiled rules above all."""
@@ -285,16 +298,18 @@ class Index:
             if entry.fault:
                 self._fault("pool", name, entry.fault)
         self.routes: dict[str, RouteEntry] = {}
+        self.private: dict[str, RouteEntry] = {}
         self.lost_routes: dict[str, str] = {}
         for route in snapshot.routes:
             try:
-                self.routes[route.name] = self._route(route)
+                (self.private if route.tenant else self.routes)[route.name] = self._route(route)
             except UNUSABLE as error:
                 self.lost_routes[route.name] = str(error)
                 self._fault("route", route.name, str(error))
         for way in self.routes.values():
             both = () if way.cascade is None else (way.cascade.first, way.cascade.then)
-            for leg in (*way.legs, *way.arms.values(), *way.chosen.values(), *both):
+            firsts = [leg.cascade.first for leg in way.arms.values() if leg.cascade is not None]
+            for leg in (*way.legs, *way.arms.values(), *way.chosen.values(), *both, *firsts):
                 leg.entry.routes.add(way.route.name)
 
     def _fault(self, kind: FaultKind, name: str, why: str) -> None:
@@ -373,6 +388,11 @@ class Index:
             )
             for arm in route.experiment.arms
         }
+        for way in arms.values():
+            plan = way.arm.cascade if way.arm is not None else None
+            if plan is not None:
+                first = Leg(route, self._pool(plan.first, route.name), way.weight, way.arm, way.rules)
+                way.cascade = CascadeEntry(plan, first, way)
         return RouteEntry(route, legs, arms, compile_experiment(route.experiment), chosen, cascade, fallbacks, semantic)
 
     def ready(self) -> bool:

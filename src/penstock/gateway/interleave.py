@@ -11,13 +11,17 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.errors import Unavailable, UpstreamFailed, UpstreamTimeout
 from penstock.core.exchange import Usage
 from penstock.experiments.interleave import drafted
 from penstock.gateway.beside import Beside, Given, ask, count, second_of, text_in, told
 from penstock.gateway.call import Call
+from penstock.gateway.cascade import Draft, draft, escalate
 from penstock.gateway.dispatch import dispatch
 from penstock.gateway.ports import Answer
 from penstock.gateway.relay import MAX_ANSWER_BYTES
+from penstock.gateway.screen import merged
+from penstock.gateway.settle import prompt_tokens
 from penstock.net.client import Response
 from penstock.wire.edit import replaced
 from penstock.wire.spoken import texts_of
@@ -39,10 +43,10 @@ async def interleaved(call: Call, beside: Beside) -> Answer:
     second = second_of(call, beside)
     if second is None:
         count(call, "interleave", beside.experiment.name, "single_busy")
-        return await dispatch(call)
-    other = asyncio.create_task(ask(second))
+        return await _first(call)
+    other = asyncio.create_task(ask(second, call, joined=True))
     try:
-        response = await dispatch(call)
+        response = await _first(call)
         body = await response.read(MAX_ANSWER_BYTES)
         if response.status != 200:
             count(call, "interleave", beside.experiment.name, "skipped_failed")
@@ -56,6 +60,27 @@ async def interleaved(call: Call, beside: Beside) -> Answer:
     return Whole(response, _joined(call, beside, second, given, body))
 
 
+async def _first(call: Call) -> Response | Draft:
+    """The control's answer: of its cascade, if it has one, or of its pool.
+
+    Raises:
+        PenstockError: as `dispatch`, and as the pool's `enter`.
+    """
+    cascade = call.cascade
+    if cascade is None:
+        return await dispatch(call)
+    try:
+        return await draft(call, cascade)
+    except (UpstreamFailed, UpstreamTimeout, Unavailable) as error:
+        state, caller = (call.pool, call.caller) if escalate(call, error) else (None, None)
+        if state is None or caller is None:
+            raise
+    state, tokens = call.pool, prompt_tokens(call)
+    if state is not None:
+        call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
+    return await dispatch(call)
+
+
 def _joined(call: Call, beside: Beside, second: Call, given: Given | None, body: bytes) -> bytes:
     """The reply's body; the call's `pair` tells what the second arm did, and whose each choice is."""
     name = beside.experiment.name
@@ -66,6 +91,8 @@ def _joined(call: Call, beside: Beside, second: Call, given: Given | None, body:
         count(call, "interleave", name, "single_late")
         return body
     call.pair = told(second, beside.leg.name, given.usage, given.cost_nanousd)
+    if second.findings:
+        call.findings = merged(call.findings, second.findings)
     cost = call.gateway.meters.cell("penstock_interleave_cost_usd_total", name)
     cost.value += given.cost_nanousd * 1e-9
     if given.call.outcome != "ok":
@@ -117,7 +144,7 @@ def _draft(body: bytes, given: Given, arms: tuple[str, str], draw: Callable[[], 
 class Whole:
     """An answer that has been read."""
 
-    def __init__(self, response: Response, body: bytes) -> None:
+    def __init__(self, response: Response | Draft, body: bytes) -> None:
         self._response = response
         self._body = body
         self.status = response.status

@@ -2,12 +2,13 @@
 
 from penstock.access.limits import BYTES_PER_TOKEN
 from penstock.core.errors import Forbidden, NotFound, Unavailable
-from penstock.experiments.assignment import unit_of
+from penstock.experiments.assignment import Assigner, unit_of
 from penstock.gateway.beside import pair_up
 from penstock.gateway.call import Call
 from penstock.gateway.capture import begin
-from penstock.gateway.choose import cascade_leg, chosen_leg
-from penstock.gateway.index import Caller, Index, RouteEntry
+from penstock.gateway.choose import arm_leg, cascade_leg, chosen_leg
+from penstock.gateway.index import Caller, Index, Leg, RouteEntry
+from penstock.gateway.pins import pinned
 from penstock.routing.targets import choose_target
 
 
@@ -21,6 +22,9 @@ def find_route(index: Index, caller: Caller, model: str) -> RouteEntry:
     """
     entry = index.routes.get(model)
     if entry is None:
+        entry = index.private.get(model)
+        if entry is not None and entry.route.tenant == caller.tenant.name and caller.may_call(model):
+            return entry
         if model in index.lost_routes and caller.may_call(model):
             raise Unavailable(
                 f"What is configured for the model {model!r} cannot be used; `penstock doctor` tells its operator why.",
@@ -58,23 +62,9 @@ def resolve(call: Call) -> None:
     if session:
         call.session = gateway.subject(session)
     leg = chosen_leg(call, entry) if entry.chooser is not None else None
-    if leg is not None:
-        pass  # the rule says so; the request takes no part in an experiment
-    elif entry.assigner is not None:
-        assigner = entry.assigner
-        experiment = assigner.entry
-        unit = unit_of(experiment.unit, user=user, session=session, key=caller.key.id, request=call.id)
-        if assigner.contextual:
-            call.context = assigner.context_of(caller.tenant.name, -(-len(call.request.body) // BYTES_PER_TOKEN))
-        assignment = assigner.assign(unit, call.at, call.context)
-        leg = entry.arms[assignment.arm.name]
-        call.arm = leg.name
-        call.propensity = assignment.propensity
-        call.epoch = assignment.epoch
-        call.unit = gateway.subject(unit)
-        if assigner.paired:
-            leg = pair_up(call, entry, assignment)
-    elif entry.cascade is not None:
+    if leg is None and entry.assigner is not None:  # where a rule says so, the request takes no part in an experiment
+        leg = _assigned(call, entry, entry.assigner, caller, user, session)
+    if leg is None and entry.cascade is not None:
         leg = cascade_leg(call, entry.cascade)
     if leg is None:
         single = len(entry.legs) == 1
@@ -91,6 +81,34 @@ def resolve(call: Call) -> None:
             )
         if rules.captures:
             begin(call, rules)
+
+
+def _assigned(call: Call, entry: RouteEntry, assigner: Assigner, caller: Caller, user: str, session: str) -> Leg | None:
+    """The leg of the arm that the request's unit is in; None if the request takes no part in the experiment."""
+    gateway, experiment, tenant = call.gateway, assigner.entry, caller.tenant.name
+    unit = unit_of(experiment.unit, user=user, session=session, key=caller.key.id, request=call.id)
+    gate = assigner.gate
+    if gate is not None:
+        why = gate.why_not(tenant, call.request.headers, call.envelope.metadata, unit)
+        if why:
+            gateway.meters.cell("penstock_experiment_left_out_total", experiment.name, why).value += 1
+            call.context = f"@{why}"
+            return None
+    if assigner.contextual:
+        call.context = assigner.context_of(tenant, -(-len(call.request.body) // BYTES_PER_TOKEN))
+    assignment = assigner.assign(unit, call.at, call.context)
+    if assigner.sticky:
+        about = unit if assigner.sticky == "unit" else session
+        if about:
+            assignment = pinned(gateway.pins, assigner, tenant, about, assignment)
+    leg = entry.arms[assignment.arm.name]
+    call.arm = leg.name
+    call.propensity = assignment.propensity
+    call.epoch = assignment.epoch
+    call.unit = gateway.subject(unit)
+    if assigner.paired:
+        leg = pair_up(call, entry, assignment)
+    return leg if leg.cascade is None else arm_leg(call, leg)
 
 
 def _session(call: Call) -> str:

@@ -17,6 +17,7 @@ from penstock.gateway.edge import Edge, server_limits
 from penstock.gateway.follow import Follower
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.keep import mark, read_snapshot, set_aside
+from penstock.gateway.pins import Pins
 from penstock.gateway.ports import Journal, Limiter, SharedCache, Vault
 from penstock.gateway.probes import Probes
 from penstock.gateway.siblings import Siblings
@@ -68,6 +69,7 @@ class Worker:
             notice_per_s=settings.notice_per_s,
             shared=shared,
             vault=vault,
+            pins=Pins(data / "gateway" / "pins"),
         )
         self.app = App(self.gateway)
         self.server = Server(self.app, limits=limits)

@@ -38,10 +38,10 @@ class Shadows:
     """The copies of one worker. Offering one never waits and never fails."""
 
     def __init__(self, meters: Meters) -> None:
-        self._waiting: deque[Copy] = deque()
+        self._waiting: dict[str, deque[Copy]] = {}  # by experiment
         self._bytes = 0
-        self._running: dict[asyncio.Task[None], str] = {}
-        meters.gauge("penstock_shadow_waiting", lambda: iter([((), float(len(self._waiting)))]))
+        self._running: dict[asyncio.Task[None], str] = {}  # each works for one experiment
+        meters.gauge("penstock_shadow_waiting", lambda: iter([((), float(sum(map(len, self._waiting.values()))))]))
 
     @property
     def busy(self) -> bool:
@@ -55,25 +55,28 @@ class Shadows:
             return
         plan = beside.experiment.shadow
         name = beside.experiment.name
+        waiting = self._waiting.get(name, ())
         size = len(call.request.body) + sum(map(len, call.kept or ()))
         if call.cache in FROM_CACHE or call.cache == "coalesced":
             count(call, "shadow", name, "skipped_cached")
         elif not call.dispatched_ns or call.outcome == "refused":
             return  # whom the gateway refuses gets no work out of the candidate either
-        elif len(self._waiting) >= plan.queue or self._bytes + size > _MOST_BYTES:
+        elif len(waiting) >= plan.queue or self._bytes + size > _MOST_BYTES:
             count(call, "shadow", name, "dropped_full")
         else:
-            self._waiting.append(Copy(call, beside, usage, cost_nanousd, time.monotonic() + plan.deadline_s, size))
+            copy = Copy(call, beside, usage, cost_nanousd, time.monotonic() + plan.deadline_s, size)
+            self._waiting.setdefault(name, deque()).append(copy)
             self._bytes += size
             if sum(running == name for running in self._running.values()) < plan.in_flight:
-                task = asyncio.get_running_loop().create_task(self._work())
+                task = asyncio.get_running_loop().create_task(self._work(name))
                 self._running[task] = name
                 task.add_done_callback(self._running.pop)
 
     async def stop(self) -> None:
         """Drops what waits, and gives up what runs."""
-        for copy in self._waiting:
-            count(copy.call, "shadow", copy.beside.experiment.name, "dropped_stopped")
+        for name, waiting in self._waiting.items():
+            for copy in waiting:
+                count(copy.call, "shadow", name, "dropped_stopped")
         self._waiting.clear()
         running = list(self._running)
         for task in running:
@@ -81,11 +84,13 @@ class Shadows:
         if running:
             await asyncio.wait(running)
 
-    async def _work(self) -> None:
-        while self._waiting:
-            copy = self._waiting.popleft()
+    async def _work(self, name: str) -> None:
+        while waiting := self._waiting.get(name):
+            copy = waiting.popleft()
+            if not waiting:
+                del self._waiting[name]
             self._bytes -= copy.size
-            count(copy.call, "shadow", copy.beside.experiment.name, await self._copy(copy))
+            count(copy.call, "shadow", name, await self._copy(copy))
 
     async def _copy(self, copy: Copy) -> str:
         call, beside = copy.call, copy.beside
@@ -97,7 +102,7 @@ class Shadows:
             return "dropped_busy" if left > 0 else "dropped_late"
         try:
             async with asyncio.timeout(left):
-                given = await ask(second)
+                given = await ask(second, call)
         except TimeoutError:
             second.outcome, second.error, second.status = "error", "shadow_deadline", 504
             given = Given(second, b"", "", Usage(), 0)

@@ -100,10 +100,10 @@ async def _answer(call: Call, caller: Caller) -> None:
                 tokens = prompt_tokens(call)
                 call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
             call.admitted_ns = time.monotonic_ns() - call.started_ns
-            if call.cascade is not None:
-                await (relay_stream if call.stream else relay)(call, await draft(call, call.cascade))
-            elif call.beside is not None:
+            if call.beside is not None:
                 await relay(call, await interleaved(call, call.beside))
+            elif call.cascade is not None:
+                await (relay_stream if call.stream else relay)(call, await draft(call, call.cascade))
             elif call.stream and call.route is not None and call.route.route.resume:
                 await resume_stream(call)
             elif call.stream:

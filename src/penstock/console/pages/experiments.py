@@ -15,7 +15,7 @@ from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
 from penstock.experiments.bayes import Belief
-from penstock.experiments.design import ArmSpec
+from penstock.experiments.arms import ArmSpec
 from penstock.experiments.metrics import Metric
 from penstock.experiments.progress import Progress
 from penstock.experiments.words import change_in_words, value_in_words

@@ -133,7 +133,7 @@ EXCHANGES: tuple[Column, ...] = (
     Column("generation", "BIGINT", "Of the Snapshot that decided.", _of("generation")),
     Column("escalated", "BOOLEAN", "A cascade asked its second model.", _of("escalated")),
     Column("trimmed", "INTEGER", "Turns that were left out.", _of("trimmed")),
-    _text("context", "Of a bandit: whose shares gave the propensity."),
+    _text("context", "Of a bandit: whose shares gave the propensity. @audience, @holdout, @namespace: why it took no part."),
     Column("copy_of", "VARCHAR", "Of a shadow's copy: the request; empty: a user's own.", _pair("of", "")),
     Column("beside", "VARCHAR", "Another arm that answered the same request; empty: none.", _pair("arm", "")),
     Column("beside_cost_nanousd", "BIGINT", "Cost of its answer.", _pair("cost_nanousd", None)),
