@@ -1,14 +1,15 @@
 """What an experiment is, as its author registers it: the `spec` of `kind: Experiment`. Nothing of it can be edited after the start."""
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from penstock.core.errors import BadRequest, PenstockError
 from penstock.core.exchange import Exchange
-from penstock.core.references import check_name, parse_reference
+from penstock.core.references import check_name
 from penstock.core.snapshot import Unit
+from penstock.experiments.arms import ArmSpec, check_arms
 from penstock.experiments.bandit import floored
 from penstock.experiments.declared import (
     MOST_LOOKS,
@@ -25,6 +26,15 @@ from penstock.experiments.declared import (
 from penstock.experiments.group_sequential import inflation
 from penstock.experiments.metrics import GUARDRAILS, METRICS, Metric, metric
 from penstock.experiments.paired_metrics import PAIRED, VOTES
+from penstock.experiments.population import (
+    HoldoutSpec,
+    NamespaceSpec,
+    Sticky,
+    TargetingSpec,
+    check_population,
+    check_ranges,
+    widths,
+)
 from penstock.experiments.sample_size import Plan, plan_units, plan_votes
 from penstock.experiments.strategies import (
     BanditSpec,
@@ -49,18 +59,6 @@ TRANSITIONS: dict[str, dict[str, str]] = {
     "decided": {"archive": "archived"},
     "archived": {},
 }
-
-
-class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One arm: a pool or a build, and what it varies."""
-
-    name: str
-    pool: str | None = None
-    build: str | None = None  # NAME:LABEL or NAME@ALIAS
-    params: dict[str, Any] = {}
-    system: str | None = None
-    policy: str | None = None
-    weight: float = 1.0
 
 
 class Primary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,6 +115,11 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     shadow: ShadowSpec | None = None
     interleaved: InterleavedSpec | None = None
     plan: PlanSpec = PlanSpec()
+    targeting: TargetingSpec | None = None
+    namespace: NamespaceSpec | None = None
+    holdout: HoldoutSpec | None = None
+    coverage: float = 1.0  # the share of units that takes part
+    sticky: Sticky = ""  # what keeps its arm when shares change
     seed: str = ""  # of the hash; empty: the experiment's name
     hash_version: Literal[1, 2] = 2
 
@@ -214,6 +217,8 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.paired:
             total = sum(arm.weight for arm in self.arms if arm.name != self.incumbent)
             return {arm.name: arm.weight / total for arm in self.arms if arm.name != self.incumbent}
+        if any(arm.ranges for arm in self.arms):
+            return widths({arm.name: arm.ranges for arm in self.arms})
         total = sum(arm.weight for arm in self.arms)
         if self.strategy == "bandit":
             floor = self.bandit.floor if self.bandit is not None else 0.0
@@ -250,30 +255,15 @@ def _check_arms(design: Design) -> None:
     if design.strategy not in BUILT:
         raise _refuse(f"The strategy {design.strategy!r} is not built yet: use {' or '.join(BUILT)}.", "strategy")
     check_name(design.route, "route")
+    check_arms(design.arms)
+    ranged = [arm for arm in design.arms if arm.ranges]
+    if ranged:
+        check_ranges([(arm.name, arm.ranges) for arm in design.arms])
+    if (ranged or design.coverage != 1) and design.strategy != "ab":
+        raise _refuse("Only an A/B test has ranges and a coverage: other shares change while it runs.", "coverage")
+    if not 0 < design.coverage <= 1 or (ranged and design.coverage != 1):
+        raise _refuse(f"coverage is {design.coverage}: use above 0 to 1, and 1 where arms have ranges.", "coverage")
     names = [arm.name for arm in design.arms]
-    if len(names) < 2:
-        raise _refuse("An experiment compares at least two arms.", "arms")
-    for index, arm in enumerate(design.arms):
-        path = f"arms[{index}]"
-        check_name(arm.name, f"{path}.name")
-        if names.count(arm.name) > 1:
-            raise _refuse(f"Two arms are called {arm.name!r}.", f"{path}.name")
-        if (arm.pool is None) == (arm.build is None):
-            raise _refuse(f"The arm {arm.name!r} needs either a pool or a build.", path)
-        if arm.build is not None:
-            try:
-                parse_reference(arm.build)
-            except BadRequest as error:
-                raise _refuse(error.message, f"{path}.build") from None
-        if not math.isfinite(arm.weight) or arm.weight < 0:
-            raise _refuse(
-                f"The weight of the arm {arm.name!r} is {arm.weight}: it must not be negative.", f"{path}.weight"
-            )
-        for field in ("model", "messages", "prompt", "stream", "user", "n"):
-            if field in arm.params:
-                raise _refuse(f"An arm cannot vary {field!r} of a request.", f"{path}.params.{field}")
-    if sum(arm.weight for arm in design.arms) <= 0:
-        raise _refuse("All weights are 0: no arm would get a request.", "arms")
     if design.control and design.control not in names:
         raise _refuse(f"The control {design.control!r} is none of the arms.", "control")
 
@@ -337,6 +327,14 @@ def _check_covariate(design: Design, covariate: Covariate, *, quantile: bool) ->
 
 
 def _check_strategy(design: Design) -> None:
+    check_population(
+        targeting=design.targeting,
+        namespace=design.namespace,
+        holdout=design.holdout,
+        sticky=design.sticky,
+        unit=design.unit,
+        moves=design.strategy in {"bandit", "canary"},
+    )
     for name in ("bandit", "shadow", "interleaved"):
         if getattr(design, name) is not None and design.strategy != name:
             raise _refuse(f"Only the strategy {name} has a part {name!r}.", name)
