@@ -21,12 +21,12 @@ import msgspec
 import uvloop
 
 from bench.load import HERE
-from bench.steps import EVENTS, Bench, snapshot
+from bench.steps import ANSWER, EVENTS, Bench, snapshot
 from penstock.core.snapshot import Policy
 from penstock.guard.masking import Masker
-from penstock.journal.content import Said, SubjectKey, seal
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.masterkey import Wrapping
+from penstock.journal.sealing import SubjectKey
 from penstock.journal.vault import Vault
 
 _WORDS = "Hello, I ordered a lamp on 12 May 2026, order TC-482133, for 49.90 EUR and it has not come. Could you look where it is? "
@@ -50,7 +50,7 @@ def parts(folder: Path) -> list[tuple[str, float]]:
     """Each part alone."""
     masker = Masker(Policy(name="p").capture_mask)
     key = SubjectKey("ab" * 16, os.urandom(32))
-    said = Said(messages=(("user", CLEAN[0]),), replies=((0, "content", CLEAN[1]),))
+    messages, replies = [("user", CLEAN[0])], [(0, "content", CLEAN[1])]
     keys = FileKeystore.open(folder / "keys", Wrapping(os.urandom(32)))
     vault = Vault(keys)
     number = count()
@@ -58,10 +58,22 @@ def parts(folder: Path) -> list[tuple[str, float]]:
         ("mask 1 KB in which nothing is found", us(lambda: masker.mask(CLEAN))),
         ("mask 1 KB with an address", us(lambda: masker.mask(ONE))),
         ("mask 1 KB with an address, a phone number, a card", us(lambda: masker.mask(ALL), 1000)),
-        ("encrypt 1 KB", us(lambda: seal(key, "acme", "req_1", said))),
-        ("encrypt 1 KB, its subject's key looked up", us(lambda: vault.seal("acme", "user/1", "req_1", said))),
+        ("encrypt 1 KB", us(lambda: key.seal("acme", "req_1", messages, replies))),
+        (
+            "encrypt 1 KB, its subject's key looked up",
+            us(lambda: vault.seal("acme", "user/1", "req_1", messages, replies)),
+        ),
         ("make the key of a new subject", us(lambda: keys.key_of("acme", f"user/new{next(number)}"), 300, 5)),
     ]
+
+
+def _body(stream: bool) -> bytes:
+    """A question that has 1 KB together with the bench's answer."""
+    asked = json.loads((HERE / ("body1k_stream.json" if stream else "body1k.json")).read_bytes())
+    answer = len(json.loads(ANSWER.partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"])
+    room = 1024 - answer - sum(len(one["content"]) for one in asked["messages"][:-1])
+    asked["messages"][-1]["content"] = asked["messages"][-1]["content"][:room]
+    return json.dumps(asked).encode()
 
 
 async def whole(folder: Path, requests: int, rounds: int) -> dict[str, float]:
@@ -71,7 +83,7 @@ async def whole(folder: Path, requests: int, rounds: int) -> dict[str, float]:
         for stream in (False, True):
             policy = msgspec.convert({"name": "default", "capture": capture}, Policy)
             made = msgspec.structs.replace(snapshot(cache=False), policies=(policy,))
-            body = (HERE / ("body1k_stream.json" if stream else "body1k.json")).read_bytes()
+            body = _body(stream)
             data = folder / f"{name}-{stream}"
             data.mkdir()
             bench = benches[f"{name}{' stream' if stream else ''}"] = Bench(made, data, body=body, stream=stream)

@@ -46,6 +46,8 @@ HOT = (
     "guard/masking",
     "guard/rules",
     "guard/stream",
+    "journal/sealing",
+    "journal/vault",
     "net/client",
     "net/connection",
     "net/fiber",

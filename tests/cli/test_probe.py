@@ -31,7 +31,7 @@ def answered(vault: Vault, number: int, question: str, **more: Any) -> Exchange:
     """A record of one request, with its content sealed."""
     name = f"req_{number:026d}"
     said = Said(messages=(("user", question),), replies=((0, "content", f"answer {number}"), (1, "content", "other")))
-    sealed = vault.seal("acme", f"subject-{number}", name, said)
+    sealed = vault.seal("acme", f"subject-{number}", name, list(said.messages), list(said.replies))
     assert sealed is not None
     content = Content(*sealed, cut=bool(more.pop("cut", False)))
     told: dict[str, Any] = {"version": "support-bot-v1.0.0", "tenant": "acme", "content": content, **more}

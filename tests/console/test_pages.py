@@ -10,7 +10,7 @@ import pytest
 from penstock.console.app import build_console
 from penstock.control.monitoring import monitoring_token
 from penstock.core.exchange import Content
-from penstock.journal.content import Said, seal
+from penstock.journal.content import Said
 from tests.console.conftest import sign_in, token
 from tests.console.fake_gateway import HEADERS, KEY, FakeGateway
 from tests.console.house import ADMIN, ANALYST, HOSTILE, House, exchange, furnish
@@ -387,7 +387,7 @@ async def test_content_is_shown_to_who_asks_and_may(newcomer: httpx.AsyncClient,
     kept, without = exchange(1, 1000.0, tenant="demo"), exchange(2, 1000.0, tenant="demo")
     key = new_house.keys.key_of("demo", "")
     said = Said(messages=(("user", f"Where is it? {HOSTILE}"),), replies=((0, "content", "On its way."),))
-    content = Content(key.id, seal(key, "demo", kept.id, said), masked=True)
+    content = Content(key.id, key.seal("demo", kept.id, list(said.messages), list(said.replies)), masked=True)
     new_house.ingest([msgspec.structs.replace(kept, content=content), without])
     await sign_in(newcomer)
     page = (await newcomer.get(f"/requests/{kept.id}")).text

@@ -16,7 +16,7 @@ from penstock.control.errors import install_error_handlers
 from penstock.core.digests import hash_secret
 from penstock.core.exchange import Content, Exchange
 from penstock.core.snapshot import Policy
-from penstock.journal.content import Said, seal
+from penstock.journal.content import Said
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import subject_of
 from penstock.journal.masterkey import Wrapping
@@ -43,7 +43,7 @@ class House:
         hashed = hash_subject(self.keys.hash_key, user)
         one = exchange(number, tenant=tenant, user=hashed)
         key = self.keys.key_of(tenant, subject_of(hashed, ""))
-        sealed = Content(key.id, seal(key, tenant, one.id, said), masked=True)
+        sealed = Content(key.id, key.seal(tenant, one.id, list(said.messages), list(said.replies)), masked=True)
         return msgspec.structs.replace(one, content=sealed)
 
     async def read(self, request: str, key: str = "admin") -> httpx.Response:

@@ -16,12 +16,13 @@ import pytest
 from bench.content import whole
 from penstock.core.exchange import Exchange
 from penstock.core.snapshot import CachePolicy, Policy, Rule
-from penstock.gateway.capture import _kept
+from penstock.gateway.capture import _cut
 from penstock.gateway.index import Rules
-from penstock.journal.content import Said, SubjectKey, unseal
+from penstock.journal.content import Said, unseal
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import Tombstone
 from penstock.journal.masterkey import Wrapping
+from penstock.journal.sealing import SubjectKey
 from penstock.journal.subjects import hash_subject
 from penstock.journal.vault import Vault
 from tests.gateway.house import KEY, OTHER, House, running, until
@@ -236,6 +237,53 @@ async def test_a_request_that_fails_keeps_its_question(tmp_path: Path) -> None:
         assert kept.said() == Said(messages=(("user", "!status500"),))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_calls_of_tools_are_kept_and_masked(tmp_path: Path, stream: bool) -> None:
+    async with keeping(tmp_path) as kept:
+        arguments = json.dumps({"to": ADDRESS, "about": "a lamp"})
+        called = {"id": "1", "type": "function", "function": {"name": "send", "arguments": arguments}}
+        body = {
+            "model": "mock",
+            "stream": stream,
+            "tools": [{"type": "function", "function": {"name": "send"}}],
+            "messages": [
+                {"role": "assistant", "content": None, "tool_calls": [called, called]},
+                {"role": "tool", "tool_call_id": "1", "content": f"sent to {ADDRESS}"},
+                {"role": "assistant", "content": None, "function_call": called["function"]},
+                {"role": "assistant", "content": "as is", "tool_calls": "no list"},
+                {"role": "user", "content": f"!tool send {arguments}"},
+            ],
+        }
+        got = await ask(kept.port, post("/v1/chat/completions", json.dumps(body).encode()))
+        assert got.status == 200
+        call = 'send({"to": "[email]", "about": "a lamp"})'
+        assert kept.said() == Said(
+            messages=(
+                ("tool_call", call),
+                ("tool_call", call),
+                ("tool", "sent to [email]"),
+                ("tool_call", call),
+                ("assistant", "as is"),
+                ("user", f"!tool send {arguments.replace(ADDRESS, '[email]')}"),
+            ),
+            replies=((0, "content", "I look. "), (0, "tool_call", call)),
+        )
+        assert ADDRESS.encode() not in kept.written()
+
+
+async def test_requests_that_end_together_are_masked_each(tmp_path: Path) -> None:
+    """One search for all of a turn: whoever has something to mask has it masked, and the others stay as they are."""
+    async with keeping(tmp_path) as kept:
+        texts = [f"number {at}" if at % 3 else f"write to {ADDRESS}, {at}" for at in range(12)]
+        requests = [chat(f"!wait {text}") for text in texts]
+        asked = [asyncio.create_task(ask(kept.port, one)) for one in requests]
+        await until(lambda: kept.house.mock.running == len(texts))
+        kept.house.mock.gate.set()
+        assert {(await one).status for one in asked} == {200}
+        found = sorted(kept.said(one).messages[0][1] for one in kept.house.exchanges())
+        assert found == sorted(f"!wait {text.replace(ADDRESS, '[email]')}" for text in texts)
+
+
 async def test_what_rules_hide_is_hidden_here_too(tmp_path: Path) -> None:
     rules = (
         Rule(name="project", detect="words", words=("bluebird",), do="mask"),
@@ -274,8 +322,7 @@ def test_nothing_shows_at_a_cut(room: int) -> None:
     rules = Rules(Policy(name="p", capture="masked", capture_chars=room))
     text = f"{'x' * 240} {ADDRESS} {CARD} {'y' * 100} {ADDRESS} {CARD} DE89 3704 0044 0532 0130 00 " + "z " * 2000
     for texts, asked in (([text], 1), ([text], 0), (["a", text, "b"], 2), ([text, text], 1)):
-        kept, cut = _kept(texts, asked, rules)
-        assert cut
+        kept = _cut(texts, asked, rules)
         assert sum(map(len, kept)) <= room
         for one in kept:
             for piece in ("jane", "@", "4111", "1111", "DE89"):

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from penstock.core.errors import Damaged
 from penstock.core.exchange import Content
-from penstock.journal.content import LEAST_BYTES, Said, SubjectKey, seal, unseal
+from penstock.journal import sealing
+from penstock.journal.content import LEAST_BYTES, Said, unseal
+from penstock.journal.sealing import SubjectKey
 
 KEY = SubjectKey("ab" * 16, b"\1" * 32)
 _texts = st.text(max_size=50)
@@ -24,7 +26,7 @@ HELLO = Said(messages=(("user", "hello"),))
 
 
 def sealed(said: Said = HELLO, request: str = "req_1", tenant: str = "acme") -> Content:
-    return Content(KEY.id, seal(KEY, tenant, request, said))
+    return Content(KEY.id, KEY.seal(tenant, request, list(said.messages), list(said.replies)))
 
 
 @given(_said)
@@ -66,16 +68,26 @@ def test_it_fits_no_other_record() -> None:
             unseal(key, tenant, request, content)
 
 
-def test_no_two_seals_share_their_random_bytes() -> None:
+def test_no_two_messages_meet_under_one_key_and_nonce() -> None:
+    """Within a holder of the key nonces are counted; another holder, and who has counted to the end, has a salt of its own."""
     assert len({sealed().sealed[:28] for _ in range(1000)}) == 1000
-    asked: list[int] = []
+    salts: list[int] = []
 
     def entropy(count: int) -> bytes:
-        asked.append(count)
+        salts.append(count)
         return os.urandom(count)
 
-    seal(KEY, "acme", "r", Said(), entropy)
-    assert asked == [28]
+    holders = [SubjectKey(KEY.id, KEY.key) for _ in range(3)]
+    made = [one.seal("acme", "r", [("user", "x")], [], entropy) for _ in range(5) for one in holders]
+    assert salts == [16, 16, 16]
+    assert len({one[:16] for one in made}) == 3
+    assert len({one[:28] for one in made}) == 15
+    tired = SubjectKey(KEY.id, KEY.key)
+    before = tired.seal("acme", "r", [], [], entropy)
+    tired._count = sealing.MOST_MESSAGES
+    after = tired.seal("acme", "r", [], [], entropy)
+    assert before[:16] != after[:16]
+    assert unseal(tired, "acme", "r", Content(KEY.id, after)) == Said()
 
 
 def test_the_format_is_what_the_page_says() -> None:

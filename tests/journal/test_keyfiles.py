@@ -16,10 +16,10 @@ import pytest
 from blake3 import blake3
 
 from penstock.core.errors import Damaged, Unavailable
-from penstock.journal.content import SubjectKey
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import Tombstone
 from penstock.journal.masterkey import Wrapping
+from penstock.journal.sealing import SubjectKey
 
 MASTER = Wrapping(bytes(32))
 
@@ -137,7 +137,6 @@ _CHILD = """
 import sys
 from pathlib import Path
 from penstock.core.exchange import Content, Exchange
-from penstock.journal.content import Said
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.masterkey import Wrapping
 from penstock.journal.vault import Vault
@@ -151,7 +150,7 @@ number = 0
 while True:
     number += 1
     request = f"req_{number}_{sys.argv[2]}"
-    key, sealed = vault.seal("acme", f"user/{sys.argv[2]}/{number}", request, Said(messages=(("user", request),)))
+    key, sealed = vault.seal("acme", f"user/{sys.argv[2]}/{number}", request, [("user", request)], [])
     writer.append(Exchange(id=request, at=1.0, tenant="acme", content=Content(key, sealed)))
     writer.flush()
 """

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from penstock.core.exchange import Content
-from penstock.journal.content import Said, seal
+from penstock.journal.content import Said
 from penstock.journal.format import HEADER_BYTES, Position, segment_name
 from penstock.journal.inspect import cat, find, stats, tail, verify, workers
 from penstock.journal.keyfiles import FileKeystore
@@ -161,7 +161,9 @@ def test_contents_are_verified_too(tmp_path: Path) -> None:
     for number, subject in enumerate(("user/a", "user/a", "user/b", "")):
         key = keys.key_of("acme", subject)
         said = Said(messages=(("user", f"text {number}"),))
-        records.append(exchange(number, content=Content(key.id, seal(key, "acme", exchange(number).id, said))))
+        records.append(
+            exchange(number, content=Content(key.id, key.seal("acme", exchange(number).id, list(said.messages), [])))
+        )
     writer = JournalWriter.open(tmp_path / "journal" / "w", "w", loop=None, clock=lambda: 1.0)
     for record in (*records, exchange(9)):
         writer.append(record)

@@ -63,6 +63,7 @@ def _recorded(session: Session, version: str, count: int) -> "list[Asked]":
     from penstock.engine.probe.run import Asked
     from penstock.journal.keyring import open_keys
     from penstock.journal.said import newest_said
+    from penstock.wire.spoken import CALL
 
     journal = Path(session.settings.data) / "journal"
     said = []
@@ -79,7 +80,10 @@ def _recorded(session: Session, version: str, count: int) -> "list[Asked]":
             hint="Name a file with --prompts, or let a policy keep content: capture: masked.",
         )
     return [
-        Asked(one.messages, "".join(text for index, field, text in one.replies if not index and field == "content"))
+        Asked(
+            tuple(asked for asked in one.messages if asked[0] != CALL),
+            "".join(text for index, field, text in one.replies if not index and field == "content"),
+        )
         for one in said
     ]
 

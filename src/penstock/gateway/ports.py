@@ -6,7 +6,7 @@ from typing import Protocol
 from penstock.access.leases import Holder, Reservation
 from penstock.core.exchange import Record
 from penstock.core.snapshot import KeyEntry, LedgerDown, Limits, TenantEntry
-from penstock.journal.content import Said
+from penstock.journal.sealing import Messages, Replies
 
 
 class JournalCounts(Protocol):
@@ -51,7 +51,9 @@ class Vault(Protocol):
     kept: int
     lost: int
 
-    def seal(self, tenant: str, subject: str, request: str, said: Said) -> tuple[str, bytes] | None:
+    def seal(
+        self, tenant: str, subject: str, record: str, messages: Messages, replies: Replies
+    ) -> tuple[str, bytes] | None:
         """The key's id and the sealed bytes; None, and counted, if it cannot be done."""
 
     async def strict(self) -> None:

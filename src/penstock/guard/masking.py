@@ -18,10 +18,15 @@ class Masker:
         rules = [Rule(name=kind, detect=kind, do="mask") for kind in dict.fromkeys(kinds)]
         self._scanner = Scanner(rules, "input") if rules else None
 
-    def mask(self, texts: list[str]) -> list[str]:
-        """The texts, masked. Those in which nothing is found come back as they are, all of them after one pass."""
+    def clean(self, texts: list[str]) -> bool:
+        """Whether nothing is found in any of the texts, after one pass over all of them."""
         scanner = self._scanner
-        if scanner is None or scanner.clean(_BETWEEN.join(texts).encode("utf-8", "surrogatepass")):
+        return scanner is None or scanner.clean(_BETWEEN.join(texts).encode("utf-8", "surrogatepass"))
+
+    def mask(self, texts: list[str]) -> list[str]:
+        """The texts, masked; the list itself if nothing is found in any."""
+        scanner = self._scanner
+        if scanner is None or self.clean(texts):
             return texts
         return [scanner.scan(text).text for text in texts]
 

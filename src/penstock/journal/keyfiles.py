@@ -22,7 +22,6 @@ from blake3 import blake3
 from crc32c import crc32c
 
 from penstock.core.errors import Conflict, Damaged, Unavailable
-from penstock.journal.content import SubjectKey
 from penstock.journal.keystore import Census, Tombstone
 from penstock.journal.masterkey import (
     KEY_BYTES,
@@ -31,6 +30,7 @@ from penstock.journal.masterkey import (
     WrongKey,
     read_key,
 )
+from penstock.journal.sealing import SubjectKey
 from penstock.journal.whole import create_whole, replace_whole, sync_folder
 
 _LIVING, _DEAD = b"PSK1", b"PSKx"

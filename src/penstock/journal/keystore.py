@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple, Protocol
 
-from penstock.journal.content import SubjectKey
+from penstock.journal.sealing import SubjectKey
 
 
 class Tombstone(NamedTuple):

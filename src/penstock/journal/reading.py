@@ -4,8 +4,9 @@ from typing import Any, Literal, NamedTuple
 
 from penstock.core.errors import Damaged
 from penstock.core.exchange import Exchange
-from penstock.journal.content import SubjectKey, unseal
+from penstock.journal.content import unseal
 from penstock.journal.keystore import Keystore, Tombstone
+from penstock.journal.sealing import SubjectKey
 
 
 class Opened(NamedTuple):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from penstock.core.errors import Damaged
 from penstock.core.exchange import Exchange
-from penstock.journal.content import Said, SubjectKey, unseal
+from penstock.journal.content import Said, unseal
 from penstock.journal.inspect import cat
 from penstock.journal.keystore import Keystore
+from penstock.journal.sealing import SubjectKey
 
 
 def newest_said(journal: Path, keys: Keystore, version: str, count: int) -> list[Said]:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 
 from penstock.core.errors import PenstockError, Unavailable
-from penstock.journal.content import Said, seal
 from penstock.journal.keystore import Keystore
+from penstock.journal.sealing import Messages, Replies
 
 _log = logging.getLogger("penstock.journal")
 _RETRY_S = 1.0
@@ -25,11 +25,13 @@ class Vault:
         self._keys = keys
         self._told = ""
 
-    def seal(self, tenant: str, subject: str, request: str, said: Said) -> tuple[str, bytes] | None:
+    def seal(
+        self, tenant: str, subject: str, record: str, messages: Messages, replies: Replies
+    ) -> tuple[str, bytes] | None:
         """The id of the key and the sealed bytes; None, and counted, if it cannot be done. It never raises."""
         try:
             key = self._keys.key_of(tenant, subject)
-            sealed = seal(key, tenant, request, said)
+            sealed = key.seal(tenant, record, messages, replies)
         except (OSError, PenstockError, ValueError) as error:
             self.lost += 1
             if str(error) != self._told:

@@ -9,6 +9,7 @@ Role = Literal["system", "user", "assistant", "tool", "developer", "function"]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 Label = Annotated[str, msgspec.Meta(max_length=512)]
+NOTHING = msgspec.Raw()  # a member that is not there
 Stop = Annotated[list[str], msgspec.Meta(max_length=16)]
 
 
@@ -24,6 +25,8 @@ class Message(msgspec.Struct, frozen=True):
 
     role: Role
     content: str | list[Part] | None = None
+    tool_calls: msgspec.Raw = NOTHING  # read by those alone who keep them
+    function_call: msgspec.Raw = NOTHING  # as before tools
 
 
 class StreamOptions(msgspec.Struct, frozen=True):

@@ -1,8 +1,23 @@
-"""The texts of an answer, whole or streamed, for those who keep them."""
+"""The texts of an answer, whole or streamed, and the calls of tools in it and in the question, for those who keep them."""
 
 import msgspec
 
+from penstock.wire.envelope import NOTHING, Message
 from penstock.wire.sse import event_data, split_events
+
+CALL = "tool_call"  # in place of a role or a field: a call, as NAME(ARGUMENTS)
+
+
+class _Function(msgspec.Struct, frozen=True):
+    """What is called, or a delta of it."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct, frozen=True):
+    index: int = 0
+    function: _Function | None = None
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -11,6 +26,8 @@ class _Holder(msgspec.Struct, frozen=True):
     content: object = None
     reasoning_content: object = None
     refusal: object = None
+    tool_calls: msgspec.Raw = NOTHING
+    function_call: msgspec.Raw = NOTHING
 
 
 class _Choice(msgspec.Struct, frozen=True):
@@ -25,7 +42,16 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_calls = msgspec.json.Decoder(list[_Call] | None).decode
+_decode_function = msgspec.json.Decoder(_Function | None).decode
 Texts = dict[tuple[int, str], list[str]]
+
+
+def calls_of(message: Message) -> list[str]:
+    """The calls of tools in a message of the question, each as NAME(ARGUMENTS)."""
+    found: Texts = {}
+    _take_calls(0, message.tool_calls, message.function_call, found, whole=True)
+    return [text for _, _, text in _joined(found)]
 
 
 def texts_of(body: bytes) -> list[tuple[int, str, str]]:
@@ -62,7 +88,28 @@ def _take(body: bytes, found: Texts) -> None:
         for field, text in parts:
             if isinstance(text, str) and text:
                 found.setdefault((choice.index, field), []).append(text)
+        if holder is not None and not (holder.tool_calls is NOTHING and holder.function_call is NOTHING):
+            whole = choice.delta is None
+            _take_calls(choice.index, holder.tool_calls, holder.function_call, found, whole=whole)
+
+
+def _take_calls(index: int, tools: msgspec.Raw, function: msgspec.Raw, found: Texts, *, whole: bool) -> None:
+    """Adds to calls, which in a stream come in pieces that go by their number."""
+    try:
+        calls = (None if tools is NOTHING else _decode_calls(tools)) or []
+        before = None if function is NOTHING else _decode_function(function)
+    except (ValueError, RecursionError):
+        return
+    named = [(at if whole else call.index, call.function) for at, call in enumerate(calls)]
+    for number, one in [*named, (-1, before)]:
+        if one is not None:
+            texts = found.setdefault((index, f"{CALL} {number}"), [])
+            texts += [f"{one.name}("] if one.name else []
+            texts += [one.arguments] if one.arguments else []
 
 
 def _joined(found: Texts) -> list[tuple[int, str, str]]:
-    return [(index, field, "".join(texts)) for (index, field), texts in found.items()]
+    return [
+        (index, CALL, "".join([*texts, ")"])) if field.startswith(CALL) else (index, field, "".join(texts))
+        for (index, field), texts in found.items()
+    ]
