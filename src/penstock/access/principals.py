@@ -13,6 +13,7 @@ Permission = Literal[
     "models:write",  # push, edit cards
     "deployments:read",
     "deployments:write",  # promote, roll back, pools, routes
+    "gates:override",  # let a version in whose gates are not passed
     "experiments:read",
     "experiments:write",
     "tenants:read",
@@ -32,6 +33,7 @@ ROLES: dict[str, frozenset[Permission]] = {
             "models:write",
             "deployments:read",
             "deployments:write",
+            "gates:override",
             "experiments:read",
             "experiments:write",
             "tenants:read",

@@ -138,6 +138,17 @@ def ship(data: str | None, ship_port: int | None, control_url: str | None) -> No
     compose.run_ship(compose.read_settings({"data": data, "ship.port": ship_port, "ship.control_url": control_url}))
 
 
+@click.command()
+@data_flag
+@click.option("--control-url", metavar="URL", help="Where control is.")
+def examiner(data: str | None, control_url: str | None) -> None:
+    """Run the examiner, which evaluates versions: it has engines of its own, away from users' traffic. SIGTERM ends it.
+
+    Under `up` it is started when something is to be evaluated. What it was at when it was killed is gone on with, item by item.
+    """
+    compose.run_examiner(compose.read_settings({"data": data, "ship.control_url": control_url}))
+
+
 @click.command(hidden=True)
 @data_flag
 def supervise(data: str | None) -> None:

@@ -20,10 +20,11 @@ from penstock.control.deployment_rows import (
 )
 from penstock.control.deployments import go_live
 from penstock.control.experiments_entry import ResolvedArm
+from penstock.control.gates import keep_judgement, pass_gates
 from penstock.control.specs import EnvironmentSpec, RouteSpec
 from penstock.control.specs_canary import CanarySpec
 from penstock.control.state import revision_of
-from penstock.control.versions import find_version
+from penstock.control.versions_find import find_version
 from penstock.core.digests import sha256_digest, short
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.references import Reference
@@ -50,6 +51,7 @@ class CanaryWish(msgspec.Struct, frozen=True, kw_only=True):
     precision: str | None = None  # none: as the incumbent's
     replicas: int | None = None  # none: as the incumbent's
     reason: str = ""
+    override: str = ""  # why an administrator lets it in though gates are not passed
 
 
 async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str) -> str:
@@ -57,7 +59,7 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
 
     Raises:
         NotFound: if there is no such version or environment.
-        Conflict: if the version may not be deployed, is blocked there, has no build or is live; if nothing is live to compare it with; if a
+        Conflict: if the version may not be deployed, is blocked there, does not pass its gates, has no build or is live; if nothing is live to compare it with; if a
             promotion or another canary is under way; if gateways do not serve the environment, or the model's route leads elsewhere.
         BadRequest: if the plan is none; `param` is its path.
     """
@@ -80,11 +82,13 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
     )
     await check_build(connection, version.model, whole, reference)
     await _check_route(change, version.model, wish.environment)
+    gated = await pass_gates(change, version, wish.environment, whole.precision, wish.override)
     plan = await _plan(change, wish)
     pointer = await read_pointer(connection, wish.environment, version.model, None)
     identity, number = await insert_revision(
         change, wish.environment, version.model, whole, "canary", wish.reason, previous=pointer.wanted
     )
+    await keep_judgement(change, identity, gated, wish.override)
     name = canary_name(version.model, number)
     design = canary_design(plan, route=version.model, incumbent=f"{version.model}:{incumbent.label}", canary=reference)
     await life.register(change, name, design, "system")

@@ -14,6 +14,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
+from penstock.control.binder import Binder
 from penstock.core.ids import make_id
 from penstock.core.settings import Settings
 from penstock.store.blobs import Blobs
@@ -22,6 +23,7 @@ from penstock.store.sql import Database, next_value
 
 if TYPE_CHECKING:
     from penstock.control.alerts import Alert
+    from penstock.journal.masterkey import Wrapping
 
 SYSTEM = Principal(key="", tenant="", name="penstock", roles=("admin",))
 
@@ -83,11 +85,13 @@ class Control:
         self.data = data
         self.database = database
         self.blobs = blobs
+        self.binder = Binder(blobs)
         self.service_token = service_token
         self.clock = clock
         self.entropy = entropy
         self.listeners: list[Callable[[int], None]] = []  # told each committed generation; must return at once
         self.alerted: list[Callable[[Alert], None]] = []  # told each alert that began or ended; must return at once
+        self.sealing: Wrapping | None = None  # what signers' keys are wrapped under, if there is any
         self.changed = asyncio.Event()  # set after each change; the reconcile loop clears it
 
     def new_id(self, prefix: str) -> str:
@@ -100,9 +104,18 @@ class Control:
         Raises:
             Unavailable: if the database cannot be written.
         """
-        async with self.database.write() as connection:
-            change = Change(connection=connection, generation=0, now=self.clock(), caller=caller, new_id=self.new_id)
+        async with self.deed(caller) as change:
             await change.audit(action, subject, **detail)
+
+    @asynccontextmanager
+    async def deed(self, caller: Principal) -> AsyncIterator[Change]:
+        """A change of what gateways need not hear of: no generation is taken, and nobody is woken.
+
+        Raises:
+            Unavailable: if the database cannot be written.
+        """
+        async with self.database.write() as connection:
+            yield Change(connection=connection, generation=0, now=self.clock(), caller=caller, new_id=self.new_id)
 
     @asynccontextmanager
     async def change(self, caller: Principal) -> AsyncIterator[Change]:

@@ -20,8 +20,9 @@ from penstock.control.deployment_rows import (
     whole_of,
 )
 from penstock.control.drift_store import begin_group, end_group
+from penstock.control.gates import keep_judgement, pass_gates
 from penstock.control.state import revision_of
-from penstock.control.versions import find_version
+from penstock.control.versions_find import find_version
 from penstock.core.errors import Conflict, NotFound
 from penstock.core.references import Reference
 from penstock.delivery.blocks import blocked_digests, check_unblocked
@@ -39,6 +40,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None = None  # none: as now, else 1
     reason: str = ""
     generation: int | None = None  # of the deployment, as the caller saw it; none: whatever it is
+    override: str = ""  # why an administrator lets it in though gates are not passed
 
 
 async def promote(change: Change, wish: Promotion, *, own_environment: str) -> Any:
@@ -46,7 +48,9 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
 
     Raises:
         NotFound: if there is no such version or environment.
-        Conflict: if the version may not be deployed, is blocked there, has no build, a canary runs, or the deployment is of another generation than was seen.
+        Conflict: if the version may not be deployed, is blocked there, has no build, does not pass the environment's gates, a canary runs, or the
+            deployment is of another generation than was seen.
+        Forbidden: if somebody who may not overrides the gates.
     """
     connection = change.connection
     serves = await serves_here(connection, wish.environment, own_environment)
@@ -81,9 +85,12 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
         return now
     if serves:
         await check_build(connection, version.model, whole, reference)
-    return await _record(
+    gated = await pass_gates(change, version, wish.environment, whole.precision, wish.override)
+    row = await _record(
         change, wish.environment, version.model, whole, "promote", wish.reason, pointer, source=None, live=not serves
     )
+    await keep_judgement(change, row.id, gated, wish.override)
+    return row
 
 
 async def roll_back(

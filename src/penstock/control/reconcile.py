@@ -47,14 +47,21 @@ class Reconciler:
     """Brings the replicas that run to those that are wanted. Run it as a task."""
 
     def __init__(
-        self, control: Control, publisher: Publisher, runtime: Runtime, readiness: Readiness, *, drain_s: float = 20.0
+        self,
+        control: Control,
+        publisher: Publisher,
+        runtime: Runtime,
+        readiness: Readiness,
+        *,
+        drain_s: float = 20.0,
+        builds: Builds | None = None,
     ) -> None:
         self._control = control
         self._publisher = publisher
         self._runtime = runtime
         self._readiness = readiness
         self._drain_s = drain_s
-        self._builds = Builds(control)
+        self._builds = builds or Builds(control)
         self._lease = Lease(control, "reconcile")
         self._released: dict[str, float] = {}
         self._unready: dict[str, float] = {}

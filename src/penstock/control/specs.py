@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from penstock.control.specs_canary import CanarySpec
+from penstock.control.specs_gates import GatesSpec
 from penstock.control.specs_rollback import AutoRollbackSpec
 from penstock.core.errors import BadRequest
 from penstock.core.references import NAME, parse_reference
@@ -354,6 +355,9 @@ class EnvironmentSpec(Spec):
     canary: CanarySpec = Field(default=CanarySpec(), description="How new versions are tried out here.")
     auto_rollback: AutoRollbackSpec | None = Field(
         default=None, description="What alerts may do here; left out: nothing."
+    )
+    gates: GatesSpec | None = Field(
+        default=None, description="What a version must show before it runs here; left out: nothing."
     )
     serve: bool = Field(
         False,

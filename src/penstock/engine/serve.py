@@ -29,6 +29,7 @@ async def serve_engine(
     settings: EngineSettings,
     started: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
+    signals: bool = True,
 ) -> None:
     """Serves the model in `directory` until SIGTERM, SIGINT or `stop`; then drains for `settings.drain_s`.
 
@@ -39,7 +40,8 @@ async def serve_engine(
         settings: address, sizes and times.
         model: what the model is called; requests for another are refused. None: the folder's name, and any is taken.
         started: called with the server's URL when requests are taken.
-        stop: ends it; signals are handled in any case, where the event loop can.
+        stop: ends it.
+        signals: SIGTERM and SIGINT end it too, where the event loop can be told of them.
 
     Raises:
         NotFound: if the folder holds no model.
@@ -48,7 +50,7 @@ async def serve_engine(
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT) if signals else ():
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, stop.set)
     folder = read_folder(directory)

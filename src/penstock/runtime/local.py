@@ -34,6 +34,7 @@ class LocalRuntime:
         """
         body = msgspec.json.encode(
             {"directory": replica.directory, "model": replica.model, "port": replica.port, "args": replica.args}
+            | ({"task": replica.task} if replica.task != "engine" else {})
         )
         reply = await self._call("PUT", f"/replicas/{quote(replica.id, safe='')}", body=body)
         return msgspec.json.decode(reply, type=RunningReplica)

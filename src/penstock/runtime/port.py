@@ -6,13 +6,14 @@ import msgspec
 
 
 class ReplicaSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine process to run."""
+    """One process to run: an engine, or the examiner, which runs engines of its own."""
 
     id: str  # POOL-NUMBER; starting the same id again is no second start
     directory: str  # what `penstock engine` loads
     model: str  # what the engine answers to in the `model` field
     port: int | None = None  # none: any free one
     args: tuple[str, ...] = ()
+    task: Literal["engine", "examiner"] = "engine"  # an examiner has no directory, model or port
 
 
 class RunningReplica(msgspec.Struct, frozen=True, kw_only=True):

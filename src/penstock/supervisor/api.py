@@ -3,7 +3,7 @@
 GET /processes · GET /replicas · PUT /replicas/<id> · DELETE /replicas/<id>?drain=SECONDS
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import parse_qs, unquote
 
 import msgspec
@@ -25,6 +25,7 @@ class ReplicaBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     model: str
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     args: tuple[str, ...] = ()
+    task: Literal["engine", "examiner"] = "engine"
 
 
 class SupervisorApi:
@@ -66,7 +67,12 @@ class SupervisorApi:
         except msgspec.DecodeError as error:
             raise BadRequest(f"The replica {replica_id!r} is described wrongly: {error}.", param="body") from None
         return ReplicaSpec(
-            id=replica_id, directory=asked.directory, model=asked.model, port=asked.port, args=asked.args
+            id=replica_id,
+            directory=asked.directory,
+            model=asked.model,
+            port=asked.port,
+            args=asked.args,
+            task=asked.task,
         )
 
 

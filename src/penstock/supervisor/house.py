@@ -11,7 +11,7 @@ from penstock.supervisor.ports import reachable
 from penstock.supervisor.values import ProcessSpec
 
 # What stops when: first what takes requests, then what carries their records away, then what answers, then what rules.
-DRAIN_ORDER = (("grpc", "gateway"), ("ship",), ("engine",), ("control",))
+DRAIN_ORDER = (("grpc", "gateway"), ("ship", "examiner"), ("engine",), ("control",))
 _MARGIN_S = 5.0  # beyond a process's own bound, before it is killed
 
 
@@ -91,6 +91,17 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
             url=f"http://{reachable(self.settings.ship.host)}:{port}",
             environment=self.environment,
             grace_s=10.0 + _MARGIN_S,
+        )
+
+    def examiner(self, replica: ReplicaSpec) -> ProcessSpec:
+        """What evaluates versions."""
+        return ProcessSpec(
+            name=f"engine-{replica.id}",
+            kind="examiner",
+            argv=self._argv("examiner"),
+            environment=self.environment,
+            grace_s=_MARGIN_S,
+            replica=replica,
         )
 
     def engine(self, replica: ReplicaSpec, port: int) -> ProcessSpec:

@@ -215,7 +215,12 @@ class Supervisor:
         name = f"engine-{replica.id}"
         status, spec = self._keeper.status(name), self._keeper.spec(name)
         if status is None or spec is None or spec.replica is None:
-            status = self._keeper.keep(self.house.engine(replica, replica.port or self._port()))
+            wanted = (
+                self.house.examiner(replica)
+                if replica.task == "examiner"
+                else self.house.engine(replica, replica.port or self._port())
+            )
+            status = self._keeper.keep(wanted)
         elif status.state == "draining":
             raise Unavailable(f"Replica {replica.id!r} is being stopped.", retry_after=1.0)
         elif (spec.replica.directory, spec.replica.model) != (replica.directory, replica.model):

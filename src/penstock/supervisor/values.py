@@ -8,7 +8,7 @@ import msgspec
 
 from penstock.runtime.port import ReplicaSpec
 
-Kind = Literal["launcher", "supervisor", "control", "gateway", "grpc", "ship", "engine"]
+Kind = Literal["launcher", "supervisor", "control", "gateway", "grpc", "ship", "engine", "examiner"]
 State = Literal["starting", "running", "restarting", "draining", "stopped", "failed"]
 
 
@@ -21,7 +21,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         url: where it answers `/healthz`; "" if it has no port of its own to ask.
         environment: fingerprint of the settings it is started with, so that other settings mean another process.
         grace_s: how long it may take to drain.
-        replica: what control asked for, if it is an engine.
+        replica: what control asked for, if it is an engine or the examiner.
     """
 
     name: str

@@ -17,7 +17,7 @@ from penstock.control.experiments import experiment_row
 from penstock.control.experiments_store import load_statistics
 from penstock.control.specs import Name, Precision, Spec
 from penstock.control.specs_canary import CanarySpec
-from penstock.control.versions import reference_in
+from penstock.control.versions_find import reference_in
 from penstock.delivery.watch import Watched, silent
 from penstock.experiments.canary import CANARY
 from penstock.experiments.design import parse_design
@@ -42,6 +42,11 @@ class CanaryBody(Spec):
     precision: Precision | None = Field(default=None, description="Left out: as the incumbent's.")
     replicas: int | None = Field(default=None, ge=1, le=64, description="Left out: as the incumbent's.")
     reason: str = Field(default="", max_length=4096)
+    override: str = Field(
+        default="",
+        max_length=4096,
+        description="Why it is let in though gates are not passed. Administrators alone may; it stands in the record.",
+    )
     plan: CanarySpec = Field(
         default=CanarySpec(), description="What differs from the environment's plan; left out: nothing."
     )
@@ -89,6 +94,7 @@ async def start(body: CanaryBody, control: ControlPart, who: Writer) -> dict[str
         precision=body.precision,
         replicas=body.replicas,
         reason=body.reason,
+        override=body.override,
     )
     async with control.change(who) as change:
         name = await begin_canary(change, wish, own_environment=control.settings.control.environment)

@@ -16,7 +16,7 @@ from penstock.control.context import Control
 from penstock.control.deployments import Promotion, promote, roll_back
 from penstock.control.publisher import Publisher
 from penstock.control.specs import Name, Precision, Spec
-from penstock.control.versions import reference_in
+from penstock.control.versions_find import reference_in
 from penstock.core.errors import NotFound
 from penstock.store.schema import deployments, revisions
 
@@ -38,6 +38,11 @@ class PromoteBody(Spec):
     reason: str = Field(default="", max_length=4096)
     generation: int | None = Field(
         default=None, description="Of the deployment, as you saw it: refused if it has changed."
+    )
+    override: str = Field(
+        default="",
+        max_length=4096,
+        description="Why it is let in though gates are not passed. Administrators alone may; it stands in the record.",
     )
 
 
@@ -87,6 +92,7 @@ async def post_promote(
         replicas=body.replicas,
         reason=body.reason,
         generation=body.generation,
+        override=body.override,
     )
     async with control.change(who) as change:
         row = await promote(change, wish, own_environment=control.settings.control.environment)

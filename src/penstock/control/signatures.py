@@ -1,0 +1,161 @@
+"""Signers and what they have signed. Private halves are kept sealed, and opened for one signature."""
+
+from typing import Any
+
+from blake3 import blake3
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from penstock.control.context import Change, Control
+from penstock.core.errors import Conflict, Damaged, NotFound, Unavailable
+from penstock.core.references import check_name
+from penstock.journal.masterkey import Wrapping, WrongKey
+from penstock.registry.signing import check_public, public_of, read_envelope, sign_version
+from penstock.store.schema_gates import signatures, signers
+
+
+async def create_signer(control: Control, change: Change, name: str, public: str | None) -> Row[Any]:
+    """A new signer: with a key pair of its own, or one whose private half is elsewhere and whose `public` half is trusted from now on.
+
+    Raises:
+        BadRequest: if the name or the key is none.
+        Conflict: if there is a signer of that name or key.
+        Unavailable: if there is nothing to seal a private half under.
+    """
+    check_name(name)
+    sealed = ""
+    if public is None:
+        seed = control.entropy(32)
+        public = public_of(seed)
+        sealed = _sealing(control).wrap(seed, _about(name)).hex()
+    public = check_public(public)
+    taken = (
+        (
+            await change.connection.execute(
+                select(signers.c.name).where((signers.c.name == name) | (signers.c.public == public))
+            )
+        )
+        .scalars()
+        .first()
+    )
+    if taken is not None:
+        raise Conflict(f"There is a signer {taken} already with that name or key.", code="signer_taken", param="name")
+    await change.connection.execute(
+        insert(signers).values(
+            name=name, public=public, sealed=sealed, created_at=change.now, created_by=change.caller.name
+        )
+    )
+    await change.audit("signer.create", name, public=public, held_here=bool(sealed))
+    return await find_signer(change.connection, name)
+
+
+async def find_signer(connection: AsyncConnection, name: str) -> Row[Any]:
+    """The signer `name`.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    row = (await connection.execute(select(signers).where(signers.c.name == name))).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no signer {name!r}.", param="signer", hint="penstock signers create NAME makes one.")
+    return row
+
+
+async def revoke_signer(change: Change, name: str, reason: str) -> None:
+    """Trust the signer no more: nothing that it ever signed counts as signed by it.
+
+    Raises:
+        NotFound: if there is none.
+        Conflict: if it is revoked.
+    """
+    row = await find_signer(change.connection, name)
+    if row.revoked_at is not None:
+        raise Conflict(f"The signer {name} is revoked already: {row.revoked_reason}")
+    await change.connection.execute(
+        update(signers)
+        .where(signers.c.name == name)
+        .values(revoked_at=change.now, revoked_by=change.caller.name, revoked_reason=reason, sealed="")
+    )
+    await change.audit("signer.revoke", name, reason=reason)
+
+
+async def sign(control: Control, change: Change, version: Any, name: str) -> str:
+    """The envelope in which the signer `name` vouches for the version whose row is given; kept, too.
+
+    Raises:
+        NotFound: if there is no such signer.
+        Conflict: if it is revoked, or its private half is not here.
+        Unavailable: if the private half cannot be opened.
+    """
+    signer = await find_signer(change.connection, name)
+    if signer.revoked_at is not None or not signer.sealed:
+        why = "is revoked" if signer.revoked_at is not None else "keeps its private half elsewhere"
+        raise Conflict(f"The signer {name} {why}: it signs nothing here.", code="signer_cannot_sign", param="signer")
+    try:
+        seed = _sealing(control).unwrap(bytes.fromhex(signer.sealed), _about(name))
+    except WrongKey:
+        raise Unavailable(
+            f"The key of the signer {name} was sealed under other keys than this installation has.",
+            hint="Revoke it, and create another.",
+        ) from None
+    envelope = sign_version(seed, digest=version.digest, name=f"{version.model}:{version.label}", at=change.now)
+    await keep_signature(change, version.digest, signer.public, envelope)
+    await change.audit("version.sign", f"{version.model}:{version.label}", digest=version.digest, signer=name)
+    return envelope
+
+
+async def keep_signature(change: Change, digest: str, public: str, envelope: str) -> None:
+    """Keep an envelope that vouches for the version `digest`; one that is there of the same key is left.
+
+    Raises:
+        Damaged: if it is not by that key, or about another version.
+    """
+    vouched = read_envelope(envelope, public)
+    if vouched.digest != digest:
+        raise Damaged(f"The signature is of {vouched.digest}, not of {digest}.", code="bad_signature")
+    insertion = postgresql.insert if change.connection.dialect.name == "postgresql" else sqlite.insert
+    await change.connection.execute(
+        insertion(signatures)
+        .values(digest=digest, public=public, envelope=envelope, at=change.now, principal=change.caller.name)
+        .on_conflict_do_nothing()
+    )
+
+
+async def valid_signatures(connection: AsyncConnection, digest: str) -> list[tuple[str, str, str]]:
+    """Who has signed the version: name, public key and envelope of each signer that is not revoked. Every signature is checked here."""
+    found = await connection.execute(
+        select(signers.c.name, signers.c.public, signatures.c.envelope)
+        .join(signatures, signatures.c.public == signers.c.public)
+        .where(signatures.c.digest == digest, signers.c.revoked_at.is_(None))
+        .order_by(signers.c.name)
+    )
+    valid = []
+    for row in found:
+        try:
+            vouched = read_envelope(row.envelope, row.public)
+        except Damaged:
+            continue  # a row that was tampered with vouches for nothing
+        if vouched.digest == digest:
+            valid.append((row.name, row.public, row.envelope))
+    return valid
+
+
+async def signers_of(connection: AsyncConnection, digest: str) -> tuple[str, ...]:
+    """The names of those who have signed the version and are not revoked."""
+    return tuple(name for name, _, _ in await valid_signatures(connection, digest))
+
+
+def sealing_under(secret: bytes) -> Wrapping:
+    """What signers' keys are sealed under, from a secret of the installation that its master key wraps and that never changes."""
+    return Wrapping(blake3(secret, derive_key_context="penstock 2026-11 signers' keys").digest())
+
+
+def _sealing(control: Control) -> Wrapping:
+    if control.sealing is None:
+        raise Unavailable("This control has no keys to seal a signer's private half under.", code="no_sealing_key")
+    return control.sealing
+
+
+def _about(name: str) -> bytes:
+    return b"penstock signer " + name.encode()
