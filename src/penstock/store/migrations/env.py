@@ -6,10 +6,24 @@ from penstock.store.schema_alerts import alerts
 from penstock.store.schema_delivery import canaries
 from penstock.store.schema_drift import drift_groups
 from penstock.store.schema_engagement import visits
+from penstock.store.schema_evaluators import evaluator_offsets
 from penstock.store.schema_experiments import exchanges
+from penstock.store.schema_gates import suites
+from penstock.store.schema_storage import packs
+from penstock.store.schema_versions import aliases
 
 # All tables stand on one metadata, once their modules are imported.
-assert alerts.metadata is canaries.metadata is drift_groups.metadata is visits.metadata is exchanges.metadata
+assert (
+    alerts.metadata
+    is aliases.metadata
+    is canaries.metadata
+    is drift_groups.metadata
+    is evaluator_offsets.metadata
+    is visits.metadata
+    is packs.metadata
+    is suites.metadata
+    is exchanges.metadata
+)
 context.configure(connection=context.config.attributes["connection"], target_metadata=exchanges.metadata)
 with context.begin_transaction():
     context.run_migrations()
