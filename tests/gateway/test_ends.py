@@ -124,8 +124,10 @@ async def test_a_record_that_cannot_be_made_takes_no_other_with_it(
 
 
 async def test_strict_audit_tells_nothing_that_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with running(tmp_path, policies=(Policy(name="p", audit="strict"),), route={"policy": "p"}) as house:
+    policies = (Policy(name="default", audit="strict"),)
+    async with running(tmp_path, policies=policies) as house:
         assert (await ask(house.port, chat("good"))).status == 200
+        assert (await ask(house.port, chat("good", model="nobody"))).status == 404
         journal = house.worker.gateway.journal
         real = journal.append
 
@@ -135,7 +137,11 @@ async def test_strict_audit_tells_nothing_that_is_not_recorded(tmp_path: Path, m
             real(record)
 
         monkeypatch.setattr(journal, "append", append)
-        assert (await ask(house.port, chat("bad"))).status == 503
+        for path in ("mock", "nobody"):  # one that is told 404 is told it where that was recorded
+            got = await ask(house.port, chat("bad", model=path))
+            assert got.status == 503
+            assert got.headers[b"x-penstock-request-id"].startswith(b"req_")
+            assert b"audit policy is strict" in got.body
         assert not (await ask(house.port, chat("bad", stream=True))).whole
         await house.settled()
 

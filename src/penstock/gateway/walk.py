@@ -84,7 +84,7 @@ async def walk(call: Call) -> None:
         settle(call, usage, nanousd)
         gateway.recorder.add(call, usage, nanousd)
         call.draft = call.response = call.setback = None  # what leads back to it
-    if call.rules is not None and call.rules.strict:
+    if _is_strict(call):
         await _strictly(call, failure)
     else:
         call.reply.promise()
@@ -117,16 +117,32 @@ async def _answer(call: Call, caller: Caller) -> None:
             return
 
 
+def _is_strict(call: Call) -> bool:
+    """Whether the reply waits for the disk: by the policy that holds, or by that of the caller's tenant where the request came to no route."""
+    rules = call.rules
+    if rules is None and call.caller is not None and call.error:
+        rules = call.index.rules.get(call.caller.tenant.policy or "default")
+    return rules is not None and rules.strict
+
+
 async def _strictly(call: Call, failure: PenstockError | None) -> None:
-    """Ends the reply once the record is on the disk."""
+    """Ends the reply once the record is on the disk; if it does not come there, with the refusal that says so."""
     gateway = call.gateway
-    if not gateway.recorder.flush():
-        raise Unavailable("The journal cannot be written, and the audit policy is strict.", retry_after=1)
-    if call.captured:
-        if call.content is None or gateway.vault is None:
-            raise Unavailable("The request's content cannot be kept, and the audit policy is strict.", retry_after=1)
-        await gateway.vault.strict()
-    await gateway.journal.strict()
+    try:
+        if not gateway.recorder.flush():
+            raise Unavailable("The journal cannot be written, and the audit policy is strict.", retry_after=1)
+        if call.captured:
+            if call.content is None or gateway.vault is None:
+                raise Unavailable(
+                    "The request's content cannot be kept, and the audit policy is strict.", retry_after=1
+                )
+            await gateway.vault.strict()
+        await gateway.journal.strict()
+    except Unavailable as error:
+        if call.reply.started:
+            raise
+        gateway.meters.error(error.code)
+        call.tail, failure = error_body(error), error
     finish(call, failure)
 
 
