@@ -238,6 +238,45 @@ def test_a_destruction_that_fails_makes_others_let_go(tmp_path: Path, monkeypatc
     assert worker.key_of("acme", gone[0]).id != keys[gone[0]]
 
 
+def test_keys_are_written_again_after_a_sync_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages whose sync failed count as clean: a sync that only asked once more would be told that all is well."""
+    store, other = opened(tmp_path), opened(tmp_path)
+    keys = [store.key_of("acme", "user/a"), store.key_of("acme", "user/b")]
+    assert other.key_of("acme", "user/a") == keys[0]
+    fsync, pwrite = os.fsync, os.pwrite
+    written: list[tuple[bytes, int]] = []
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def write(descriptor: int, data: bytes, at: int) -> int:
+        written.append((data, at))
+        return pwrite(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    store.sync()
+    store.key_of("acme", "user/c")
+    assert written == []
+    monkeypatch.setattr(os, "fsync", refuse)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output"):
+            store.sync()
+        assert store.unsynced
+    monkeypatch.setattr(os, "fsync", fsync)
+    before = {path: path.read_bytes() for path in files(tmp_path)}
+    for one in (store, other):  # the other process's fsync would never have failed
+        written.clear()
+        one.sync()
+        assert written
+        assert {data for data, _ in written} <= set(before.values())
+        assert not one.unsynced
+    assert {path: path.read_bytes() for path in files(tmp_path)} == before
+    written.clear()
+    store.key_of("acme", "user/d")
+    store.sync()
+    assert written == []
+
+
 def test_a_key_that_is_made_during_a_sync_stays_unsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(tmp_path)
     store.key_of("acme", "user/a")

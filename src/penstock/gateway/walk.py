@@ -127,23 +127,25 @@ def _is_strict(call: Call) -> bool:
 
 async def _strictly(call: Call, failure: PenstockError | None) -> None:
     """Ends the reply once the record is on the disk; if it does not come there, with the refusal that says so."""
-    gateway = call.gateway
     try:
-        if not gateway.recorder.flush():
-            raise Unavailable("The journal cannot be written, and the audit policy is strict.", retry_after=1)
-        if call.captured:
-            if call.content is None or gateway.vault is None:
-                raise Unavailable(
-                    "The request's content cannot be kept, and the audit policy is strict.", retry_after=1
-                )
-            await gateway.vault.strict()
-        await gateway.journal.strict()
+        await _to_disk(call)
     except Unavailable as error:
         if call.reply.started:
             raise
-        gateway.meters.error(error.code)
+        call.gateway.meters.error(error.code)
         call.tail, failure = error_body(error), error
     finish(call, failure)
+
+
+async def _to_disk(call: Call) -> None:
+    gateway = call.gateway
+    if not gateway.recorder.flush():
+        raise Unavailable("The journal cannot be written, and the audit policy is strict.", retry_after=1)
+    if call.captured:
+        if call.content is None or gateway.vault is None:
+            raise Unavailable("The request's content cannot be kept, and the audit policy is strict.", retry_after=1)
+        await gateway.vault.strict()
+    await gateway.journal.strict()
 
 
 def _fail(call: Call, error: PenstockError) -> None:

@@ -13,7 +13,7 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,13 +68,15 @@ class FileKeystore:
         self._lock = threading.Lock()  # of these three
         descriptor = os.open(folder / "destroyed", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < 8:
-                os.ftruncate(descriptor, 8)
-            self._map = mmap.mmap(descriptor, 8)
+            if os.fstat(descriptor).st_size < 16:
+                os.ftruncate(descriptor, 16)
+            self._map = mmap.mmap(descriptor, 16)
         finally:
             os.close(descriptor)
-        self._pages = memoryview(self._map).cast("Q")  # how often keys were destroyed, as all processes see it
+        # How often keys were destroyed, and how often a sync failed, as all processes see it.
+        self._pages = memoryview(self._map).cast("Q")
         self._seen = self._pages[0]
+        self._sound = self._pages[1]  # failures after which all that was given out here has been written again
 
     @classmethod
     def open(
@@ -164,19 +166,34 @@ class FileKeystore:
         with self._lock:
             begun = dict(self._unsynced)
             unnamed = begun.keys() - self._named
-        if unnamed:
-            sync_folder(self._folder)
-            with self._lock:
-                self._named |= unnamed
-        for path, given in begun.items():
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            with self._lock:
-                if self._unsynced.get(path) == given:
-                    del self._unsynced[path]
+        failures = self._pages[1]
+        if failures != self._sound:
+            self._write_again(begun)
+        try:
+            if unnamed:
+                sync_folder(self._folder)
+                with self._lock:
+                    self._named |= unnamed
+            for path, given in begun.items():
+                _sync_file(path)
+                with self._lock:
+                    if self._unsynced.get(path) == given:
+                        del self._unsynced[path]
+        except OSError:
+            self._pages[1] += 1
+            raise
+        self._sound = failures
+
+    def _write_again(self, paths: Iterable[str]) -> None:
+        """Writes what stands in these files where it stands: pages whose sync failed count as clean, whichever process was told of it."""
+        with self._alone():  # what is destroyed meanwhile must not come back
+            for path in paths:
+                data = _read(Path(path))
+                descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.pwrite(descriptor, data, 0)
+                finally:
+                    os.close(descriptor)
 
     @property
     def unsynced(self) -> bool:
@@ -270,6 +287,14 @@ class FileKeystore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _sync_file(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _subject_hash(tenant: str, subject: str) -> bytes:
