@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from penstock.supervisor.launcher import Progress
 
 _LOCK_PATIENCE_S = 5.0
+_EXAMINER_NICE = 10
 _FLUSH_S = 5.0  # how long a shipper that was told to stop goes on passing on what is left
 
 
@@ -439,6 +440,37 @@ def run_engine(settings: Settings, directory: str, model: str | None) -> None:
     _run(serve_engine(directory=Path(directory).absolute(), model=model, settings=settings.engine, started=started))
 
 
+def run_examiner(settings: Settings) -> None:
+    """The examiner of one data folder, until SIGTERM: it evaluates versions beside control, nice to what serves.
+
+    Raises:
+        BadRequest: if it is not said where control is.
+    """
+    log_to_stdout()
+    if not settings.ship.control_url:
+        raise BadRequest("The examiner must know where control is: give --control-url.", param="--control-url")
+    os.nice(_EXAMINER_NICE)
+    asyncio.run(_examiner(settings))
+
+
+async def _examiner(settings: Settings) -> None:
+    import httpx
+
+    from penstock.examiner.desk import Desk
+    from penstock.examiner.examiner import Examiner
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    headers = {"authorization": f"Bearer {service_token(settings)}"}
+    # The same name after a kill: what was under way is gone on with at once.
+    holder = f"{socket.gethostname()[:40]}:{_data_folder(settings)}"[-160:]
+    async with httpx.AsyncClient(
+        base_url=settings.ship.control_url, headers=headers, timeout=60.0, trust_env=False
+    ) as client:
+        await Examiner(Desk(client, holder), settings.engine).run(stop)
+
+
 def starter_folder(settings: Settings) -> Path | None:
     """Where the starter versions are: the setting, or those of the source tree; None to begin without any.
 
@@ -497,6 +529,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
             data=folder.root,
             service_token=service_token(settings),
             keys=keys,
+            gateway=gateway,
             runtime=runtime,
             starter=starter_folder(settings),
             clock=time.time,

@@ -21,6 +21,9 @@ _wait = click.option(
     show_default=True,
     help="Seconds to wait until it is live.",
 )
+_override = click.option(
+    "--override", default="", metavar="WHY", help="Let it in though gates are not passed; administrators alone may."
+)
 _reason = click.option("--reason", default="", help="Why, for the history.")
 
 
@@ -34,6 +37,7 @@ _reason = click.option("--reason", default="", help="Why, for the history.")
 )
 @click.option("--replicas", type=click.IntRange(1, 64), help="How many [default: as now, else 1].")
 @click.option("--canary", is_flag=True, help="Try it out on a share of the traffic first, by ENV's plan.")
+@_override
 @_reason
 @_wait
 @with_session
@@ -44,12 +48,14 @@ def promote(
     precision: str | None,
     replicas: int | None,
     canary: bool,
+    override: str,
     reason: str,
     wait_s: float,
 ) -> None:
     """Let an environment run a version: it goes live as soon as its replicas are ready, or once its canary has done no harm."""
     if canary:
-        told = begin(session, reference, environment, {"precision": precision, "replicas": replicas, "reason": reason})
+        more = {"precision": precision, "replicas": replicas, "reason": reason, "override": override}
+        told = begin(session, reference, environment, more)
         session.answer(told, lambda: say_begun(told))
         return
     wanted = parse_reference(reference)
@@ -61,6 +67,7 @@ def promote(
         "precision": precision,
         "replicas": replicas,
         "reason": reason,
+        "override": override,
     }
     _settle(session, "/promote", body, wait_s)
 

@@ -8,19 +8,28 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import JSONResponse
 
 from penstock import __version__
+from penstock.control.api.aliases import router as aliases_router
 from penstock.control.api.blocks import router as blocks_router
 from penstock.control.api.canaries import router as canaries_router
+from penstock.control.api.cards import router as cards_router
+from penstock.control.api.compare import compare_router
+from penstock.control.api.datasets import KIND as DATASETS
+from penstock.control.api.datasets import router as datasets_router
 from penstock.control.api.deployments import router as deployments_router
+from penstock.control.api.evaluations import router as evaluations_router
+from penstock.control.api.gates import router as gates_router
 from penstock.control.api.keys import router as keys_router
 from penstock.control.api.models import router as models_router
 from penstock.control.api.resources import apply_router, resource_router
 from penstock.control.api.system import internal, probes
 from penstock.control.api.system import router as system_router
+from penstock.control.api.uploads import router as uploads_router
 from penstock.control.auth import needs
 from penstock.control.bodies import BoundedBodies
 from penstock.control.context import Control
 from penstock.control.drift_api import router as drift_router
 from penstock.control.errors import install_error_handlers
+from penstock.control.evaluators_kind import evaluator_kinds
 from penstock.control.keys import KeyKind
 from penstock.control.kinds import Kind, resource_kinds
 from penstock.control.measures import Measures
@@ -66,22 +75,29 @@ def build_app(
     measures = Measures(control, publisher)
     measures.install(app)
 
-    own = resource_kinds()
+    own = (*resource_kinds(), *evaluator_kinds())
     api = APIRouter(prefix="/api/v1")
     for kind in own:
         api.include_router(resource_router(kind))
     for part in (
         keys_router,
         models_router,
+        uploads_router,
+        aliases_router,
+        cards_router,
+        datasets_router,
+        compare_router(control),
         deployments_router,
         blocks_router,
+        gates_router,
+        evaluations_router,
         canaries_router,
         monitoring_router,
         drift_router,
         system_router,
     ):
         api.include_router(part)
-    api.include_router(apply_router((*own, KeyKind(control), *kinds)))
+    api.include_router(apply_router((*own, DATASETS, KeyKind(control), *kinds)))
     for router in routers:
         if not router.prefix.startswith("/internal"):
             api.include_router(router)

@@ -98,12 +98,11 @@ async def pass_gates(change: Change, version: Any, environment: str, precision: 
         raise Forbidden(f"{change.caller.name} may not override gates: administrators may.", code="permission_denied")
     if gated is None or not gated.judgement.open or override:
         return gated
-    first = next((one.command for one in gated.judgement.open if one.command), "")
     raise Conflict(
         refusal(gated.judgement, gated.subject),
         code="gates_not_passed",
         param="label",
-        hint=first or f"penstock gates show {gated.subject.reference} --for {environment} shows all figures.",
+        hint=f"penstock gates show {gated.subject.reference} --for {environment} shows every gate.",
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI
 
@@ -17,16 +18,21 @@ from penstock.control.alerts_act import AlertActor
 from penstock.control.analytics_api import Analytics, analytics_router, retention_router
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
+from penstock.control.builds import Builds
 from penstock.control.canary_watch import Watch
 from penstock.control.content import Contents
 from penstock.control.content_api import content_router
 from penstock.control.context import Control
 from penstock.control.diagnosis_api import Look, diagnosis_router
+from penstock.control.evaluators import Evaluators
+from penstock.control.evaluators_api import evaluators_router
+from penstock.control.examinations import Examinations, examinations_router
 from penstock.control.experiments import active_experiments
 from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_evaluate import Evaluator
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_signal import Signal
+from penstock.control.feedback_export import Exporter, feedback_router
 from penstock.control.forget import Forgetter
 from penstock.control.ingest import ingest_router
 from penstock.control.log_alerts import LogAlerts
@@ -34,6 +40,7 @@ from penstock.control.monitoring import monitoring_token
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 from penstock.control.reconcile import Reconciler
+from penstock.control.signatures import sealing_under
 from penstock.control.statistics_api import statistics_router
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
@@ -53,6 +60,7 @@ async def serve_control(
     data: Path,
     service_token: str,
     keys: Keystore,
+    gateway: httpx.AsyncClient,
     runtime: Runtime | None,
     starter: Path | None,
     clock: Callable[[], float],
@@ -67,6 +75,7 @@ async def serve_control(
         data: the data folder; it must be there.
         service_token: what gateways and the shipper show at /internal.
         keys: what content is encrypted under.
+        gateway: where evaluators ask models.
         runtime: where replicas run; None: nothing is started here, deployments stay pending.
         starter: a folder of starter versions; None: begin empty, without the demo tenant.
         clock: Unix seconds.
@@ -88,15 +97,18 @@ async def serve_control(
             settings=settings,
             data=data,
             database=database,
-            blobs=open_blobs(settings.control.blobs, data / "blobs"),
+            blobs=open_blobs(settings.control.blobs, data / "blobs", database),
             service_token=service_token,
             clock=clock,
             entropy=os.urandom,
         )
+        control.sealing = sealing_under(keys.hash_key)
+        folders = Builds(control)
         publisher = Publisher(control, active_experiments=active_experiments)
         readiness = Readiness("the first start", *(("replicas",) if runtime is not None else ()))
         contents = Contents(control, keys)
         signal = Signal(Watch(publisher.reports.values))
+        evaluators = Evaluators(control, keys, signal, gateway)
         app = build_app(
             control,
             publisher,
@@ -105,9 +117,12 @@ async def serve_control(
                 experiments_router(),
                 statistics_router(),
                 content_router(contents),
+                feedback_router(Exporter(control, keys)),
+                evaluators_router(lambda: evaluators.workers),
                 ingest_router(signal),
                 retention_router(),
                 diagnosis_router(readiness, look),
+                examinations_router(control, folders),
                 analytics_router(Analytics(settings, Path(settings.analytics.folder or data / "analytics"))),
             ),
             kinds=(ExperimentKind(),),
@@ -147,12 +162,15 @@ async def serve_control(
             gc.set_threshold(*_GC)
             loops: list[Coroutine[Any, Any, None]] = [
                 evaluator.run(),
+                evaluators.run(),
                 Forgetter(control).run(),
                 LogAlerts(control).run(),
             ]
             loops.append(actor.run())
             if runtime is not None:
-                loops.append(Reconciler(control, publisher, runtime, readiness, drain_s=settings.engine.drain_s).run())
+                drain_s = settings.engine.drain_s
+                reconciler = Reconciler(control, publisher, runtime, readiness, drain_s=drain_s, builds=folders)
+                loops += [reconciler.run(), Examinations(control, runtime).run()]
             await asyncio.gather(publisher.run(), *loops)
 
         await _until_served(server, listening, begin())

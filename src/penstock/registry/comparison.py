@@ -137,11 +137,17 @@ def _shares(
     words = (
         f"{name + ': ' if name else ''}{_percent(found.candidate)} right, {other_name or 'the incumbent'} {_percent(found.incumbent)}, "
         f"on the same {found.pairs} items: {_points(found.estimate)} points ({_points(found.low)} to {_points(found.high)}), "
-        f"{'no worse than' if passed else 'not shown to be no worse than'} by {100 * margin:.4g}."
+        f"{_verdict(found, margin)} {100 * margin:.4g}."
     )
     if not passed and found.high >= -margin:
         words += _size_hint(found, margin, confidence)
     return (passed, words), _figure("right", name, found, margin)
+
+
+def _verdict(found: Difference, margin: float) -> str:
+    if found.low >= -margin:
+        return "no worse by more than"
+    return "worse by more than" if found.high < -margin else "not shown to be no worse by more than"
 
 
 def _size_hint(found: Difference, margin: float, confidence: float) -> str:

@@ -11,9 +11,19 @@ class Models(LazyGroup):
     table: dict[str, Entry] = {  # noqa: RUF012 - a constant
         "list": ("models.listing:list_models", "All models, or the versions of the model NAME."),
         "show": ("models.listing:show", "One version: NAME:LABEL, NAME@ALIAS or NAME@sha256:..."),
-        "card": ("models.listing:card", "The model card of a version, as Markdown."),
+        "next": ("models.naming:following", "The label that would come next."),
+        "card": ("models.card:card", "The model card of a version: shown, checked, begun, edited."),
+        "diff": ("models.compare:diff", "What differs between two versions, and the bump that is called for."),
+        "lineage": ("models.compare:lineage", "What a version was made of, and what was made of it."),
+        "alias": ("models.naming:alias", "Names of versions that move."),
+        "archive": ("models.naming:archive", "Keep a version from being deployed."),
+        "restore": ("models.naming:restore", "Take back a version that was archived."),
+        "delete": ("models.naming:delete", "Give a version's bytes up; its label is never used again."),
         "push": ("models.push:push", "Register the files in DIRECTORY as the version NAME:LABEL."),
         "pull": ("models.pull:pull", "Write the files of a version below DIRECTORY."),
+        "evaluate": ("models.evaluate:evaluate", "Have a version answer a suite."),
+        "sign": ("models.evaluate:sign", "Have a signer vouch for a version."),
+        "verify": ("models.evaluate:verify", "Who vouches for a version: every signature is checked."),
     }
 
 
