@@ -40,6 +40,7 @@ from penstock.journal.masterkey import Wrapping
 from penstock.store.blobs import open_blobs
 from penstock.store.sql import open_database
 from tests.console.fake_gateway import HEADERS, KEY
+from tests.control.house import safetensors
 
 T = TypeVar("T")
 ADMIN = "pk-the-admins-key"
@@ -114,7 +115,7 @@ class House:
             settings=Settings(),
             data=self._data,
             database=database,
-            blobs=open_blobs("", self._data / "blobs"),
+            blobs=open_blobs("", self._data / "blobs", database),
             service_token="service",
             clock=self.clock,
             entropy=self._entropy,
@@ -200,7 +201,7 @@ class House:
         files = {
             "README.md": card.encode(),
             "config.json": b"{}",
-            "model.safetensors": b"weights of " + label.encode() * 1000,
+            "model.safetensors": safetensors(weights=b"weights of " + label.encode() * 1000),
             "openvino-int8/openvino_model.bin": b"int8 of " + label.encode() * 400,
             "openvino-int8/openvino_model.xml": b"<net/>",
         }
@@ -211,7 +212,7 @@ class House:
             {
                 "label": label,
                 "files": {path: {"digest": digests[path], "size": len(data)} for path, data in files.items()},
-                "metadata": metadata or {"training": {"steps": 12_000, "seed": 7}},
+                "metadata": metadata or {"hyperparameters": {"steps": 12_000, "seed": 7}},
                 "idempotency_key": label,
             },
         )
@@ -352,7 +353,7 @@ def furnish(house: House) -> None:
     house.promote("v1.0.0", "staging")
     house.promote("v1.0.0")
     house.ahead = -86400.0
-    house.push("v1.1.0", CARD + HOSTILE, {"note": HOSTILE, "training": {"steps": 12_000}})
+    house.push("v1.1.0", CARD + HOSTILE, {"annotations": {"note": HOSTILE}, "hyperparameters": {"steps": 12_000}})
     house.call("PUT", "/models/support-bot", {"description": f"Customer service of a fictional shop {HOSTILE}"})
     house.promote("v1.1.0", reason=HOSTILE)
     house.ahead = -840.0

@@ -1,6 +1,7 @@
 """A control plane in process: real stores, the app over ASGI, and a runtime whose replicas are real HTTP servers."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -124,11 +125,22 @@ class House:
         return await self.post(f"/uploads/{upload['id']}/commit", status=200)
 
 
+def safetensors(**tensors: bytes) -> bytes:
+    """A file of tensors of bytes."""
+    header: dict[str, Any] = {}
+    at = 0
+    for name, data in tensors.items():
+        header[name] = {"dtype": "U8", "shape": [len(data)], "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + b"".join(tensors.values())
+
+
 def version_files(text: str) -> dict[str, bytes]:
     """Small stand-ins for the files of a version."""
     return {
         "README.md": b"---\nlicense: apache-2.0\n---\n# " + text.encode(),
-        "safetensors/model.safetensors": text.encode() * 10,
+        "safetensors/model.safetensors": safetensors(words=text.encode() * 10, rest=bytes(8)),
         "safetensors/config.json": b"{}",
         "openvino-int8/openvino_model.xml": b"<net/>" + text.encode(),
         "openvino-int8/openvino_model.bin": bytes(range(200)) + text.encode(),
@@ -145,7 +157,7 @@ async def running_house(
         settings=Settings(data=str(data)),
         data=data,
         database=database,
-        blobs=open_blobs("", data / "blobs"),
+        blobs=open_blobs("", data / "blobs", database),
         service_token=TOKEN,
         clock=clock,
         entropy=os.urandom,

@@ -316,7 +316,7 @@ async def another_publisher(database_url: str, data: Path) -> AsyncIterator[Publ
         settings=Settings(),
         data=data,
         database=database,
-        blobs=open_blobs("", data / "blobs"),
+        blobs=open_blobs("", data / "blobs", database),
         service_token=TOKEN,
         clock=time.time,
         entropy=os.urandom,

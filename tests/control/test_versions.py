@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from penstock.core.digests import sha256_digest
-from penstock.store.blobs import blob_key
 from tests.control.house import House, version_files
 
 
@@ -166,19 +165,24 @@ async def test_a_pickle_under_another_name_is_refused_at_commit(small_house: Hou
     assert (await small_house.get("/models")) == []
 
 
-async def test_a_damaged_blob_breaks_the_pull_off(small_house: House) -> None:
+def damage(house: House, at: int = -1) -> None:
+    """Flip a bit of the only pack."""
+    [path] = [path for path in (house.control.data / "blobs" / "packs").rglob("*") if path.is_file()]
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+async def test_a_damaged_file_breaks_the_pull_off(small_house: House) -> None:
     await small_house.push("m", "v1.0.0", {"a.json": b"0123456789"})
-    path = small_house.control.data / "blobs" / blob_key(sha256_digest(b"0123456789"))
-    path.write_bytes(b"0123456780")
+    damage(small_house)
     refused = await small_house.admin.get("/api/v1/models/m/versions/v1.0.0/files/a.json")
     assert (refused.status_code, refused.json()["error"]["code"]) == (500, "damaged")
 
 
-async def test_a_damaged_large_blob_breaks_the_pull_off(small_house: House) -> None:
-    data = bytes(3 << 20)
-    await small_house.push("m", "v1.0.0", {"a.json": data})
-    path = small_house.control.data / "blobs" / blob_key(sha256_digest(data))
-    path.write_bytes(data[:-1] + b"!")
+async def test_a_damaged_large_file_breaks_the_pull_off(small_house: House) -> None:
+    await small_house.push("m", "v1.0.0", {"a.json": bytes(3 << 20) + bytes([1]) * (3 << 20)})
+    damage(small_house)
     with pytest.raises(RuntimeError, match="already started"):  # a server ends the connection short of its last bytes
         await small_house.admin.get("/api/v1/models/m/versions/v1.0.0/files/a.json")
 

@@ -74,7 +74,8 @@ class Api:
     def __init__(self, url: str, key: str, *, patience_s: float = _TIMEOUT_S) -> None:
         """Control at `url`, asked with `key`, which has `patience_s` seconds for each step of an answer."""
         self.url = url
-        self._patience_s = patience_s
+        self.key = key
+        self.patience_s = patience_s
         self._http = httpx.Client(
             base_url=f"{url}/api/v1", headers={"authorization": f"Bearer {key}"}, timeout=patience_s
         )
@@ -130,13 +131,25 @@ class Api:
                 _check(response)
             yield from response.iter_bytes(1 << 20)
 
+    def lines(self, path: str, body: Any) -> Iterator[str]:
+        """The lines of the answer to posting `body` to `path`, as they come.
+
+        Raises:
+            PenstockError: what the API refused with; `Unavailable` if it cannot be reached, or breaks off.
+        """
+        with self._told(), self._http.stream("POST", path, json=body) as response:
+            if response.status_code >= 400:
+                response.read()
+                _check(response)
+            yield from (line for line in response.iter_lines() if line)
+
     @contextmanager
     def _told(self) -> Iterator[None]:
         try:
             yield
         except httpx.TimeoutException:
             raise Unavailable(
-                f"The control plane at {self.url} did not answer within {self._patience_s:.0f} s."
+                f"The control plane at {self.url} did not answer within {self.patience_s:.0f} s."
             ) from None
         except httpx.HTTPError as error:
             raise Unavailable(
@@ -148,19 +161,23 @@ class Api:
 
 
 def _check(response: httpx.Response) -> None:
-    if response.status_code < 400:
-        return
+    if response.status_code >= 400:
+        raise refusal(response.status_code, response.content, f"{response.request.method} {response.url}")
+
+
+def refusal(status: int, body: bytes, what: str) -> PenstockError:
+    """The error that an answer of `status` with `body` tells; `what` was asked."""
     try:
-        told = response.json()["error"]
+        told = json.loads(body)["error"]
         message, code, param, hint = told["message"], told.get("code"), told.get("param"), told.get("hint")
     except (ValueError, KeyError, TypeError):
-        message = f"{response.request.method} {response.url} was answered with status {response.status_code}."
+        message = f"{what} was answered with status {status}."
         code = param = hint = None
-    kind = _KINDS.get(response.status_code, Unavailable if response.status_code >= 500 else BadRequest)
+    kind = _KINDS.get(status, Unavailable if status >= 500 else BadRequest)
     if code == ContentFiltered.default_code:
         kind = ContentFiltered
     elif code == Damaged.default_code:
         kind = Damaged
     error = kind(message, code=code, param=param, hint=hint)
     error.exit_code = 1  # what was typed was right; it was the API that refused
-    raise error
+    return error

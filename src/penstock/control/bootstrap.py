@@ -16,7 +16,8 @@ from penstock.control.deployments import Promotion, promote
 from penstock.control.keys import PREFIX, create_key, key_text
 from penstock.control.kinds import ResourceKind
 from penstock.control.specs import ENVIRONMENTS, KeySpec
-from penstock.control.versions import begin_upload, commit_upload, missing_blobs, new_version
+from penstock.control.uploads import begin_upload, commit_upload, missing_of
+from penstock.control.versions import new_version
 from penstock.core.digests import hash_secret
 from penstock.core.errors import BadRequest, Damaged, Unavailable
 from penstock.core.references import Reference, parse_reference
@@ -192,7 +193,7 @@ async def _register(control: Control, path: Path, model: str, label: str, metada
     files = await asyncio.to_thread(_digests, path)
     new = new_version(model, label, files, metadata, f"starter {model}:{label} {_mark(files)}")
     upload = await begin_upload(control, new, SYSTEM)
-    missing = set(await missing_blobs(control, new.manifest))
+    missing = set((await missing_of(control, upload)).files)
     for name, (digest, size) in files.items():
         if digest in missing:
             await control.blobs.put_new(digest, _pieces(path / name), size=size)

@@ -94,6 +94,8 @@ def check_recipe(blocks: Iterable[Sequence[object]], size: int, path: str) -> Re
     found = []
     total = 0
     for entry in blocks:
+        if len(entry) != 2:
+            raise _bad(path, "a block is written as its name and its size")
         name, length = entry
         if not isinstance(name, str) or len(name) != NAME_DIGITS or name.strip("0123456789abcdef"):
             raise _bad(path, f"{str(name)[:80]!r} is no name of a block (64 digits of its BLAKE3)")

@@ -1,38 +1,114 @@
-"""Blobs: bytes under the name of their own SHA-256, written once and never changed. A folder or an S3 bucket holds them.
+"""Files under the SHA-256 of their bytes, kept as blocks in packs; a folder or an S3 bucket holds the packs, the database the rest.
 
-A key is made of a digest alone (`sha256/ab/abcdef...`), so nothing that a client writes ever becomes a path.
+Nothing that a client writes ever becomes a path: a pack's id is drawn here.
 """
 
+import asyncio
 import hashlib
-import secrets
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from time import time
 
-import msgspec
-import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, from_url
+from sqlalchemy import select
 
 from penstock.core.digests import is_digest, short
-from penstock.core.errors import BadRequest, Damaged, NotFound, Unavailable
+from penstock.core.errors import BadRequest, Damaged, Unavailable
+from penstock.registry.blocks import Block, Recipe, block_name
+from penstock.registry.delta import decode_delta
+from penstock.store.block_index import Place, StoredFile, find_file, find_places, touch_blocks
+from penstock.store.intake import Intake
+from penstock.store.packs import FolderPacks, ObjectPacks, Packs
+from penstock.store.schema_storage import stored_files
+from penstock.store.sql import Database
+from penstock.store.taking import take_whole
+from penstock.store.whole_files import WholeFile, WholeFiles
 
 PIECE = 1 << 20  # bytes in one piece of a stream
-_WHOLE = 8 << 20  # up to this a blob is written in one request
-_INCOMING = "incoming/"
+_AHEAD = 64  # blocks whose places are looked up together
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """One blob that is there."""
+class Blobs:
+    """All files. Every method raises Unavailable if the store or the database cannot be reached or written."""
 
-    digest: str
-    size: int
-    modified: float  # Unix seconds
+    def __init__(
+        self,
+        *,
+        database: Database,
+        packs: Packs,
+        whole: WholeFiles,
+        clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.database = database
+        self.packs = packs
+        self.whole = whole
+        self.clock = clock
+        self._entropy = entropy
 
+    # -- files ---------------------------------------------------------------------------------------------------------
 
-class Blobs(Protocol):
-    """The port of blob stores. Every method raises Unavailable if the store cannot be reached or written."""
+    async def size(self, digest: str) -> int | None:
+        """The size of a file in bytes; None if it is not there."""
+        file = await self.file(digest)
+        return file.size if file is not None else await self.whole.size(digest)
+
+    async def file(self, digest: str) -> StoredFile | None:
+        """The file's blocks; None if it is not there, or not in blocks."""
+        async with self.database.read() as connection:
+            return await find_file(connection, digest)
+
+    async def list(self) -> AsyncIterator[WholeFile]:
+        """The digest and size of every file."""
+        async with self.database.read() as connection:
+            rows = (await connection.execute(select(stored_files.c.digest, stored_files.c.size))).all()
+        for row in rows:
+            yield WholeFile(digest=row.digest, size=row.size)
+        known = {row.digest for row in rows}
+        async for whole in self.whole.list():
+            if whole.digest not in known:
+                yield whole
+
+    async def get(self, digest: str) -> bytes:
+        """All bytes of a file, checked.
+
+        Raises:
+            NotFound: if it is not there.
+            Damaged: if its bytes are not what was written.
+        """
+        return b"".join([piece async for piece in self.stream(digest)])
+
+    async def head(self, digest: str, length: int) -> bytes:
+        """The first `length` bytes of a file, or all if it has fewer."""
+        found = b""
+        async for piece in self.stream(digest):
+            found += piece
+            if len(found) >= length:
+                break
+        return found[:length]
+
+    async def stream(self, digest: str) -> AsyncIterator[bytes]:
+        """The bytes of a file, block by block, each checked before it is given.
+
+        Raises:
+            NotFound: if it is not there.
+            Damaged: if its bytes are not what was written; the message says from which byte on.
+        """
+        file = await self.file(digest)
+        if file is None:
+            async for piece in self.whole.stream(digest):
+                yield piece
+            return
+        at = 0
+        async for block, data in self.read(file.recipe):
+            if await asyncio.to_thread(block_name, data) != block.name:
+                raise Damaged(
+                    f"The file {short(digest)} is damaged at bytes {at} to {at + block.size}: they are not those of their block."
+                )
+            yield data
+            at += block.size
 
     async def put_new(self, digest: str, source: AsyncIterator[bytes], *, size: int | None = None) -> int:
         """Store `source` under `digest` and give its size; what is there already is left as it is, its source not read.
@@ -40,63 +116,15 @@ class Blobs(Protocol):
         Raises:
             BadRequest: if the bytes are not those of `digest`, or not `size` many; nothing is stored then.
         """
-        ...
-
-    async def put_bytes(self, data: bytes) -> str:
-        """Store `data` and give its digest."""
-        ...
-
-    async def get(self, digest: str) -> bytes:
-        """All bytes of a blob, checked.
-
-        Raises:
-            NotFound: if it is not there.
-            Damaged: if its bytes are not what was written.
-        """
-        ...
-
-    def stream(self, digest: str) -> AsyncIterator[bytes]:
-        """The bytes of a blob, piece by piece, checked: damage is raised after the last piece, before the end.
-
-        Raises:
-            NotFound: if it is not there.
-            Damaged: if its bytes are not what was written.
-        """
-        ...
-
-    async def size(self, digest: str) -> int | None:
-        """The size of a blob in bytes; None if it is not there."""
-        ...
-
-    def list(self) -> AsyncIterator[Stored]:
-        """All blobs."""
-        ...
-
-    async def delete(self, digest: str) -> None:
-        """Remove a blob; one that is not there is no error."""
-        ...
-
-
-class ObjectBlobs:
-    """Blobs in any store that obstore speaks to: a local folder, memory, S3."""
-
-    def __init__(self, store: ObjectStore, *, name: str) -> None:
-        self._store = store
-        self._name = name
-
-    async def put_new(self, digest: str, source: AsyncIterator[bytes], *, size: int | None = None) -> int:
-        """See `Blobs.put_new`."""
-        key = blob_key(digest)
+        if not is_digest(digest):
+            raise BadRequest(f"{digest!r} is not a digest: sha256: and 64 hexadecimal digits.", param="digest")
         present = await self.size(digest)
         if present is not None:
             return present
-        try:
-            return await self._take(key, digest, source, size)
-        except (BaseError, OSError) as error:
-            raise self._failed(error) from error
+        return await take_whole(self, digest, source, size)
 
     async def put_bytes(self, data: bytes) -> str:
-        """See `Blobs.put_bytes`."""
+        """Store `data` and give its digest."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
 
         async def once() -> AsyncIterator[bytes]:
@@ -105,112 +133,73 @@ class ObjectBlobs:
         await self.put_new(digest, once(), size=len(data))
         return digest
 
-    async def get(self, digest: str) -> bytes:
-        """See `Blobs.get`."""
-        return b"".join([piece async for piece in self.stream(digest)])
+    # -- blocks --------------------------------------------------------------------------------------------------------
 
-    async def stream(self, digest: str) -> AsyncIterator[bytes]:
-        """See `Blobs.stream`."""
-        hashed = hashlib.sha256()
-        try:
-            result = await obstore.get_async(self._store, blob_key(digest))
-            async for piece in result.stream(min_chunk_size=PIECE):
-                data = bytes(piece)
-                hashed.update(data)
-                yield data
-        except FileNotFoundError:
-            raise NotFound(f"There is no blob {digest}.") from None
-        except (BaseError, OSError) as error:
-            raise self._failed(error) from error
-        if "sha256:" + hashed.hexdigest() != digest:
-            raise Damaged(f"The blob {short(digest)} is damaged: its bytes are not those of its name.")
-
-    async def size(self, digest: str) -> int | None:
-        """See `Blobs.size`."""
-        try:
-            return int((await obstore.head_async(self._store, blob_key(digest)))["size"])
-        except FileNotFoundError:
-            return None
-        except (BaseError, OSError) as error:
-            raise self._failed(error) from error
-
-    async def list(self) -> AsyncIterator[Stored]:
-        """See `Blobs.list`."""
-        try:
-            async for batch in obstore.list(self._store, prefix="sha256"):
-                for entry in batch:
-                    digest = "sha256:" + str(entry["path"]).rpartition("/")[2]
-                    if is_digest(digest):
-                        yield Stored(
-                            digest=digest, size=int(entry["size"]), modified=entry["last_modified"].timestamp()
-                        )
-        except (BaseError, OSError) as error:
-            raise self._failed(error) from error
-
-    async def delete(self, digest: str) -> None:
-        """See `Blobs.delete`."""
-        try:
-            await obstore.delete_async(self._store, blob_key(digest))
-        except FileNotFoundError:
-            return
-        except (BaseError, OSError) as error:
-            raise self._failed(error) from error
-
-    async def _take(self, key: str, digest: str, source: AsyncIterator[bytes], size: int | None) -> int:
-        hashed = hashlib.sha256()
-        head: list[bytes] = []
-        total = 0
-        async for piece in source:
-            hashed.update(piece)
-            head.append(piece)
-            total += len(piece)
-            if total > (_WHOLE if size is None else min(size, _WHOLE)):
-                break
-        else:
-            _check(digest, hashed.hexdigest(), total, size)
-            with suppress(AlreadyExistsError):  # somebody stored the same bytes meanwhile
-                await obstore.put_async(self._store, key, b"".join(head), mode="create", use_multipart=False)
-            return total
-        if size is not None and total > size:
-            _check(digest, "", total, size)
-        incoming = f"{_INCOMING}{secrets.token_hex(16)}"
-        try:
-            async with obstore.open_writer_async(self._store, incoming) as writer:
-                for piece in head:
-                    await writer.write(piece)
-                head.clear()
-                async for piece in source:
-                    hashed.update(piece)
-                    total += len(piece)
-                    if size is not None and total > size:
-                        break
-                    await writer.write(piece)
-            _check(digest, hashed.hexdigest(), total, size)
-            await obstore.rename_async(self._store, incoming, key, overwrite=True)
-        except BaseException:
-            with suppress(
-                FileNotFoundError, BaseError
-            ):  # never written, or the store is gone: `gc` sweeps what is left
-                await obstore.delete_async(self._store, incoming)
-            raise
-        return total
-
-    def _failed(self, error: BaseException) -> Unavailable:
-        return Unavailable(
-            f"The blob store {self._name} failed: {str(error).partition(chr(10))[0]}.",
-            code="blobs_unavailable",
-            retry_after=1.0,
-            hint="Look for a full disk, missing rights or a wrong PENSTOCK_CONTROL_BLOBS.",
+    async def intake(self, recipe: Recipe) -> Intake:
+        """A pack to be filled with the blocks of `recipe`."""
+        taking = Intake(
+            database=self.database, packs=self.packs, identity=self._entropy(16).hex(), recipe=recipe, clock=self.clock
         )
+        await taking.begin()
+        return taking
+
+    async def present(self, names: Iterable[str]) -> set[str]:
+        """Those of `names` that are there; the sweep leaves them alone for its grace."""
+        async with self.database.write() as connection:
+            return await touch_blocks(connection, names, self.clock())
+
+    async def places(self, names: Iterable[str]) -> dict[str, Place]:
+        """Where those of `names` lie that are there, and the bases of those that are deltas."""
+        async with self.database.read() as connection:
+            return await find_places(connection, names)
+
+    async def read(self, blocks: Sequence[Block]) -> AsyncIterator[tuple[Block, bytes]]:
+        """The bytes of `blocks`, in their order, not checked against their names.
+
+        Raises:
+            Damaged: if one is not there, or cannot be put together.
+        """
+        for start in range(0, len(blocks), _AHEAD):
+            part = blocks[start : start + _AHEAD]
+            places = await self.places(block.name for block in part)
+            for block in part:
+                try:
+                    data = await asyncio.to_thread(self.read_block, block.name, places)
+                except FileNotFoundError:  # moved to another pack since
+                    places |= await self.places([block.name])
+                    try:
+                        data = await asyncio.to_thread(self.read_block, block.name, places)
+                    except FileNotFoundError:
+                        raise Damaged(f"The pack of the block {block.name[:12]} is gone.") from None
+                yield block, data
+
+    def read_block(self, name: str, places: dict[str, Place]) -> bytes:
+        """The bytes of one block, not checked against its name; call it in a thread.
+
+        Raises:
+            FileNotFoundError: if its pack is not there.
+            Damaged: if it, or its base, is in none, or it cannot be put together.
+        """
+        place = places.get(name)
+        if place is None:
+            raise Damaged(f"The block {name[:12]} is gone.")
+        data = self.packs.read(place.pack, place.start, place.length)
+        if place.base is None:
+            return data
+        base = places.get(place.base)
+        if base is None or base.base is not None:
+            raise Damaged(f"The block {name[:12]} has no base to be put together with.")
+        return decode_delta(data, self.packs.read(base.pack, base.start, base.length), place.width)
 
 
-def open_blobs(where: str, folder: Path) -> ObjectBlobs:
-    """The blob store at `where`.
+def open_blobs(where: str, folder: Path, database: Database) -> Blobs:
+    """The files that `database` knows of, in the store at `where`.
 
     Args:
         where: empty for `folder`, else a URL such as `s3://bucket/prefix` (credentials as the AWS tools read them), `memory:///` or a
             path.
         folder: used, and made, if `where` is empty.
+        database: holds what the files are made of.
 
     Raises:
         BadRequest: if `where` is a URL of no known kind.
@@ -218,34 +207,21 @@ def open_blobs(where: str, folder: Path) -> ObjectBlobs:
     """
     if where and "://" in where:
         try:
-            return ObjectBlobs(from_url(where), name=where)
+            store = from_url(where)
         except (BaseError, ValueError) as error:
             raise BadRequest(f"{where!r} is no blob store: {error}.", param="control.blobs") from None
+        packs: Packs = ObjectPacks(store, where)
+        return Blobs(database=database, packs=packs, whole=WholeFiles(store, where), clock=time, entropy=os.urandom)
     folder = Path(where) if where else folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return ObjectBlobs(LocalStore(folder), name=str(folder))
+        local = LocalStore(folder)
     except (BaseError, OSError) as error:
         raise Unavailable(f"The folder {folder} cannot hold blobs: {error}.", code="blobs_unavailable") from None
-
-
-def blob_key(digest: str) -> str:
-    """Where the blob `digest` lies within its store.
-
-    Raises:
-        BadRequest: if `digest` is not written as one.
-    """
-    if not is_digest(digest):
-        raise BadRequest(f"{digest!r} is not a digest: sha256: and 64 hexadecimal digits.", param="digest")
-    digits = digest.removeprefix("sha256:")
-    return f"sha256/{digits[:2]}/{digits}"
-
-
-def _check(digest: str, seen: str, total: int, size: int | None) -> None:
-    if size is not None and total != size:
-        more = "more" if total > size else f"{total}"
-        raise BadRequest(f"The blob {short(digest)} has {more} bytes where {size} were announced.", param="body")
-    if "sha256:" + seen != digest:
-        raise BadRequest(
-            f"The bytes sent for {short(digest)} are those of {seen[:12]}.", param="digest", code="digest_mismatch"
-        )
+    return Blobs(
+        database=database,
+        packs=FolderPacks(folder),
+        whole=WholeFiles(local, str(folder)),
+        clock=time,
+        entropy=os.urandom,
+    )

@@ -102,8 +102,9 @@ uploads = Table(
     Column("digest", DIGEST, nullable=False),
     Column("manifest", Text, nullable=False),
     Column("metadata", JSON, nullable=False),
-    Column("state", String(16), nullable=False),  # open, committed
+    Column("state", String(16), nullable=False),  # open, committed, refused
     Column("created_at", Double, nullable=False),
+    Column("lease_until", Double, nullable=False, server_default="0"),  # its blocks are kept so long, if it is open
     UniqueConstraint("principal", "idempotency_key"),
 )
 

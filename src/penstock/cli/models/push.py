@@ -1,24 +1,42 @@
 """`penstock models push`."""
 
 import hashlib
+import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from penstock.cli.client import at
 from penstock.cli.documents import file_argument, read_document
+from penstock.cli.models.line import Line
 from penstock.cli.models.progress import progress_of
 from penstock.cli.session import Session, with_session
-from penstock.core.errors import BadRequest
+from penstock.core.errors import BadRequest, Conflict
 from penstock.core.references import Reference, parse_reference
+from penstock.registry.blocks import Block, Recipe, batch_head, batches, block_name, cuts_of, pack_recipe, seal_of
+from penstock.registry.files import check_paths, refuse_pickle_name
+from penstock.registry.layout import LENGTH_BYTES, header_length, read_header
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_PIECE = 1 << 20
 _LEFT_OUT = {"__pycache__", "node_modules"}
+_REQUEST = 32 << 20  # bytes of blocks in one request
+_AT_ONCE = 2
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of this machine and the blocks that it has."""
+
+    path: Path
+    size: int
+    recipe: Recipe
 
 
 @click.command("push")
@@ -30,7 +48,8 @@ _LEFT_OUT = {"__pycache__", "node_modules"}
 def push(session: Session, directory: Path, reference: str, meta: str | None, base: str | None) -> None:
     """Register the files in DIRECTORY as the version NAME:LABEL.
 
-    What is stored already is not sent again; a push that broke off goes on where it was. Hidden files are left out.
+    Blocks that are stored already are not sent again; a push that broke off goes on where it was. Hidden files are left out; links are
+    refused.
     """
     wanted = parse_reference(reference)
     if wanted.label is None:
@@ -39,72 +58,164 @@ def push(session: Session, directory: Path, reference: str, meta: str | None, ba
     if base is not None:
         found = session.api.get("/resolve", ref=str(parse_reference(base)))
         metadata["base"] = {"version": f"{found['model']}:{found['label']}", "digest": found["digest"]}
-    paths = _files(directory)
+    paths = files_in(directory)
     with progress_of(session) as progress:
-        files = _digests(paths, progress)
-        version = _push(session, wanted, files, paths, metadata, progress)
+        files = _cut_all(paths, progress)
+        version = _push(session, wanted, files, metadata, progress)
     session.answer(
         version,
         lambda: click.echo(f"{version['model']}:{version['label']} is registered as {version['digest']}."),
     )
 
 
+def files_in(directory: Path) -> dict[str, Path]:
+    """The files of a version in `directory`, by the names that they will have.
+
+    Raises:
+        BadRequest: if there is none, one is a link or leads through one, or a name is not taken.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(directory.rglob("*")):
+        inside = path.relative_to(directory)
+        if any(part.startswith(".") or part in _LEFT_OUT for part in inside.parts):
+            continue
+        if path.is_symlink():
+            raise BadRequest(
+                f"{path} is a link to {path.readlink()}; links are not followed.",
+                param="DIRECTORY",
+                hint="Copy what it leads to in its place: cp -RL.",
+            )
+        if path.is_file():
+            found[inside.as_posix()] = path
+        elif not path.is_dir():
+            raise BadRequest(f"{path} is neither a file nor a folder.", param="DIRECTORY")
+    if not found:
+        raise BadRequest(f"{directory} holds no file to push.", param="DIRECTORY")
+    check_paths(found)
+    for taken in found:
+        refuse_pickle_name(taken)
+    return found
+
+
+def _cut_all(paths: dict[str, Path], progress: "Progress") -> dict[str, Cut]:
+    sizes = {name: path.stat().st_size for name, path in paths.items()}
+    job = progress.add_task("reading", total=sum(sizes.values()))
+    files = {}
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for name, path in paths.items():
+            with path.open("rb", buffering=0) as file:
+                found = cuts_of(_head(file.fileno(), sizes[name], name), sizes[name])
+                places = list(zip(_starts(found), found, strict=True))
+
+                def cut(place: tuple[int, int], fd: int = file.fileno(), name: str = name) -> Block:
+                    data = _read(fd, place[0], place[1], name)
+                    progress.advance(job, len(data))
+                    return Block(block_name(data), len(data))
+
+                files[name] = Cut(path=path, size=sizes[name], recipe=tuple(pool.map(cut, places)))
+    return files
+
+
+def _head(fd: int, size: int, name: str) -> bytes:
+    head = os.pread(fd, LENGTH_BYTES + 1, 0)
+    length = header_length(head)
+    if length is not None and length <= size:
+        head = os.pread(fd, length, 0)
+    if name.lower().endswith(".safetensors"):
+        read_header(head, size, name)  # the server refuses it at the end; this spares the bytes' way
+    return head
+
+
+def _starts(sizes: tuple[int, ...]) -> Iterator[int]:
+    at = 0
+    for size in sizes:
+        yield at
+        at += size
+
+
+def _read(fd: int, start: int, size: int, name: str) -> bytes:
+    data = os.pread(fd, size, start)
+    if len(data) != size:
+        raise Conflict(f"{name} has become shorter while it was read.")
+    return data
+
+
 def _push(
-    session: Session,
-    wanted: Reference,
-    files: dict[str, dict[str, Any]],
-    paths: dict[str, Path],
-    metadata: dict[str, Any],
-    progress: "Progress",
+    session: Session, wanted: Reference, files: dict[str, Cut], metadata: dict[str, Any], progress: "Progress"
 ) -> dict[str, Any]:
-    listing = "\n".join(f"{path} {entry['digest']}" for path, entry in files.items())
+    seals = "\n".join(f"{name} {seal_of(pack_recipe(cut.recipe))}" for name, cut in files.items())
     upload = session.api.send(
         "POST",
         at("models", wanted.name, "uploads"),
         {
             "label": wanted.label,
-            "files": files,
+            "files": {
+                name: {"size": cut.size, "blocks": [[block.name, block.size] for block in cut.recipe]}
+                for name, cut in files.items()
+            },
             "metadata": metadata,
             # The same folder pushed again to the same label is the same push.
-            "idempotency_key": hashlib.sha256(f"{wanted}\n{metadata!r}\n{listing}".encode()).hexdigest(),
+            "idempotency_key": hashlib.sha256(f"{wanted}\n{metadata!r}\n{seals}".encode()).hexdigest(),
         },
     )
-    by_digest = {entry["digest"]: path for path, entry in files.items()}
-    missing = [by_digest[digest] for digest in upload["missing"]]
-    job = progress.add_task("sending", total=sum(files[path]["size"] for path in missing))
-    for path in missing:
-        digest = files[path]["digest"]
-        session.api.raw("PUT", f"/blobs/{digest}", _pieces(paths[path], progress, job), "application/octet-stream")
+    missing = [Block(name, size) for name, size in upload["missing_blocks"]]
+    job = progress.add_task("sending", total=sum(block.size for block in missing))
+    _Sender(session, upload["id"], files, progress, job).send(missing)
     version: dict[str, Any] = session.api.send("POST", f"{at('uploads', upload['id'])}/commit")
     return version
 
 
-def _files(directory: Path) -> dict[str, Path]:
-    found = {
-        path.relative_to(directory).as_posix(): path
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(".") or part in _LEFT_OUT for part in path.relative_to(directory).parts)
-    }
-    if not found:
-        raise BadRequest(f"{directory} holds no file to push.", param="DIRECTORY")
-    return found
+class _Sender:
+    """Sends blocks in the files' order, some requests at once."""
 
+    def __init__(self, session: Session, upload: str, files: dict[str, Cut], progress: "Progress", job: Any) -> None:
+        self._api = session.api
+        self._upload = upload
+        self._progress = progress
+        self._job = job
+        self._local = threading.local()
+        self._where: dict[str, tuple[Path, int]] = {}
+        for cut in files.values():
+            for start, block in zip(_starts(tuple(b.size for b in cut.recipe)), cut.recipe, strict=True):
+                self._where.setdefault(block.name, (cut.path, start))
 
-def _digests(paths: dict[str, Path], progress: "Progress") -> dict[str, dict[str, Any]]:
-    job = progress.add_task("reading", total=sum(path.stat().st_size for path in paths.values()))
-    files = {}
-    for name, path in paths.items():
-        digest, count = hashlib.sha256(), 0
-        for piece in _pieces(path, progress, job):
-            digest.update(piece)
-            count += len(piece)
-        files[name] = {"digest": f"sha256:{digest.hexdigest()}", "size": count}
-    return files
+    def send(self, missing: list[Block]) -> None:
+        """Send all of `missing`.
 
+        Raises:
+            PenstockError: what the API refused with; `Unavailable` if it cannot be reached.
+        """
+        parts = batches(missing, _REQUEST)
+        lines: list[Line] = []
 
-def _pieces(path: Path, progress: "Progress", job: Any) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            yield piece
-            progress.advance(job, len(piece))
+        def one(part: list[Block]) -> None:
+            line = getattr(self._local, "line", None)
+            if line is None:
+                line = self._local.line = Line(self._api)
+                lines.append(line)
+            head = batch_head(part)
+            line.put(self._upload, len(head) + sum(block.size for block in part), self._bytes(head, part))
+
+        try:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                tasks = [pool.submit(one, part) for part in parts]
+                try:
+                    for task in tasks:
+                        task.result()
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        finally:
+            for line in lines:
+                line.close()
+
+    def _bytes(self, head: bytes, part: list[Block]) -> Iterator[bytes]:
+        yield head
+        with ExitStack() as stack:
+            opened: dict[Path, int] = {}
+            for block in part:
+                path, start = self._where[block.name]
+                if path not in opened:
+                    opened[path] = stack.enter_context(path.open("rb", buffering=0)).fileno()
+                yield _read(opened[path], start, block.size, str(path))
+                self._progress.advance(self._job, block.size)

@@ -1,55 +1,31 @@
-"""/api/v1/models, their versions and files; /api/v1/uploads and /api/v1/blobs, by which versions are pushed."""
+"""/api/v1/models, their versions and files."""
 
 import datetime as dt
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
+from penstock.control.aliases import read_aliases
 from penstock.control.auth import ControlPart, needs
+from penstock.control.cards import newest_revision
 from penstock.control.specs import Name, Spec
-from penstock.control.versions import (
-    begin_upload,
-    commit_upload,
-    find_upload,
-    find_version,
-    missing_blobs,
-    new_version,
-    reference_in,
-)
-from penstock.core.digests import is_digest
-from penstock.core.errors import BadRequest, NotFound
+from penstock.control.versions_find import find_version, reference_in
+from penstock.core.errors import NotFound
 from penstock.core.references import check_name, parse_reference
 from penstock.registry.card import missing_from, parse_card
 from penstock.registry.manifest import Manifest, read_manifest
 from penstock.registry.schemes import newest, parse_label, suggest_next
 from penstock.store.blobs import PIECE
-from penstock.store.schema import builds, models, uploads, versions
+from penstock.store.schema import builds, models, versions
 
 router = APIRouter(tags=["models"])
 Reader = Annotated[Principal, Depends(needs("models:read"))]
 Writer = Annotated[Principal, Depends(needs("models:write"))]
-
-
-class NewFile(Spec):
-    """One file of a push."""
-
-    digest: str
-    size: int
-
-
-class NewUpload(Spec):
-    """The body of POST /models/{name}/uploads."""
-
-    label: str
-    files: dict[str, NewFile] = Field(min_length=1)
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    idempotency_key: str = Field(min_length=1, max_length=128)
 
 
 class Description(Spec):
@@ -74,7 +50,8 @@ def _summary(row: Any) -> dict[str, Any]:
     }
 
 
-async def _detail(connection: AsyncConnection, row: Any) -> dict[str, Any]:
+async def version_detail(connection: AsyncConnection, row: Any) -> dict[str, Any]:
+    """A version as the API tells it, with its files, builds and card."""
     manifest = read_manifest(row.manifest, row.digest)
     found = await connection.execute(
         select(builds).where(builds.c.model == row.model, builds.c.label == row.label).order_by(builds.c.precision)
@@ -83,6 +60,8 @@ async def _detail(connection: AsyncConnection, row: Any) -> dict[str, Any]:
         **_summary(row),
         "card": row.card,
         "card_missing": list(missing_from(parse_card(row.card))) if row.card else ["the card itself: README.md"],
+        "card_revision": await newest_revision(connection, row.model, row.label),
+        "aliases": [one["alias"] for one in await read_aliases(connection, row.model) if one["label"] == row.label],
         "builds": [
             {"precision": b.precision, "engine": b.engine, "folder": b.folder, "digest": b.digest, "size": b.size}
             for b in found
@@ -170,19 +149,23 @@ async def next_label(
     _who: Reader,
     scheme: Literal["semantic", "date", "run"] | None = None,
     bump: Literal["major", "minor", "patch"] = "minor",
+    pre: Annotated[str | None, Query(max_length=32, description="A pre-release of this name, such as rc.")] = None,
+    experiment: Annotated[
+        int | None, Query(ge=0, lt=10**18, description="Of the run scheme: the next run of it.")
+    ] = None,
 ) -> dict[str, Any]:
     """The label that would come next; left out, the scheme is that of the last version."""
     check_name(name)
     async with control.database.read() as connection:
         statement = select(versions.c.label).where(versions.c.model == name).order_by(versions.c.number)
         labels = [parse_label(text) for text in (await connection.execute(statement)).scalars()]
-    followed = scheme or (labels[-1].scheme if labels else "semantic")
+    followed = scheme or ("run" if experiment is not None else labels[-1].scheme if labels else "semantic")
     last = newest(labels, followed)
     today = dt.datetime.fromtimestamp(control.clock(), dt.UTC).date()
     return {
         "scheme": followed,
         "newest": last.text if last is not None else None,
-        "next": suggest_next(labels, followed, today=today, bump=bump),
+        "next": suggest_next(labels, followed, today=today, bump=bump, pre=pre, experiment=experiment),
     }
 
 
@@ -190,14 +173,14 @@ async def next_label(
 async def show_version(name: str, label: str, control: ControlPart, _who: Reader) -> dict[str, Any]:
     """One version, by its label, its digest, or @ENVIRONMENT: files, builds, card, metadata."""
     async with control.database.read() as connection:
-        return await _detail(connection, await find_version(connection, reference_in(name, label)))
+        return await version_detail(connection, await find_version(connection, reference_in(name, label)))
 
 
 @router.get("/resolve")
 async def resolve(ref: str, control: ControlPart, _who: Reader) -> dict[str, Any]:
     """The version that a reference names: NAME:LABEL, NAME@ALIAS, NAME@sha256:... or NAME-vX.Y.Z."""
     async with control.database.read() as connection:
-        return await _detail(connection, await find_version(connection, parse_reference(ref)))
+        return await version_detail(connection, await find_version(connection, parse_reference(ref)))
 
 
 @router.get("/models/{name}/versions/{label}/manifest")
@@ -206,16 +189,6 @@ async def manifest_of(name: str, label: str, control: ControlPart, _who: Reader)
     async with control.database.read() as connection:
         row = await find_version(connection, reference_in(name, label))
     return Response(row.manifest, media_type="application/json", headers={"x-penstock-digest": row.digest})
-
-
-@router.get("/models/{name}/versions/{label}/card", response_class=PlainTextResponse)
-async def card_of(name: str, label: str, control: ControlPart, _who: Reader) -> PlainTextResponse:
-    """The card: README.md."""
-    async with control.database.read() as connection:
-        row = await find_version(connection, reference_in(name, label))
-    if not row.card:
-        raise NotFound(f"{row.model}:{row.label} has no card (README.md).")
-    return PlainTextResponse(row.card, media_type="text/markdown; charset=utf-8")
 
 
 @router.get("/models/{name}/versions/{label}/files/{path:path}", response_class=Response)
@@ -227,73 +200,6 @@ async def file_of(name: str, label: str, path: str, control: ControlPart, _who: 
     if entry is None:
         raise NotFound(f"{row.model}:{row.label} has no file {path!r}.")
     return await _stream(control, entry.digest)
-
-
-@router.post("/models/{name}/uploads", status_code=201)
-async def new_upload(name: str, body: NewUpload, control: ControlPart, who: Writer) -> dict[str, Any]:
-    """Begin a push, or go on with one of the same idempotency key; `missing` are the blobs still to be put."""
-    files = {path: (entry.digest, entry.size) for path, entry in body.files.items()}
-    new = new_version(name, body.label, files, body.metadata, body.idempotency_key)
-    row = await begin_upload(control, new, who)
-    missing = [] if row.state == "committed" else await missing_blobs(control, new.manifest)
-    return _upload(row, missing)
-
-
-@router.get("/uploads/{identity}")
-async def show_upload(identity: str, control: ControlPart, who: Writer) -> dict[str, Any]:
-    """How far a push is."""
-    async with control.database.read() as connection:
-        row = await find_upload(connection, identity, who)
-    manifest = read_manifest(row.manifest, row.digest)
-    return _upload(row, [] if row.state == "committed" else await missing_blobs(control, manifest))
-
-
-@router.post("/uploads/{identity}/commit")
-async def commit(identity: str, control: ControlPart, who: Writer) -> dict[str, Any]:
-    """Make it a version. Committing again gives the same version."""
-    row = await commit_upload(control, identity, who)
-    async with control.database.read() as connection:
-        return await _detail(connection, row)
-
-
-def _upload(row: Any, missing: list[str]) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "model": row.model,
-        "label": row.label,
-        "digest": row.digest,
-        "state": row.state,
-        "missing": missing,
-    }
-
-
-@router.put("/blobs/{digest}", status_code=201)
-async def put_blob(digest: str, request: Request, control: ControlPart, who: Writer) -> dict[str, Any]:
-    """Store a file's bytes, streamed. They must be those of `digest`, and an open upload of yours must want them."""
-    size = await _announced(control, digest, who)
-
-    async def body() -> AsyncIterator[bytes]:
-        async for piece in request.stream():
-            if piece:
-                yield piece
-
-    return {"digest": digest, "size": await control.blobs.put_new(digest, body(), size=size)}
-
-
-async def _announced(control: ControlPart, digest: str, who: Principal) -> int:
-    if not is_digest(digest):
-        raise BadRequest(f"{digest!r} is not a digest: sha256: and 64 hexadecimal digits.", param="digest")
-    async with control.database.read() as connection:
-        statement = select(uploads.c.manifest, uploads.c.digest).where(
-            uploads.c.principal == who.name,
-            uploads.c.state == "open",
-            uploads.c.manifest.contains(digest, autoescape=True),
-        )
-        for row in await connection.execute(statement):
-            for entry in read_manifest(row.manifest, row.digest).files.values():
-                if entry.digest == digest:
-                    return entry.size
-    raise NotFound(f"No upload of yours holds a file {digest}.", hint="POST /api/v1/models/NAME/uploads first.")
 
 
 async def _stream(control: ControlPart, digest: str) -> Response:
