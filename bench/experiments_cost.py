@@ -136,7 +136,7 @@ def assignment(_seed: int, part: float) -> Measured:
 
 def hundred(_seed: int, part: float) -> Measured:
     """A hundred experiments on a hundred routes, asked by turns, against one."""
-    rounds, requests = (15, 4_000) if part >= 1 else (2, 200)
+    rounds, requests = (15, 4_000) if part >= 1 else (1, 64)
     before = gc.get_threshold()
     try:
         found = (uvloop.run if part >= 1 else asyncio.run)(_measured(rounds, requests))

@@ -41,6 +41,20 @@ def show_strategy(session: Session, verdict: dict[str, Any]) -> None:
     )
     _table(
         session,
+        ("VERSION", "BY", "STRENGTH", "INTERVAL", "CERTAINLY BEATS"),
+        [
+            (
+                one["arm"],
+                one["metric"],
+                "-" if one["strength"] is None else f"{one['strength']:+.3f}",
+                _ends(one["lower"], one["upper"]),
+                ", ".join(one["stronger_than"]) or "-",
+            )
+            for one in verdict.get("ranking", [])
+        ],
+    )
+    _table(
+        session,
         ("FORECAST OF AN A/B TEST", "ARM", "UNITS AN ARM", "DIFFERENCE", "95 % OF TESTS", "BETTER", "WORSE"),
         [
             (

@@ -14,6 +14,7 @@ from penstock.experiments.comparisons import Comparison, LookMade
 from penstock.experiments.design import Design
 from penstock.experiments.pairs import Forecast
 from penstock.experiments.progress import Progress
+from penstock.experiments.ranking import Ranked
 from penstock.experiments.verdict import ArmTraffic, Gauge, SampleRatio
 from penstock.experiments.votes import Votes
 
@@ -231,7 +232,9 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     rating: float | None = None
     success: bool | None = None
     value: float | None = None
-    text: str = ""
+    text: str = ""  # of former versions, which did not encrypt it
+    text_chars: int = 0
+    corrected_chars: int = 0
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -431,6 +434,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     contenders: tuple[Contender, ...] = ()
     votes: tuple[Votes, ...] = ()
     forecasts: tuple[Forecast, ...] = ()
+    ranking: tuple[Ranked, ...] = ()
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from penstock.experiments.paired_metrics import PAIRED, VOTES
 from penstock.experiments.pairs import Forecast, forecast, total_of, votes
 from penstock.experiments.preference import DEFAULT_EFFECT, preferred
 from penstock.experiments.ramp import Move
+from penstock.experiments.ranking import best_of, ranked, ranking_in_words
 from penstock.experiments.sequences import best_rho, normal_mixture_bound
 from penstock.experiments.strategies import InterleavedSpec, ShadowSpec
 from penstock.experiments.verdict import Verdict, judge
@@ -30,7 +31,27 @@ def judge_pairs(design: Design, statistics: Statistics, now: float) -> Verdict:
     traffic = tuple(
         msgspec.structs.replace(one, share=1.0) if one.arm == design.incumbent else one for one in base.arms
     )  # it answers everybody
-    return msgspec.structs.replace(base, votes=cast, forecasts=ahead, reasons=reasons, arms=traffic)
+    ranking = tuple(one for name in VOTES for one in ranked(design, statistics, name))
+    told = msgspec.structs.replace(base, votes=cast, forecasts=ahead, reasons=reasons, arms=traffic, ranking=ranking)
+    if ranking and design.primary.metric in VOTES:
+        return _of_the_best(design, statistics, told)
+    return told
+
+
+def _of_the_best(design: Design, statistics: Statistics, base: Verdict) -> Verdict:
+    """Of several versions the best is named, not the first that beats the control."""
+    mine = tuple(one for one in base.ranking if one.metric == design.primary.metric)
+    state, arm = base.state, base.arm
+    if state != "blocked":
+        best = best_of(design, statistics, design.primary.metric)
+        if best == design.incumbent:
+            state, arm = "worse", next(one.arm for one in mine if one.arm != best)
+        elif best:
+            state, arm = "better", best
+        elif state == "better":
+            state, arm = "running", ""
+    words = ranking_in_words(mine, design.incumbent)
+    return msgspec.structs.replace(base, state=state, arm=arm, reasons=(*words, *base.reasons))
 
 
 def _votes(design: Design, statistics: Statistics, arm: str, name: str) -> Votes | None:

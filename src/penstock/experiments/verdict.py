@@ -19,6 +19,7 @@ from penstock.experiments.discovery import discovered
 from penstock.experiments.fold import guardrail_limit
 from penstock.experiments.pairs import Forecast
 from penstock.experiments.progress import Progress
+from penstock.experiments.ranking import Ranked
 from penstock.experiments.sequences import Mismatch, sample_ratio
 from penstock.experiments.votes import Votes
 from penstock.experiments.words import (
@@ -83,6 +84,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     contenders: tuple[Contender, ...] = ()  # of a bandit
     votes: tuple[Votes, ...] = ()  # on two answers to one request
     forecasts: tuple[Forecast, ...] = ()  # of a shadow: what an A/B test would say
+    ranking: tuple[Ranked, ...] = ()  # of more than two versions that were voted on, the strongest first
 
 
 def judge(design: Design, statistics: Statistics, now: float) -> Verdict:

@@ -14,8 +14,8 @@ from penstock.console.live import live
 from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
-from penstock.experiments.bayes import Belief
 from penstock.experiments.arms import ArmSpec
+from penstock.experiments.bayes import Belief
 from penstock.experiments.metrics import Metric
 from penstock.experiments.progress import Progress
 from penstock.experiments.words import change_in_words, value_in_words
@@ -152,6 +152,7 @@ async def _read(visit: Visit) -> dict[str, Any]:
         "contenders": contenders(verdict, experiment.spec.primary_metric),
         "votes": votes(verdict, catalogue),
         "forecasts": forecasts(verdict, catalogue),
+        "ranking": ranking(verdict, catalogue),
         "plots": list(charts(experiment, looks.points, shown)),
         "shown": shown,
         "chosen": chosen,
@@ -243,6 +244,26 @@ def votes(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, An
             }
         )
     return found
+
+
+def ranking(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, str]]:
+    """Several versions by their strength."""
+    return [
+        {
+            "arm": one.arm,
+            "title": catalogue[one.metric].name.replace("_", " "),
+            "strength": _strength(one.strength),
+            "interval": figures.NONE
+            if one.lower is None or one.upper is None
+            else f"{_strength(one.lower)} to {_strength(one.upper)}",
+            "beats": ", ".join(one.stronger_than) or figures.NONE,
+        }
+        for one in verdict.ranking
+    ]
+
+
+def _strength(value: float | None) -> str:
+    return figures.NONE if value is None else f"{value:+.2f}".replace("-", "\u2212")
 
 
 def forecasts(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, Any]]:
