@@ -42,16 +42,18 @@ async def serve(
     database: str = "",
     port: int = 0,
 ) -> None:
-    await serve_control(
-        settings=Settings(data=str(data), control=ControlSettings(port=port, database=database)),
-        data=data,
-        service_token=TOKEN,
-        keys=FileKeystore.open(data / "keys", Wrapping(bytes(32))),
-        runtime=runtime,
-        starter=starter,
-        clock=time.time,
-        started=url.set_result,
-    )
+    async with httpx.AsyncClient() as gateway:  # nobody asks
+        await serve_control(
+            settings=Settings(data=str(data), control=ControlSettings(port=port, database=database)),
+            data=data,
+            service_token=TOKEN,
+            gateway=gateway,
+            keys=FileKeystore.open(data / "keys", Wrapping(bytes(32))),
+            runtime=runtime,
+            starter=starter,
+            clock=time.time,
+            started=url.set_result,
+        )
 
 
 @asynccontextmanager

@@ -97,7 +97,7 @@ def test_events_become_the_metrics_that_were_declared() -> None:
     }
     assert run.moments("treatment", "back_next_day").top == 1
     assert run.happened(other, event("nobody_reads_this")) == ""
-    assert not run.folding.hears("nobody_reads_this")
+    assert not run.folding.hears(event("nobody_reads_this"))
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, 1e300, -1e7])

@@ -24,6 +24,8 @@ PERMISSIONS: dict[str, Permission] = {
     "Pool": "deployments:write",
     "Route": "deployments:write",
     "Experiment": "experiments:write",
+    "References": "experiments:write",
+    "Evaluator": "tenants:write",
 }
 
 

@@ -68,7 +68,7 @@ async def ingest(
     records = records_of(body)
     now = control.clock()
     async with control.database.write() as connection:
-        last = await _reserve(connection, len(records))  # also makes writers wait for one another
+        last = await reserve(connection, len(records))  # also makes writers wait for one another
         committed = await committed_position(connection, source)
         if committed is not None and not _follows(committed, start):
             raise OutOfPlace(committed)
@@ -89,7 +89,7 @@ def _follows(committed: Position, start: Position) -> bool:
     return start == committed or start.segment > committed.segment
 
 
-async def _reserve(connection: AsyncConnection, count: int) -> int:
+async def reserve(connection: AsyncConnection, count: int) -> int:
     """The last of `count` new ingest sequence numbers; its row stays locked until the transaction ends."""
 
     async def bump(by: int) -> int | None:

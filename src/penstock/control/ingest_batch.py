@@ -25,10 +25,11 @@ from penstock.control.experiments_store import (
 from penstock.control.ingest_counts import add_counts
 from penstock.control.ingest_engagement import EngagementBatch, Place
 from penstock.control.ingest_usage import UsageBatch
+from penstock.control.snapshot_evaluators import EVALUATORS
 from penstock.core.exchange import Exchange, Observation, Record
 from penstock.experiments.fold import UnitRecord
 from penstock.experiments.metrics import is_number_refused, told
-from penstock.experiments.pairs import treatment_of, vote_on
+from penstock.experiments.pairs import treatment_of, vote_of_judge, vote_on
 from penstock.journal.format import decode_payload
 from penstock.store.schema_experiments import exchanges, experiments, observations
 
@@ -230,7 +231,8 @@ class IngestBatch:
         )
         self._known[exchange.id] = known
         self._usage.add(exchange)
-        if exchange.pair is None or not exchange.pair.of:  # nobody has seen a copy
+        # Nobody has seen a copy, and evaluators are no users.
+        if (exchange.pair is None or not exchange.pair.of) and exchange.tenant != EVALUATORS:
             self._engagement.add(exchange)
             self._drift.add(exchange, sequence)
         if exchange.pair is not None:
@@ -326,8 +328,10 @@ class IngestBatch:
         one = self._experiments.get(known.experiment) if known.epoch > 0 else None
         key = (known.experiment, known.epoch, known.unit)
         record = self._units.get(key)
-        converted = "conversion" in {metric for metric, _ in told(observation)} and not known.told & _BITS["conversion"]
-        self._engagement.told(observation, known.place, converted=converted)
+        if not observation.evaluator:
+            words = {metric for metric, _ in told(observation)}
+            converted = "conversion" in words and not known.told & _BITS["conversion"]
+            self._engagement.told(observation, known.place, converted=converted)
         for metric, numerator in told(observation):
             if known.told & _BITS[metric]:
                 self._count("repeated_word")
@@ -342,8 +346,20 @@ class IngestBatch:
         if observation.kind == "preference" and one is not None and record is not None:
             self._prefer(one, key, record, observation, known, sequence)
         if observation.kind == "event" and one is not None and record is not None:
-            self._happened(one, key, record, observation, sequence)
+            if one.folding.design.paired:
+                self._judge(one, key, record, observation, sequence)
+            else:
+                self._happened(one, key, record, observation, sequence)
         return "attributed"
+
+    def _judge(
+        self, one: OpenExperiment, key: UnitKey, record: UnitRecord, observation: Observation, sequence: int
+    ) -> None:
+        """Count which of two answers an evaluator's judge preferred."""
+        vote = vote_of_judge(one.folding.design, observation)
+        if vote:
+            self._changed_units.add(key)
+            one.folding.voted(record, key[1], "judged", vote, sequence)
 
     def _prefer(
         self,
@@ -372,7 +388,7 @@ class IngestBatch:
         self, one: OpenExperiment, key: UnitKey, record: UnitRecord, observation: Observation, sequence: int
     ) -> None:
         """Count an event for the metrics of one experiment that are read from it."""
-        if one.folding.hears(observation.name):
+        if one.folding.hears(observation):
             self._changed_units.add(key)
             reason = one.folding.happened(record, key[1], observation, sequence)
             if reason:
@@ -389,7 +405,7 @@ class IngestBatch:
                 found = True
                 self._changed_units.add(key)
                 one.folding.told(record, key[1], "conversion", 1, sequence)
-            if one.folding.hears(observation.name):
+            if one.folding.hears(observation):
                 found = True
                 self._happened(one, key, record, observation, sequence)
         return "attributed" if found else "kept"

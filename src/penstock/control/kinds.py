@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.control.context import Change
 from penstock.control.errors import validation_error
 from penstock.control.refusals import check_refusals
-from penstock.control.specs import ENVIRONMENTS, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs import ENVIRONMENTS, PlaceSpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs_evaluator import EvaluatorSpec
 from penstock.control.specs_policy import PolicySpec
 from penstock.control.state import SPECS
 from penstock.core.errors import BadRequest, Conflict, NotFound
@@ -107,10 +108,10 @@ def _check_refusals(spec: PoolSpec) -> None:
 class ResourceKind:
     """A kind kept as a row of `resources`: Tenant, Pool, Route, Policy, Environment."""
 
-    def __init__(self, name: str, plural: str) -> None:
+    def __init__(self, name: str, plural: str, model: type[Spec] | None = None) -> None:
         self.name = name
         self.plural = plural
-        self.model = SPECS[name]
+        self.model = model or SPECS[name]
 
     def parse(self, spec: object) -> Spec:
         """See `Kind.parse`."""
@@ -186,10 +187,7 @@ async def _check_references(connection: AsyncConnection, kind: str, spec: Spec) 
         wanted.append(("Policy", spec.policy, "spec.policy"))
     if isinstance(spec, RouteSpec):
         for path, place in spec.places():
-            if place.pool is not None:
-                wanted.append(("Pool", place.pool, f"spec.{path}.pool"))
-            if place.env is not None:
-                wanted.append(("Environment", place.env, f"spec.{path}.env"))
+            wanted += _needed(place, f"spec.{path}")
         for i, other in enumerate(spec.fallback):
             pool, _, environment = other.partition("@")
             wanted.append(
@@ -200,6 +198,21 @@ async def _check_references(connection: AsyncConnection, kind: str, spec: Spec) 
     for needed, name, path in wanted:
         if name not in await _names(connection, needed):
             raise BadRequest(f"{path}: there is no {needed.lower()} {name!r} for this {kind.lower()}.", param=path)
+    await _check_wanted(connection, wanted, kind)
+
+
+def _needed(place: PlaceSpec, path: str) -> list[tuple[str, str, str]]:
+    """Kind, name and path of what a place names."""
+    named = (("Pool", place.pool, f"{path}.pool"), ("Environment", place.env, f"{path}.env"))
+    return [(kind, name, where) for kind, name, where in named if name is not None]
+
+
+async def check_place(connection: AsyncConnection, place: PlaceSpec, path: str, kind: str) -> None:
+    """Raises `BadRequest` if what a place of a `kind` names is not there."""
+    await _check_wanted(connection, _needed(place, path), kind)
+
+
+async def _check_wanted(connection: AsyncConnection, wanted: list[tuple[str, str, str]], kind: str) -> None:
 
 
 async def _check_unused(connection: AsyncConnection, kind: str, name: str) -> None:
@@ -243,12 +256,15 @@ async def _experiments_using(connection: AsyncConnection, kind: str, name: str) 
 
 
 def _uses(user: str, raw: dict[str, Any], kind: str, name: str) -> bool:
-    if user not in {"Route", "Tenant", "Pool"}:
+    if user not in {"Route", "Tenant", "Pool", "Evaluator"}:
         return False
     spec = SPECS[user].model_validate(raw)
     if kind == "Policy":
         return isinstance(spec, TenantSpec | RouteSpec) and spec.policy == name
     if kind == "Environment":
+    if isinstance(spec, EvaluatorSpec):
+        place = spec.place
+        return place is not None and name == {"Pool": place.pool, "Environment": place.env}.get(kind)
         if isinstance(spec, PoolSpec):
             return spec.build is not None and spec.build.endswith(f"@{name}")
         return isinstance(spec, RouteSpec) and (

@@ -59,6 +59,7 @@ class Publisher:
                 connection,
                 environment=self._control.settings.control.environment,
                 active_experiments=self._active_experiments,
+                service_token=self._control.service_token,
             )
 
     async def _generation(self) -> int:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from penstock.control.snapshot_evaluators import key_entry, route_entry, tenant_entries
 from penstock.control.specs import (
     CascadeSpec,
     ChooseSpec,
@@ -50,6 +51,7 @@ def compile_snapshot(state: State, now: float) -> Snapshot:
       named after, a route of the model's name (`NAME@ENVIRONMENT` where the environment is not the gateways' own).
     - Every adopted pool, and a pool for each build that something wants, with the replicas that were seen ready.
     - A running experiment, once the pool of each of its arms has a replica.
+    - For each evaluator that asks a model, a route and a key of its own.
 
     A target that names what is not there yet becomes a pool without replicas: clients get 503, never a wrong model.
     """
@@ -61,18 +63,28 @@ def compile_snapshot(state: State, now: float) -> Snapshot:
         if route is not None and route.name not in known:
             routes.append(route)
     experiments = {e.route: e.entry for e in state.experiments if _runnable(e.entry, pools)}
+    asking = {name: spec for name, spec in state.evaluators.items() if name in state.evaluator_keys}
+    judges, unkept = tenant_entries(bool(asking))
+    routes += [
+        route_entry(name, spec.place, lambda place: _place(place, state, pools))
+        for name, spec in asking.items()
+        if spec.place is not None
+    ]
     return Snapshot(
         generation=state.generation,
         compiled_at=now,
         environment=state.environment,
-        keys=tuple(key for key in state.keys if key.tenant in state.tenants),
-        tenants=tuple(_tenant(name, spec) for name, spec in sorted(state.tenants.items())),
+        keys=(
+            *(key for key in state.keys if key.tenant in state.tenants),
+            *(key_entry(name, spec, state.evaluator_keys[name]) for name, spec in asking.items()),
+        ),
+        tenants=(*judges, *(_tenant(name, spec) for name, spec in sorted(state.tenants.items()))),
         routes=tuple(
             msgspec.structs.replace(route, experiment=experiments.get(route.name))
             for route in sorted(routes, key=lambda r: r.name)
         ),
         pools=tuple(sorted(pools.values(), key=lambda p: p.name)),
-        policies=tuple(_policy(name, spec) for name, spec in sorted(state.policies.items())),
+        policies=(*unkept, *(_policy(name, spec) for name, spec in sorted(state.policies.items()))),
     )
 
 

@@ -9,8 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.refusals import refusals_of
+from penstock.control.snapshot_evaluators import secret_of
 from penstock.control.specs import EnvironmentSpec, PoolSpec, PriceSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs_evaluator import EvaluatorSpec
 from penstock.control.specs_policy import PolicySpec
+from penstock.core.digests import hash_secret
 from penstock.core.snapshot import ExperimentEntry, KeyEntry, Limits
 from penstock.delivery.pools import BuildKey
 from penstock.store import schema
@@ -22,6 +25,7 @@ SPECS: dict[str, type[Spec]] = {
     "Policy": PolicySpec,
     "Environment": EnvironmentSpec,
 }
+    "Evaluator": EvaluatorSpec,
 
 
 class ActiveExperiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +104,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     experiments: tuple[ActiveExperiment, ...] = ()
 
 
+    evaluators: dict[str, EvaluatorSpec] = {}
+    evaluator_keys: dict[str, str] = {}  # of those that ask models: the hash of each one's key
 ActiveExperiments = Callable[[AsyncConnection], Awaitable[tuple[ActiveExperiment, ...]]]
 
 
@@ -109,15 +115,19 @@ async def no_experiments(_connection: AsyncConnection) -> tuple[ActiveExperiment
 
 
 async def load_state(
-    connection: AsyncConnection, *, environment: str, active_experiments: ActiveExperiments = no_experiments
+    connection: AsyncConnection,
+    *,
+    environment: str,
+    active_experiments: ActiveExperiments = no_experiments,
+    service_token: str = "",
 ) -> State:
-    """The state as `connection` sees it."""
+    """The state as `connection` sees it; without `service_token` evaluators have no keys."""
     tables: dict[str, dict[str, Any]] = {kind: {} for kind in SPECS}
     created: dict[tuple[str, str], float] = {}
-    for row in await connection.execute(select(schema.resources).order_by(schema.resources.c.name)):
-        if row.kind in SPECS:
-            tables[row.kind][row.name] = SPECS[row.kind].model_validate(row.spec)
-            created[row.kind, row.name] = row.created_at
+    mine = select(schema.resources).where(schema.resources.c.kind.in_(tuple(SPECS)))
+    for row in await connection.execute(mine.order_by(schema.resources.c.name)):
+        tables[row.kind][row.name] = SPECS[row.kind].model_validate(row.spec)
+        created[row.kind, row.name] = row.created_at
     generation = (
         await connection.execute(select(schema.sequences.c.value).where(schema.sequences.c.name == "generation"))
     ).scalar_one_or_none()
@@ -139,6 +149,12 @@ async def load_state(
     )
 
 
+        evaluators=tables["Evaluator"],
+        evaluator_keys={
+            name: hash_secret(secret_of(service_token, name))
+            for name, spec in tables["Evaluator"].items()
+            if service_token and spec.place is not None
+        },
 async def _keys(connection: AsyncConnection) -> tuple[KeyEntry, ...]:
     statement = (
         select(schema.keys, schema.principals.c.roles.label("principal_roles"), schema.principals.c.disabled_at)

@@ -194,6 +194,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     text: str = ""
     corrected: str = ""
     consent: bool = False
+    evaluator: str = ""  # which one has told this; clients cannot say so
 
 
 Record = Exchange | Opened | Observation

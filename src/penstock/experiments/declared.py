@@ -15,15 +15,17 @@ MOST_LOOKS = 50
 
 
 class MetricSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A metric of events that applications tell with `POST /v1/events`, by their name.
+    """A metric of events that applications tell with `POST /v1/events`, by their name, or of an evaluator's scores.
 
     `proportion`: the share of units with such an event; `mean`: the sum of a unit's values, over all units; `ratio`: the sum of
-    values over the number of events; `quantile`: of the events' values.
+    values over the number of events; `quantile`: of the events' values. Of scores, `proportion` is the share of at least one half, `mean`
+    and `ratio` the mean score.
     """
 
     name: str
-    event: str
     type: Literal["mean", "proportion", "ratio", "quantile"]
+    event: str = ""
+    evaluator: str = ""
     direction: Literal["up", "down"] = "up"
     unit: str = ""
     family: Family = "business"
@@ -55,6 +57,8 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def as_metric(spec: MetricSpec) -> Metric:
     """The metric that `spec` declares."""
+    if spec.evaluator:
+        return _scored(spec)
     per: Literal["unit", "event"] = "unit" if spec.type in {"proportion", "mean"} else "event"
     named = f"`{spec.event}` event"
     window = "" if not spec.after_s and spec.within_s is None else _window(spec)
@@ -75,6 +79,32 @@ def as_metric(spec: MetricSpec) -> Metric:
         quantile=spec.quantile,
         event=spec.event,
         per=per,
+        after_s=spec.after_s,
+        within_s=spec.within_s,
+    )
+
+
+def _scored(spec: MetricSpec) -> Metric:
+    who = f"that the evaluator {spec.evaluator} scored"
+    window = "" if not spec.after_s and spec.within_s is None else f", given{_window(spec)}"
+    mean = f"The mean score of the answers {who}{window}."
+    said = {
+        "proportion": f"Of the answers {who}{window}, the share with a score of at least one half.",
+        "mean": mean,
+        "ratio": mean,
+        "quantile": f"The score that {100 * (spec.quantile or 0):g} % of the answers {who} stay under{window}.",
+    }[spec.type]
+    return Metric(
+        name=spec.name,
+        type=spec.type,
+        direction=spec.direction,
+        unit=spec.unit or ("share" if spec.type == "proportion" else "points"),
+        family=spec.family,
+        definition=said,
+        scale=1.0 if spec.type == "proportion" else 1 / MICRO,
+        quantile=spec.quantile,
+        evaluator=spec.evaluator,
+        per="event",
         after_s=spec.after_s,
         within_s=spec.within_s,
     )
@@ -106,8 +136,15 @@ def check_metrics(specs: tuple[MetricSpec, ...]) -> None:
         if spec.name in METRICS or spec.name in seen:
             raise _refuse(f"There is a metric {spec.name!r} already.", f"{path}.name")
         seen.add(spec.name)
-        if not 0 < len(spec.event) <= 128:
-            raise _refuse("Say which events are meant, in 1 to 128 characters.", f"{path}.event")
+        if spec.evaluator:
+            if spec.event:
+                raise _refuse("Say either which events are meant or which evaluator.", f"{path}.evaluator")
+            try:
+                check_name(spec.evaluator)
+            except BadRequest as error:
+                raise _refuse(error.message, f"{path}.evaluator") from None
+        elif not 0 < len(spec.event) <= 128:
+            raise _refuse("Say which events are meant, in 1 to 128 characters, or which evaluator.", f"{path}.event")
         if (spec.type == "quantile") != (spec.quantile is not None):
             raise _refuse("A quantile, and nothing else, needs `quantile`, such as 0.95.", f"{path}.quantile")
         if spec.quantile is not None and not 0 < spec.quantile < 1:

@@ -144,6 +144,13 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return METRICS | {one.name: as_metric(one) for one in self.metrics} if self.metrics else METRICS
 
     @property
+    def evaluators(self) -> tuple[str, ...]:
+        """Those whose scores it names, in its metrics or as the judge of its pairs."""
+        plan = self.shadow or self.interleaved
+        named = [one.evaluator for one in self.metrics] + ([plan.evaluator] if plan is not None else [])
+        return tuple(dict.fromkeys(one for one in named if one))
+
+    @property
     def primary_metric(self) -> Metric:
         """What decides."""
         found = self.catalogue.get(self.primary.metric)
@@ -361,7 +368,7 @@ def _check_pairs(design: Design) -> None:
     if sum(arm.weight for arm in design.arms if arm.name != design.incumbent) <= 0:
         raise _refuse("All treatments' weights are 0: none would get a request.", "arms")
     primary = design.primary.metric
-    judged = design.shadow is not None and design.shadow.judge is not None
+    judged = bool(design.evaluators) or (design.shadow is not None and design.shadow.judge is not None)
     possible = [
         name for name in PAIRED if name not in {"similarity", "same_answer", *VOTES, "latency", "time_to_first_token"}
     ]

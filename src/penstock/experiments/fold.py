@@ -74,9 +74,12 @@ class Folding:
         catalogue = design.catalogue
         self._arrivals = [(one.name, 0, 1) for one in catalogue.values() if one.per == "unit"]
         self._events: dict[str, list[Metric]] = {}
+        self._scores: dict[str, list[Metric]] = {}  # by evaluator
         for one in catalogue.values():
             if one.event and one.name != "conversion":
                 self._events.setdefault(one.event, []).append(one)
+            if one.evaluator:
+                self._scores.setdefault(one.evaluator, []).append(one)
         self._cuts = {
             name: _Cut(
                 round(low / catalogue[name].scale), round(high / catalogue[name].scale), catalogue[name].per == "unit"
@@ -173,7 +176,7 @@ class Folding:
     def happened(self, unit: UnitRecord, epoch: int, observation: Observation, sequence: int) -> str:
         """Count an event of `unit` for the metrics that are read from it; the reason if one could not be: it needs a value."""
         reason = ""
-        for metric in self._events.get(observation.name, ()):
+        for metric in self._read_from(observation):
             after = observation.at - unit.first_at
             windowed = metric.after_s > 0 or metric.within_s is not None
             if windowed and not metric.after_s <= after <= (metric.within_s or math.inf):
@@ -192,9 +195,13 @@ class Folding:
             self._add(unit, epoch, metric.name, top, int(metric.per == "event"), sequence)
         return reason
 
-    def hears(self, event: str) -> bool:
-        """Whether some metric is read from events of this name."""
-        return event in self._events
+    def hears(self, observation: Observation) -> bool:
+        """Whether some metric is read from events of this name, or from the scores of this evaluator."""
+        return bool(self._read_from(observation))
+
+    def _read_from(self, observation: Observation) -> list[Metric]:
+        named, scored = self._events.get(observation.name, []), self._scores.get(observation.evaluator, [])
+        return named + scored if scored else named
 
     def _add(self, unit: UnitRecord, epoch: int, name: str, top: int, bottom: int, sequence: int) -> None:
         cut = self._cuts.get(name)

@@ -37,6 +37,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     scale: float = 1.0
     quantile: float | None = None
     event: str = ""
+    evaluator: str = ""  # by whose scores it is read instead
     per: Literal["request", "unit", "event"] = "request"
     after_s: float = 0.0  # after the unit's first request: earlier events do not count
     within_s: float | None = None  # nor do later ones
@@ -125,6 +126,29 @@ METRICS: dict[str, Metric] = {
             definition="The mean of the values of `toxicity` events, as a classifier scores answers from 0 to 1.",
             scale=1 / MICRO,
             event="toxicity",
+            per="event",
+        ),
+        Metric(
+            name="judge_score",
+            type="mean",
+            direction="up",
+            unit="share",
+            family="quality",
+            definition="The mean grade of the answers that a judge model graded by a rubric: 0 the worst grade, 1 the best (`judge_score` events).",
+            scale=1 / MICRO,
+            event="judge_score",
+            per="event",
+        ),
+        Metric(
+            name="win_rate",
+            type="mean",
+            direction="up",
+            unit="share",
+            family="quality",
+            definition="Of the answers that a judge compared with another arm's answer to the same question, the share that it preferred in "
+            "both orders; ties count one half (`win_rate` events, each comparison for one of its two answers).",
+            scale=1 / MICRO,
+            event="win_rate",
             per="event",
         ),
         Metric(

@@ -13,6 +13,7 @@ import msgspec
 from penstock.core.exchange import Exchange, Observation, Outcome, Usage
 from penstock.experiments.compare import MIN_UNITS, Difference
 from penstock.experiments.counted import Statistics
+from penstock.experiments.design import Design
 from penstock.experiments.metrics import FAILURES, Metric
 from penstock.experiments.similarity import MILLION
 from penstock.experiments.statistics import Moments, estimate
@@ -111,6 +112,18 @@ def vote_on(exchange: Exchange, observation: Observation) -> str:
     if not 0 <= index < len(pair.shown):
         return ""
     return "won" if pair.shown[index] == pair.arm else "lost"
+
+
+def vote_of_judge(design: Design, observation: Observation) -> str:
+    """What an evaluator says of a pair: `won` (the treatment's answer is better), `lost`, `tie`; "" if it says nothing that counts here."""
+    if not observation.evaluator or observation.name != "judged" or observation.value is None:
+        return ""
+    plan = design.shadow or design.interleaved
+    if plan is not None and plan.evaluator and plan.evaluator != observation.evaluator:
+        return ""
+    if observation.value == 0.5:
+        return "tie"
+    return "won" if observation.value > 0.5 else "lost"
 
 
 def paired_difference(_design: object, statistics: Statistics, metric: Metric, arm: str) -> Difference | None:

@@ -66,6 +66,7 @@ class ShadowSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     in_flight: int = 4
     deadline_s: float = 60.0  # of one copy, from the end of the user's request
     judge: str | None = None  # a pool whose model says which of the two answers is better, asked in both orders
+    evaluator: str = ""  # the one whose comparisons count as `judged`; "": any
     budget_usd: float | None = None  # what all copies may cost; then it ends
     usd_per_hour: float | None = None  # the share falls so that they cost no more than this
 
@@ -80,6 +81,7 @@ class InterleavedSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     share: float = 0.1
     show: Literal["both", "draft"] = "both"
     patience_s: float = 5.0  # how long the second answer is waited for once the first is there
+    evaluator: str = ""  # the one whose comparisons count as `judged`; "": any
     budget_usd: float | None = None
     usd_per_hour: float | None = None
 

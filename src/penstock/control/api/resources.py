@@ -17,7 +17,12 @@ from penstock.control.specs import Document
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.store.schema import resources
 
-_READ: dict[str, Permission] = {"Tenant": "tenants:read", "Policy": "tenants:read"}
+_READ: dict[str, Permission] = {
+    "Tenant": "tenants:read",
+    "Policy": "tenants:read",
+    "Evaluator": "experiments:read",
+    "References": "experiments:read",
+}
 
 
 def resource_router(kind: ResourceKind) -> APIRouter:
