@@ -9,12 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import BadRequest, UpstreamFailed
-from penstock.engine.processing import read_processor
+from penstock.engine.processing import Chain, read_processor
 from penstock.registry.processing import read_processing
 
 
-def made(output: list[dict], **more: object) -> object:
+def made(output: list[dict], **more: object) -> bytes:
     return json.dumps({"output": output, **more}).encode()
+
+
+def chain_of(output: list[dict]) -> Chain:
+    chain = read_processor(made(output)).answer()
+    assert chain is not None
+    return chain
 
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
@@ -66,12 +72,11 @@ def test_a_stream_gives_what_the_whole_text_gives(steps: list[dict], text: str, 
 @given(st.text("ab \n", max_size=40))
 def test_replacement_is_that_of_python(text: str) -> None:
     """The oracle is another engine; where both know the syntax they agree."""
-    processor = read_processor(made([{"do": "replace", "pattern": "a+b?", "to": "-"}]))
-    assert processor.answer().whole(text) == re.sub("a+b?", "-", text)
+    assert chain_of([{"do": "replace", "pattern": "a+b?", "to": "-"}]).whole(text) == re.sub("a+b?", "-", text)
 
 
 def test_nothing_is_held_longer_than_it_must() -> None:
-    chain = read_processor(made([{"do": "replace", "pattern": "<think>[\\s\\S]*?</think>", "to": ""}])).answer()
+    chain = chain_of([{"do": "replace", "pattern": "<think>[\\s\\S]*?</think>", "to": ""}])
     assert chain.feed("Hello <b") == "Hello <b"
     assert chain.feed(" and <th") == " and "
     assert chain.feed("ere") == "<there"
@@ -95,12 +100,12 @@ def test_nothing_is_held_longer_than_it_must() -> None:
 def test_steps_on_whole_answers(step: dict, text: str, wanted: str) -> None:
     processor = read_processor(made([step]))
     assert not processor.streams
-    assert processor.answer().whole(text) == wanted
+    assert chain_of([step]).whole(text) == wanted
     assert read_processor(made([step], stream="hold")).streams
 
 
 def test_what_must_be_there_and_is_not_fails() -> None:
-    chain = read_processor(made([{"do": "json", "path": "a", "otherwise": "fail"}])).answer()
+    chain = chain_of([{"do": "json", "path": "a", "otherwise": "fail"}])
     with pytest.raises(UpstreamFailed) as refused:
         chain.whole("nothing")
     assert refused.value.code == "processing_failed"

@@ -31,8 +31,15 @@ def read_document(path: str) -> dict[str, Any]:
     """
     import yaml
 
+    class Plain(yaml.SafeLoader):
+        """Dates stay text, as in JSON."""
+
+    Plain.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     try:
-        found = [document for document in yaml.safe_load_all(read_text(path)) if document is not None]
+        found = [document for document in yaml.load_all(read_text(path), Loader=Plain) if document is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark is not None else ""

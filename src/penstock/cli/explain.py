@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from penstock.cli.client import at
+from penstock.cli.datasets import custody
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import pairs, table, when
 from penstock.core.errors import NotFound, PenstockError, Unauthenticated, Unavailable
@@ -20,8 +21,7 @@ def explain(session: Session, request_id: str, content: bool) -> None:
     The id is in the reply's `x-penstock-request-id`.
     """
     told = _found(session, request_id)
-    version, revisions = _behind(session, told["request"])
-    document = told | {"version": version, "revisions": revisions}
+    document = told | {"provenance": _behind(session, told["request"])}
     if content:
         document["said"] = session.api.get(f"{at('requests', request_id)}/content")
     session.answer(document, lambda: _show(session, document))
@@ -51,25 +51,22 @@ def _speed(request: dict[str, Any]) -> str | None:
     return f"{tokens / took * 1e9:.1f} a second" if took > 0 and tokens else None
 
 
-def _behind(session: Session, request: dict[str, Any]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """The version that answered, and the revisions that brought it there before the request."""
+def _behind(session: Session, request: dict[str, Any]) -> dict[str, Any] | None:
+    """What stands behind the answer; None if no version of the registry gave it, or the caller may not see that."""
     name, _, label = request["version"].partition(":")
-    if not label:
-        return None, []
     try:
-        version = session.api.get(at("models", name, "versions", request["digest"] or label))
-        history = session.api.get(at("models", name, "history"))
-    except NotFound:
-        return None, []
+        found: dict[str, Any] = session.api.get(f"{at('requests', request['id'])}/provenance")
+    except NotFound:  # the journal here has the request, and control has not taken it in yet
+        if not label:
+            return None
+        where = at("models", name, "versions", request["digest"] or label)
+        try:
+            found = session.api.get(f"{where}/provenance", at=request["at"], pool=request["pool"] or None)
+        except PenstockError:
+            return None
     except PenstockError:
-        return None, []  # a caller who may see the request but not the registry
-    shown = {key: version[key] for key in ("model", "label", "digest", "state", "created_at", "created_by", "metadata")}
-    before = [
-        one
-        for one in history
-        if one["digest"] == request["digest"] and one["live_at"] is not None and one["live_at"] <= request["at"]
-    ]
-    return shown, before
+        return None
+    return found
 
 
 def _cascade(request: dict[str, Any]) -> str | None:
@@ -102,7 +99,7 @@ def _quality(request: dict[str, Any]) -> str | None:
 
 
 def _show(session: Session, told: dict[str, Any]) -> None:
-    request, version, experiment = told["request"], told["version"], told["experiment"]
+    request, experiment = told["request"], told["experiment"]
     console = session.console
     usage = request["usage"]
     pairs(
@@ -150,15 +147,8 @@ def _show(session: Session, told: dict[str, Any]) -> None:
     )
     if request["digest"]:
         console.print(f"[bold]weights[/]      {request['digest']}")
-    if version is not None:
-        console.print(
-            f"[bold]registered[/]   {when(version['created_at'])} by {version['created_by']}, now {version['state']}"
-        )
-    for one in told["revisions"][:3]:
-        console.print(
-            f"[bold]deployed[/]     {one['environment']} revision {one['number']} ({one['action']}) by {one['principal']}, "
-            f"live {when(one['live_at'])} {one['reason']}".rstrip()
-        )
+    if told["provenance"] is not None:
+        _show_provenance(session, told["provenance"])
     console.print()
     table(
         console,
@@ -173,9 +163,49 @@ def _show(session: Session, told: dict[str, Any]) -> None:
         _show_content(session, told["said"])
 
 
+def _show_provenance(session: Session, behind: dict[str, Any]) -> None:
+    console = session.console
+    version, build = behind["version"], behind["build"]
+    if version is None:
+        return
+    console.print(
+        f"[bold]registered[/]   {version['model']}:{version['label']} {when(version['created_at'])} by {version['created_by']}, now {version['state']}"
+    )
+    if build is not None:
+        console.print(f"[bold]build[/]        {build['engine']} {build['precision']} {build['digest']}")
+    for one in behind["deployments"]:
+        copies = f", a copy of revision {one['copies']}" if one["copies"] is not None else ""
+        console.print(
+            f"[bold]deployed[/]     {one['environment']} revision {one['revision']} ({one['action']}{copies}) by {one['principal']}, "
+            f"live {when(one['live_at'])} {one['reason']}".rstrip()
+        )
+        gates = one["gates"]
+        for outcome in gates["outcomes"] if gates else ():
+            console.print(f"  gate         {outcome['gate']}: {outcome['state']}. {outcome['words']}", markup=False)
+        if gates and gates["overridden_by"]:
+            console.print(f"  overridden   by {gates['overridden_by']}: {gates['reason']}", markup=False)
+        for approval in one["approvals"]:
+            console.print(
+                f"  approved     by {approval['principal']} {when(approval['at'])} {approval['reason']}", markup=False
+            )
+    for edge in behind["lineage"]:
+        if edge["kind"] != "dataset":
+            console.print(
+                f"[bold]lineage[/]      {edge['version']} {edge['relation'].replace('_', ' ')} {edge['target']}"
+            )
+    for data in behind["data"]:
+        uses = ", ".join(f"{one['version']} {one['relation'].replace('_', ' ')} it" for one in data["relations"])
+        console.print(f"[bold]data[/]         {data['name']} {data['digest']} ({uses})")
+        custody(session, data["custody"])
+
+
 def _show_content(session: Session, said: dict[str, Any]) -> None:
     console = session.console
     console.print()
+    for one in said["texts"]:
+        texts = [f"{name}: {one[name]}" for name in ("text", "corrected") if one.get(name)] or [one["why"]]
+        for text in texts:
+            console.print(f"{one['kind']} {one['id']}, {text}", markup=False)
     if said["state"] != "readable":
         at = f" It was at {when(said['destroyed_at'])}." if "destroyed_at" in said else ""
         console.print(f"content: {said['why']}{at}", markup=False)

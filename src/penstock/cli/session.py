@@ -34,6 +34,7 @@ class Session:
         self.as_json = as_json
         self._stack = stack
         self._api: Api | None = None
+        self._patience_s: float | None = None
 
     @property
     def api(self) -> "Api":
@@ -46,8 +47,13 @@ class Session:
             from penstock.cli.client import Api, find_key, find_url
 
             url = find_url(self.settings)
-            self._api = self._stack.enter_context(Api(url, find_key(self.settings, url)))
+            patience = {} if self._patience_s is None else {"patience_s": self._patience_s}
+            self._api = self._stack.enter_context(Api(url, find_key(self.settings, url), **patience))
         return self._api
+
+    def patience(self, seconds: float) -> None:
+        """How long the API, once it is opened, has for each step of an answer; for what takes as long as a model's weights do."""
+        self._patience_s = seconds
 
     @property
     def console(self) -> "Console":

@@ -26,6 +26,7 @@ PERMISSIONS: dict[str, Permission] = {
     "Experiment": "experiments:write",
     "References": "experiments:write",
     "Evaluator": "tenants:write",
+    "DataSet": "models:write",
 }
 
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.control.aliases import check_no_alias
 from penstock.control.context import Change
 from penstock.control.errors import validation_error
 from penstock.control.refusals import check_refusals
@@ -139,6 +140,8 @@ class ResourceKind:
     async def put(self, change: Change, name: str, spec: Spec, origin: Origin) -> dict[str, Any]:
         """See `Kind.put`."""
         await _check_references(change.connection, self.name, spec)
+        if self.name == "Environment":
+            await check_no_alias(change.connection, name)
         values = {
             "spec": self.dump(spec),
             "generation": change.generation,
@@ -195,9 +198,6 @@ async def _check_references(connection: AsyncConnection, kind: str, spec: Spec) 
                 if environment
                 else ("Pool", pool, f"spec.fallback.{i}")
             )
-    for needed, name, path in wanted:
-        if name not in await _names(connection, needed):
-            raise BadRequest(f"{path}: there is no {needed.lower()} {name!r} for this {kind.lower()}.", param=path)
     await _check_wanted(connection, wanted, kind)
 
 
@@ -213,6 +213,9 @@ async def check_place(connection: AsyncConnection, place: PlaceSpec, path: str, 
 
 
 async def _check_wanted(connection: AsyncConnection, wanted: list[tuple[str, str, str]], kind: str) -> None:
+    for needed, name, path in wanted:
+        if name not in await _names(connection, needed):
+            raise BadRequest(f"{path}: there is no {needed.lower()} {name!r} for this {kind.lower()}.", param=path)
 
 
 async def _check_unused(connection: AsyncConnection, kind: str, name: str) -> None:
@@ -259,12 +262,12 @@ def _uses(user: str, raw: dict[str, Any], kind: str, name: str) -> bool:
     if user not in {"Route", "Tenant", "Pool", "Evaluator"}:
         return False
     spec = SPECS[user].model_validate(raw)
-    if kind == "Policy":
-        return isinstance(spec, TenantSpec | RouteSpec) and spec.policy == name
-    if kind == "Environment":
     if isinstance(spec, EvaluatorSpec):
         place = spec.place
         return place is not None and name == {"Pool": place.pool, "Environment": place.env}.get(kind)
+    if kind == "Policy":
+        return isinstance(spec, TenantSpec | RouteSpec) and spec.policy == name
+    if kind == "Environment":
         if isinstance(spec, PoolSpec):
             return spec.build is not None and spec.build.endswith(f"@{name}")
         return isinstance(spec, RouteSpec) and (

@@ -30,21 +30,16 @@ async def read_provenance(connection: AsyncConnection, request: str, tenant: str
     if row is None or (tenant and row.tenant != tenant):
         raise NotFound(f"There is no request {request!r} in the index.", param="id")
     exchange = msgspec.msgpack.decode(row.record, type=Exchange)
-    return {"request": request, "at": exchange.at, **await provenance_of(connection, exchange)}
-
-
-async def provenance_of(connection: AsyncConnection, exchange: Exchange) -> dict[str, Any]:
-    """What stands behind the answer: `version` is None where no model of the registry answered."""
     version = await _version(connection, exchange)
+    told = {"request": request, "at": exchange.at}
     if version is None:
-        return {
-            "digest": exchange.digest or None,
-            "version": None,
-            "build": None,
-            "deployments": [],
-            "data": [],
-            "lineage": [],
-        }
+        nothing: dict[str, Any] = {"version": None, "build": None, "deployments": [], "data": [], "lineage": []}
+        return told | {"digest": exchange.digest or None} | nothing
+    return told | await provenance_of(connection, version, exchange.pool, exchange.at)
+
+
+async def provenance_of(connection: AsyncConnection, version: Any, pool: str, at: float) -> dict[str, Any]:
+    """What stood behind `version` (a row) at the time `at`, in Unix seconds, as the pool `pool` ran it."""
     edges = await _edges(connection, version)
     return {
         "digest": version.digest,
@@ -57,8 +52,8 @@ async def provenance_of(connection: AsyncConnection, exchange: Exchange) -> dict
             "created_by": version.created_by,
             "metadata": version.metadata,
         },
-        "build": await _build(connection, version, exchange),
-        "deployments": await _deployments(connection, version, exchange.at),
+        "build": await _build(connection, version, pool),
+        "deployments": await _deployments(connection, version, at),
         "lineage": [
             {
                 "version": edge.source,
@@ -82,13 +77,13 @@ async def _version(connection: AsyncConnection, exchange: Exchange) -> Any:
     return next((row for row in rows if row.label == label), rows[0] if rows and exchange.digest else None)
 
 
-async def _build(connection: AsyncConnection, version: Any, exchange: Exchange) -> dict[str, Any] | None:
+async def _build(connection: AsyncConnection, version: Any, pool: str) -> dict[str, Any] | None:
     """The build whose pool answered; a version with one build leaves no choice, whatever the pool is called."""
     mine = (builds.c.model == version.model) & (builds.c.label == version.label)
     rows = (await connection.execute(select(builds).where(mine))).all()
     for row in rows:
         key = BuildKey(model=row.model, label=row.label, precision=row.precision)
-        if key.pool == exchange.pool or len(rows) == 1:
+        if key.pool == pool or len(rows) == 1:
             return {"precision": row.precision, "engine": row.engine, "folder": row.folder, "digest": row.digest}
     return None
 

@@ -133,7 +133,7 @@ def build_of_pool(spec: PoolSpec, state: State) -> BuildKey | None:
     label = reference.label
     if reference.alias is not None:
         live = _live(reference.alias, reference.name, state)
-        label = live.label if live is not None else None
+        label = live.label if live is not None else _aliased(reference.name, reference.alias, spec.precision, state)
     elif reference.digest is not None:
         same = (
             k for k, b in state.builds.items() if k.model == reference.name and b.version_digest == reference.digest
@@ -142,12 +142,24 @@ def build_of_pool(spec: PoolSpec, state: State) -> BuildKey | None:
     return None if label is None else BuildKey(model=reference.name, label=label, precision=spec.precision)
 
 
+def _aliased(model: str, alias: str, precision: str, state: State) -> str | None:
+    """The label that an alias means, as far as requests go: the one before until replicas of the new one are ready."""
+    labels = state.aliases.get((model, alias), ())
+    pools = {row.pool for row in state.replicas}
+    for label in labels:
+        if BuildKey(model=model, label=label, precision=precision).pool in pools:
+            return label
+    return labels[0] if labels else None
+
+
 def _builds_of_pool(spec: PoolSpec, state: State) -> set[BuildKey]:
-    """What the pool is for now, and, where it follows an environment, what it was for before and will be for."""
+    """What the pool is for now, and, where it follows an environment or an alias, what it was for before and will be for."""
     build = build_of_pool(spec, state)
     found = {build} if build is not None else set()
     reference = parse_reference(spec.build) if spec.build is not None else None
     if reference is not None and reference.alias is not None:
+        meant = state.aliases.get((reference.name, reference.alias), ())[:1]
+        found |= {BuildKey(model=reference.name, label=label, precision=spec.precision) for label in meant}
         for deployment in state.deployments:
             if (deployment.environment, deployment.model) == (reference.alias, reference.name):
                 labels = {r.label for r in (deployment.wanted, deployment.warm) if r is not None}

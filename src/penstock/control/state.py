@@ -17,6 +17,7 @@ from penstock.core.digests import hash_secret
 from penstock.core.snapshot import ExperimentEntry, KeyEntry, Limits
 from penstock.delivery.pools import BuildKey
 from penstock.store import schema
+from penstock.store.schema_versions import aliases
 
 SPECS: dict[str, type[Spec]] = {
     "Tenant": TenantSpec,
@@ -24,8 +25,8 @@ SPECS: dict[str, type[Spec]] = {
     "Route": RouteSpec,
     "Policy": PolicySpec,
     "Environment": EnvironmentSpec,
-}
     "Evaluator": EvaluatorSpec,
+}
 
 
 class ActiveExperiment(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,12 +101,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[KeyEntry, ...] = ()
     deployments: tuple[Deployment, ...] = ()
     builds: dict[BuildKey, BuildInfo] = {}
+    aliases: dict[tuple[str, str], tuple[str, ...]] = {}  # (model, alias) -> the label that it means, and the one before
     replicas: tuple[ReplicaRow, ...] = ()
     experiments: tuple[ActiveExperiment, ...] = ()
-
-
     evaluators: dict[str, EvaluatorSpec] = {}
     evaluator_keys: dict[str, str] = {}  # of those that ask models: the hash of each one's key
+
+
 ActiveExperiments = Callable[[AsyncConnection], Awaitable[tuple[ActiveExperiment, ...]]]
 
 
@@ -144,17 +146,18 @@ async def load_state(
         keys=await _keys(connection),
         deployments=await _deployments(connection),
         builds=await _builds(connection),
+        aliases=await _aliases(connection),
         replicas=tuple(ReplicaRow(id=row.id, pool=row.pool, url=row.url) for row in replicas),
         experiments=await active_experiments(connection),
-    )
-
-
         evaluators=tables["Evaluator"],
         evaluator_keys={
             name: hash_secret(secret_of(service_token, name))
             for name, spec in tables["Evaluator"].items()
             if service_token and spec.place is not None
         },
+    )
+
+
 async def _keys(connection: AsyncConnection) -> tuple[KeyEntry, ...]:
     statement = (
         select(schema.keys, schema.principals.c.roles.label("principal_roles"), schema.principals.c.disabled_at)
@@ -235,6 +238,11 @@ async def _builds(connection: AsyncConnection) -> dict[BuildKey, BuildInfo]:
             refusals=refusals_of(row.version_metadata),
         )
     return found
+
+
+async def _aliases(connection: AsyncConnection) -> dict[tuple[str, str], tuple[str, ...]]:
+    rows = await connection.execute(select(aliases))
+    return {(r.model, r.name): (r.label, r.previous) if r.previous is not None else (r.label,) for r in rows}
 
 
 def price_of(metadata: dict[str, Any]) -> PriceSpec | None:

@@ -1,8 +1,4 @@
-"""Tensors of safetensors files: the header as values, and two tensors compared piece by piece in memory that does not grow with them.
-
-The format: 8 bytes with the header's length N, little endian; N bytes of JSON; then the tensors' bytes, whose places the header tells
-(https://huggingface.co/docs/safetensors).
-"""
+"""Two tensors compared piece by piece, in memory that does not grow with them. Types are those of safetensors."""
 
 import math
 from typing import Any
@@ -10,78 +6,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from penstock.core.errors import BadRequest
-
-MAX_HEADER = 100_000_000  # bytes, as the format's own library has it
-LENGTH_BYTES = 8
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
-}  # fmt: skip
 _NUMPY = {
     "BOOL": "u1", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16": "<f2", "I32": "<i4", "U32": "<u4",
     "F32": "<f4", "F64": "<f8", "I64": "<i8", "U64": "<u8",
 }  # fmt: skip
-
-
-class TensorPlace(msgspec.Struct, frozen=True, kw_only=True):
-    """One tensor: its type, its shape, and its bytes' place in the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    end: int
-
-    @property
-    def item(self) -> int:
-        """Bytes of one number; 0 if the type is not known."""
-        return _BITS.get(self.dtype, 0) // 8
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
-
-
-def header_length(first: bytes, size: int, path: str) -> int:
-    """The length of the header, from the file's `first` 8 bytes; `size` is the file's.
-
-    Raises:
-        BadRequest: if it cannot be.
-    """
-    length = int.from_bytes(first[:LENGTH_BYTES], "little") if len(first) >= LENGTH_BYTES else -1
-    if not 2 <= length <= min(MAX_HEADER, size - LENGTH_BYTES):
-        raise _wrong(path, f"its header would have {length} bytes")
-    return length
-
-
-def read_header(header: bytes, size: int, path: str) -> dict[str, TensorPlace]:
-    """The tensors by name; `header` is the JSON, `size` the file's.
-
-    Raises:
-        BadRequest: if it is no header, or a tensor's place does not fit its shape or the file.
-    """
-    try:
-        raw: dict[str, Any] = msgspec.json.decode(header, type=dict[str, Any])
-        raw.pop("__metadata__", None)
-        entries = msgspec.convert(raw, dict[str, _Entry])
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
-        raise _wrong(path, f"its header is wrong: {error}") from None
-    base = LENGTH_BYTES + len(header)
-    found = {}
-    for name, entry in entries.items():
-        start, end = entry.data_offsets
-        count = math.prod(entry.shape) if all(part >= 0 for part in entry.shape) else -1
-        bits = _BITS.get(entry.dtype)
-        if not 0 <= start <= end <= size - base or (bits is not None and count * bits != (end - start) * 8):
-            raise _wrong(path, f"the tensor {name!r} does not lie where its shape says")
-        found[name] = TensorPlace(dtype=entry.dtype, shape=entry.shape, start=base + start, end=base + end)
-    return found
-
-
-def _wrong(path: str, reason: str) -> BadRequest:
-    return BadRequest(f"{path!r} is no safetensors file: {reason}.", param="files", code="bad_safetensors")
 
 
 def numbers(data: bytes, dtype: str) -> "np.ndarray[Any, np.dtype[np.float64]] | None":
@@ -91,7 +19,8 @@ def numbers(data: bytes, dtype: str) -> "np.ndarray[Any, np.dtype[np.float64]] |
         brain: np.ndarray[Any, np.dtype[np.float64]] = wide.view("<f4").astype(np.float64)
         return brain
     if dtype in _EIGHT:
-        return _EIGHT[dtype][np.frombuffer(data, dtype="u1")]
+        small: np.ndarray[Any, np.dtype[np.float64]] = _EIGHT[dtype][np.frombuffer(data, dtype="u1")]
+        return small
     kind = _NUMPY.get(dtype)
     return None if kind is None else np.frombuffer(data, dtype=kind).astype(np.float64)
 

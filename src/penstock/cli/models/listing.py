@@ -1,4 +1,4 @@
-"""`penstock models list|show|card`."""
+"""`penstock models list|show`."""
 
 import click
 
@@ -73,6 +73,7 @@ def show(session: Session, reference: str) -> None:
             console,
             [
                 ("version", f"{found['model']}:{found['label']}"),
+                ("aliases", [f"@{name}" for name in found["aliases"]]),
                 ("state", found["state"]),
                 ("size", size(found["size"])),
                 ("created", f"{when(found['created_at'])} by {found['created_by']}"),
@@ -97,14 +98,3 @@ def show(session: Session, reference: str) -> None:
         )
 
     session.answer(found, people)
-
-
-@click.command("card")
-@click.argument("reference", metavar="REF")
-@with_session
-def card(session: Session, reference: str) -> None:
-    """The model card of a version, as Markdown."""
-    parse_reference(reference)
-    found = session.api.get("/resolve", ref=reference)
-    document = {"model": found["model"], "label": found["label"], "digest": found["digest"], "card": found["card"]}
-    session.answer(document, lambda: click.echo(found["card"] or f"{reference} has no card (README.md)."))
