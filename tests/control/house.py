@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from fastapi import FastAPI
 
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
+from penstock.control.builds import Builds
 from penstock.control.context import Control
+from penstock.control.examinations import examinations_router
 from penstock.control.experiments import active_experiments
 from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 from penstock.control.reconcile import Reconciler
+from penstock.control.signatures import sealing_under
 from penstock.core.digests import sha256_digest
 from penstock.core.settings import Settings
 from penstock.runtime.port import ReplicaSpec, RunningReplica
@@ -36,6 +40,7 @@ class LocalServers:
         self.servers: dict[str, tuple[asyncio.Server, str]] = {}
         self.specs: dict[str, ReplicaSpec] = {}
         self.hold = False  # replicas start, but are not ready
+        self.held: set[str] = set()  # ids of replicas that are not ready
         self.broken = False  # replicas that start from now on die
         self.dead: set[str] = set()
         self.stopped: list[str] = []
@@ -45,7 +50,7 @@ class LocalServers:
         if replica.id not in self.servers:
             if self.broken:
                 self.dead.add(replica.id)
-            server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+            server = await asyncio.start_server(partial(self._answer, replica.id), "127.0.0.1", 0)
             self.servers[replica.id] = (server, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             self.specs[replica.id] = replica
         return self._running(replica.id)
@@ -67,9 +72,9 @@ class LocalServers:
             state="failed" if identity in self.dead else "running",
         )
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, replica: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        status = b"503 Not Ready" if self.hold else b"200 OK"
+        status = b"503 Not Ready" if self.hold or replica in self.held else b"200 OK"
         writer.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         await writer.drain()
         writer.close()
@@ -162,9 +167,11 @@ async def running_house(
         clock=clock,
         entropy=os.urandom,
     )
+    control.sealing = sealing_under(bytes(range(32)))
     publisher = Publisher(control, active_experiments=active_experiments)
     readiness = Readiness("replicas")
-    app = build_app(control, publisher, readiness, routers=(experiments_router(),), kinds=(ExperimentKind(),))
+    routers = (experiments_router(), examinations_router(control, Builds(control)))
+    app = build_app(control, publisher, readiness, routers=routers, kinds=(ExperimentKind(),))
     await bootstrap(control, starter=starter)
     house = House(control, publisher, app, readiness)
     tasks = [asyncio.create_task(publisher.run()), asyncio.create_task(house.reconciler.run())]

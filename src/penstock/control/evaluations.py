@@ -172,26 +172,24 @@ async def record(change: Change, identity: str, holder: str, items: tuple[NewIte
     if kept.rowcount != 1:
         return False
     mine = evaluation_items.c.evaluation == identity
-    for item in items:
+    if items:
+        names = [item.id for item in items]
         there = await connection.execute(
-            select(evaluation_items.c.item).where(mine, evaluation_items.c.item == item.id)
+            select(evaluation_items.c.item).where(mine, evaluation_items.c.item.in_(names))
         )
-        if there.one_or_none() is None:
-            await connection.execute(
-                insert(evaluation_items).values(
-                    evaluation=identity,
-                    item=item.id,
-                    number=item.number,
-                    correct=item.right,
-                    value=item.value,
-                    answer=item.answer,
-                    why=item.why,
-                    seconds=item.seconds,
-                )
-            )
+        known = set(there.scalars())
+        new = [_row(identity, item) for item in items if item.id not in known]
+        if new:
+            await connection.execute(insert(evaluation_items), new)
     count = (await connection.execute(select(func.count()).select_from(evaluation_items).where(mine))).scalar_one()
     await connection.execute(update(evaluations).where(evaluations.c.id == identity).values(done=count))
     return True
+
+
+def _row(evaluation: str, item: NewItem) -> dict[str, Any]:
+    told = msgspec.structs.asdict(item)
+    name, correct = told.pop("id"), told.pop("right")
+    return {**told, "evaluation": evaluation, "item": name, "correct": correct}
 
 
 async def finish(change: Change, identity: str, holder: str, error: str) -> None:

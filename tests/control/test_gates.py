@@ -1,0 +1,331 @@
+"""Gates through the API: what is missing is refused with the command that would supply it, evidence counts for what it is bound to alone."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from penstock.control.context import Control
+from penstock.core.errors import Damaged
+from penstock.core.jobs import ExaminerJob
+from penstock.examiner.desk import Desk
+from penstock.registry.signing import public_of, read_envelope, sign_version
+from tests.control.house import TOKEN, House, version_files
+
+CARD = b"""---
+license: apache-2.0
+language: en
+---
+# Bot
+## Intended use
+Answers.
+## Limitations
+Many.
+## Training data
+Own.
+## Evaluation
+Good.
+"""
+ENGINE = "sha256:" + "e" * 64
+SUITE = "\n".join(
+    json.dumps(
+        {
+            "id": f"q{n}",
+            "prompt": f"{n}?",
+            "score": {"type": "exact", "answers": ["yes"]},
+            "slices": {"topic": "ab"[n % 2]},
+        }
+    )
+    for n in range(200)
+)
+
+
+@pytest.fixture(autouse=True)
+def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine that is installed is the one that the tests' examiner has."""
+    for module in ("penstock.control.gates", "penstock.control.api.evaluations"):
+        monkeypatch.setattr(f"{module}.engine_digest", lambda: ENGINE)
+
+
+def desk(house: House, holder: str = "host") -> Desk:
+    transport = httpx.ASGITransport(app=house.app)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    return Desk(httpx.AsyncClient(transport=transport, base_url="http://control", headers=headers), holder)
+
+
+async def work_off(
+    house: House, right: dict[str, int], *, holder: str = "host", engine: str = ENGINE
+) -> list[ExaminerJob]:
+    """Do all that waits: of each label so many items are right."""
+    jobs = []
+    asked = desk(house, holder)
+    while (job := await asked.claim(engine)) is not None:
+        jobs.append(job)
+        names = [json.loads(line)["id"] for line in job.lines.splitlines()] or [
+            f"prompt-{n + 1}" for n in range(len(job.prompts))
+        ]
+        items = [
+            {"id": name, "number": n, "right": n < right.get(job.label, len(names)), "answer": f"{job.label} {n}"}
+            for n, name in enumerate(names)
+            if name not in job.answered
+        ]
+        assert await asked.tell(job.id, items)
+        await asked.finish(job.id)
+    return jobs
+
+
+async def declare(house: House, environment: str = "production", **gates: Any) -> None:
+    spec = {"kind": "Environment", "name": environment, "spec": {"gates": gates}}
+    response = await house.admin.post("/api/v1/apply", content=json.dumps(spec))
+    assert response.status_code == 200, response.text
+
+
+async def suite(house: House) -> None:
+    await house.post("/suites", {"name": "questions", "lines": SUITE})
+
+
+async def push(house: House, label: str, **files: bytes) -> None:
+    content = {**version_files(f"bot:{label}"), "README.md": CARD + label.encode()}
+    await house.push("bot", label, content | {path.replace("__", "/"): data for path, data in files.items()})
+
+
+async def promote(house: House, label: str, status: int = 201, environment: str = "production", **more: Any) -> Any:
+    response = await house.admin.post(
+        "/api/v1/promote?wait=20", json={"model": "bot", "label": label, "environment": environment, **more}
+    )
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def gates(house: House, label: str, environment: str = "production") -> dict[str, Any]:
+    found = await house.get(f"/gates?model=bot&label={label}&environment={environment}")
+    return {one["gate"]: one for one in found["outcomes"]}
+
+
+async def key_of(house: House, name: str, role: str) -> httpx.AsyncClient:
+    told = await house.post("/keys", {"name": name, "roles": [role]})
+    return house.client(told["key"])
+
+
+async def test_without_a_policy_nothing_is_asked(house: House) -> None:
+    await push(house, "v1.0.0")
+    found = await house.get("/gates?model=bot&label=v1.0.0")
+    assert (found["declared"], found["passed"]) == (False, True)
+    assert (await promote(house, "v1.0.0"))["state"] == "live"
+
+
+async def test_a_worse_version_is_refused_with_the_figures_and_a_better_one_let_in(house: House) -> None:
+    await suite(house)
+    for label in ("v1.0.0", "v1.1.0", "v1.2.0"):
+        await push(house, label)
+    await promote(house, "v1.0.0")
+    await declare(house, scan=True, smoke={}, card=True, suites=[{"suite": "questions", "slices": ["topic"]}])
+    refused = (await promote(house, "v1.1.0", 409))["error"]
+    assert refused["code"] == "gates_not_passed"
+    for gate in ("scan", "smoke", "suite questions"):
+        assert f"{gate}: " in refused["message"]
+    assert "penstock gates run bot:v1.1.0 --for production" in refused["message"]
+
+    body = {"model": "bot", "label": "v1.1.0", "environment": "production"}
+    asked = await house.post("/gates/run", body)
+    assert len(asked["asked"]) == 4  # scan, smoke, the suite of both
+    assert (await house.post("/gates/run", body))["asked"] == asked["asked"][1:]  # the scan is done, the rest under way
+    assert "waits" in (await gates(house, "v1.1.0"))["smoke"]["words"]
+    jobs = await work_off(house, {"v1.0.0": 180, "v1.1.0": 150})
+    assert [(job.kind, job.label) for job in jobs] == [("smoke", "v1.1.0"), ("suite", "v1.1.0"), ("suite", "v1.0.0")]
+    told = await gates(house, "v1.1.0")
+    assert {name: one["state"] for name, one in told.items()} == {
+        "scan": "passed",
+        "smoke": "passed",
+        "card": "passed",
+        "suite questions": "failed",
+    }
+    assert "75.0 % right, bot:v1.0.0 90.0 %, on the same 200 items: -15.0 points" in told["suite questions"]["words"]
+    refused = (await promote(house, "v1.1.0", 409))["error"]
+    assert "-15.0 points" in refused["message"]
+
+    await house.post("/gates/run", {**body, "label": "v1.2.0"})
+    assert [job.label for job in await work_off(house, {"v1.2.0": 190})] == [
+        "v1.2.0",
+        "v1.2.0",
+    ]  # v1.0.0 was measured already
+    revision = await promote(house, "v1.2.0")
+    kept = await house.get(f"/revisions/{revision['id']}/gates")
+    assert [one["state"] for one in kept["outcomes"]] == ["passed"] * 4
+    assert kept["overridden_by"] == ""
+    assert (await house.post("/rollback?wait=20", {"model": "bot"}))["label"] == "v1.0.0"  # no gate in the way back
+
+
+async def test_evidence_of_another_engine_build_or_suite_does_not_count(house: House) -> None:
+    await suite(house)
+    await push(house, "v1.0.0")
+    await declare(house, suites=[{"suite": "questions"}])
+    body = {"model": "bot", "label": "v1.0.0", "environment": "production"}
+    await house.post("/gates/run", body)
+    await work_off(house, {}, engine="sha256:" + "0" * 64)
+    assert (await gates(house, "v1.0.0"))["suite questions"]["state"] == "missing"
+    await house.post("/gates/run", body)
+    await work_off(house, {})
+    assert (await gates(house, "v1.0.0"))["suite questions"]["state"] == "passed"
+    await declare(house, suites=[{"suite": "questions", "seed": 2}])
+    assert (await gates(house, "v1.0.0"))["suite questions"]["state"] == "missing"
+    await declare(house, suites=[{"suite": "questions"}])
+    await house.post("/suites", {"name": "questions", "lines": SUITE + "\n"})
+    assert (await gates(house, "v1.0.0"))["suite questions"]["state"] == "missing"
+
+
+async def test_a_run_that_is_cut_off_is_gone_on_with_item_by_item(house: House) -> None:
+    await suite(house)
+    await push(house, "v1.0.0")
+    one = await house.post("/evaluations", {"model": "bot", "label": "v1.0.0", "suite": "questions"})
+    first = desk(house)
+    job = await first.claim(ENGINE)
+    assert job is not None
+    items = [{"id": f"q{n}", "number": n, "right": True} for n in range(50)]
+    assert await first.tell(job.id, items)
+    assert await first.tell(job.id, items)  # told again, counted once
+    assert (await house.get(f"/evaluations/{job.id}"))["done"] == 50
+    assert await desk(house, "other").claim(ENGINE) is None  # the lease is the first one's
+    assert [j.answered for j in await work_off(house, {})] == [tuple(sorted(f"q{n}" for n in range(50)))]
+    told = await house.get(f"/evaluations/{one['id']}")
+    assert (told["state"], told["done"]) == ("done", 200)
+    assert told["result"]["figures"][0]["value"] == 1.0
+    again = await house.post("/evaluations", {"model": "bot", "label": "v1.0.0", "suite": "questions"})
+    assert again["id"] == one["id"]
+    replay = await house.post(f"/evaluations/{one['id']}/replay")
+    await work_off(house, {"v1.0.0": 199})
+    told = await house.get(f"/evaluations/{replay['id']}")
+    assert told["result"]["replay"] == {
+        "of": one["id"],
+        "items": 200,
+        "same": 149,
+        "different": told["result"]["replay"]["different"],
+    }
+
+
+async def test_what_is_cancelled_is_not_gone_on_with(house: House) -> None:
+    await suite(house)
+    await push(house, "v1.0.0")
+    one = await house.post("/evaluations", {"model": "bot", "label": "v1.0.0", "suite": "questions"})
+    first = desk(house)
+    assert await first.claim(ENGINE) is not None
+    await house.post(f"/evaluations/{one['id']}/cancel", status=200)
+    assert not await first.tell(one["id"], [])
+    await first.finish(one["id"])
+    assert (await house.get(f"/evaluations/{one['id']}"))["state"] == "cancelled"
+    assert await first.claim(ENGINE) is None
+
+
+async def test_an_approval_is_anothers_word_for_these_results(house: House) -> None:
+    await suite(house)
+    await push(house, "v1.0.0")
+    await declare(house, suites=[{"suite": "questions"}], approval={})
+    body = {"model": "bot", "label": "v1.0.0", "environment": "production"}
+    await house.post("/gates/run", body)
+    await work_off(house, {})
+    own = await house.post("/approvals", body, 403)
+    assert own["error"]["code"] == "own_version"
+    bob, reader = await key_of(house, "bob", "operator"), await key_of(house, "eve", "developer")
+    assert (await reader.post("/api/v1/approvals", json=body)).status_code == 403
+    assert (await bob.post("/api/v1/approvals", json=body)).status_code == 201
+    assert (await gates(house, "v1.0.0"))["approval"]["state"] == "passed"
+    replay = await house.get("/evaluations?model=bot")
+    await house.post(f"/evaluations/{replay[0]['id']}/replay")
+    await work_off(house, {"v1.0.0": 100})
+    told = (await gates(house, "v1.0.0"))["approval"]
+    assert (told["state"], "other results" in told["words"]) == ("missing", True)
+    assert (await bob.post("/api/v1/approvals", json=body)).status_code == 201
+    assert (await promote(house, "v1.0.0"))["state"] == "live"
+    withdrawn = await bob.post("/api/v1/approvals/withdraw", json=body)
+    assert withdrawn.status_code == 200
+    assert (await gates(house, "v1.0.0"))["approval"]["state"] == "missing"
+    nobody_asks = await house.post("/approvals", {**body, "environment": "staging"}, 409)
+    assert nobody_asks["error"]["code"] == "no_approval_needed"
+
+
+async def test_administrators_alone_override_and_it_stands_in_the_record(house: House) -> None:
+    await push(house, "v1.0.0")
+    await declare(house, smoke={}, signature={"signers": ["release"]})
+    operator = await key_of(house, "bob", "operator")
+    body = {"model": "bot", "label": "v1.0.0", "override": "I dare."}
+    refused = await operator.post("/api/v1/promote", json=body)
+    assert refused.status_code == 403
+    assert "administrators" in refused.json()["error"]["message"]
+    revision = await promote(house, "v1.0.0", override="The site is down.")
+    kept = await house.get(f"/revisions/{revision['id']}/gates")
+    assert (kept["overridden_by"], kept["reason"]) == ("admin", "The site is down.")
+    audit = await house.get("/audit")
+    [event] = [one for one in audit if one["action"] == "gates.override"]
+    assert [one["gate"] for one in event["detail"]["gates"]] == ["signature", "smoke"]
+
+
+async def test_a_scan_finds_a_lying_header_and_a_missing_licence(house: House) -> None:
+    await declare(house, "staging", scan=True)
+    lying = (10**9).to_bytes(8, "little") + b"{}"
+    files = {"README.md": b"# no licence", "openvino-int8/openvino_model.xml": b"<net/>", "openvino-int8/x.bin": b"1"}
+    for label, extra in (("v1.0.0", {}), ("v1.1.0", {"safetensors/model.safetensors": lying})):
+        upload = await house.admin.post(
+            "/api/v1/models/bot/uploads",
+            json={"label": label, "files": {}, "idempotency_key": label},
+        )
+        assert upload.status_code == 400  # no file at all
+        if not extra:
+            await house.push("bot", label, files)
+            body = {"model": "bot", "label": label, "environment": "staging"}
+            await house.post("/gates/run", body)
+            told = (await gates(house, label, "staging"))["scan"]
+            assert (told["state"], "no licence" in told["words"]) == ("failed", True)
+
+
+async def test_signatures_are_made_checked_and_revoked(house: House) -> None:
+    await push(house, "v1.0.0")
+    await declare(house, signature={"signers": ["release"]})
+    signer = await house.post("/signers", {"name": "release"})
+    assert signer["signs_here"]
+    assert "sealed" not in signer
+    assert (await house.post("/signers", {"name": "release"}, 409))["error"]["code"] == "signer_taken"
+    assert "penstock models sign" in (await gates(house, "v1.0.0"))["signature"]["command"]
+    [made] = await house.post("/models/bot/versions/v1.0.0/signatures", {"signer": "release"})
+    digest = (await house.get("/models/bot/versions/v1.0.0"))["digest"]
+    assert read_envelope(made["envelope"], signer["public"]).digest == digest
+    assert (await promote(house, "v1.0.0"))["state"] == "live"
+    await house.post("/signers/release/revoke", {"reason": "Its laptop was stolen."}, 200)
+    assert (await gates(house, "v1.0.0"))["signature"]["state"] == "missing"
+    assert await house.get("/models/bot/versions/v1.0.0/signatures") == []
+    refused = await house.post("/models/bot/versions/v1.0.0/signatures", {"signer": "release"}, 409)
+    assert refused["error"]["code"] == "signer_cannot_sign"
+    operator = await key_of(house, "bob", "operator")
+    assert (await operator.post("/api/v1/signers", json={"name": "mine"})).status_code == 403
+
+
+def test_an_envelope_is_read_by_its_own_key_and_bytes_alone() -> None:
+    seed, digest = bytes(range(32)), "sha256:" + "a" * 64
+    public = public_of(seed)
+    envelope = sign_version(seed, digest=digest, name="bot:v1", at=5.0)
+    told = read_envelope(envelope, public)
+    assert (told.digest, told.name, told.at) == (digest, "bot:v1", 5.0)
+    other = public_of(bytes(32))
+    bad = json.loads(envelope)
+    bad["payload"] = bad["payload"][:-4] + "AAAA"
+    for text, key in (
+        (envelope, other),
+        (json.dumps(bad), public),
+        (json.dumps({**json.loads(envelope), "payloadType": "x"}), public),
+        ("[" * 50_000, public),
+        ("{}", public),
+        (json.dumps({**json.loads(envelope), "signatures": []}), public),
+    ):
+        with pytest.raises(Damaged):
+            read_envelope(text, key)
+
+
+async def test_a_key_sealed_under_other_keys_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    from penstock.control.signatures import sealing_under
+
+    await push(house, "v1.0.0")
+    await house.post("/signers", {"name": "release"})
+    control: Control = house.control
+    control.sealing = sealing_under(bytes(32))
+    refused = await house.post("/models/bot/versions/v1.0.0/signatures", {"signer": "release"}, 503)
+    assert "sealed under other keys" in refused["error"]["message"]
