@@ -90,11 +90,11 @@ async def test_a_pool_follows_an_alias_once_the_new_replicas_are_ready(small_hou
         return route.to[0].pool if route is not None and route.to else ""
 
     await eventually(lambda: serves() == "m-v1.0.0-int8")
-    small_house.runtime.hold = True
+    small_house.runtime.held = {"m-v1.1.0-int8-0"}
     await put(small_house, "/models/m/aliases/tried", {"label": "v1.1.0"})
     await eventually(lambda: len(small_house.runtime.specs) == 2)
     assert serves() == "m-v1.0.0-int8", "nothing of the new one is ready yet"
-    small_house.runtime.hold = False
+    small_house.runtime.held = set()
     await eventually(lambda: serves() == "m-v1.1.0-int8")
 
 
