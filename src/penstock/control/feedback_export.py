@@ -25,6 +25,7 @@ from penstock.journal.content import Said
 from penstock.journal.keystore import Keystore
 from penstock.journal.reading import open_content
 from penstock.journal.telling import with_texts
+from penstock.journal.telling import with_texts
 from penstock.store.schema_experiments import exchanges, observations
 
 _PAGE = 500
@@ -131,7 +132,7 @@ class Exporter:
         found: dict[str, _Found] = {}
         for row in rows:
             told = msgspec.msgpack.decode(row.record, type=Observation)
-            if told.kind not in _KINDS:
+            if told.kind not in _KINDS or told.evaluator:  # what programs found says nothing that people wanted
                 continue
             if row.id not in found:
                 found[row.id] = _Found(msgspec.msgpack.decode(row.exchange, type=Exchange), [])
@@ -150,9 +151,12 @@ class Exporter:
             if said is None:
                 counts["no_content"] += len(consented)
                 continue
-            made = list(pairs.lines(one.exchange, said, consented))
+            told = [with_texts(self._keys, each) for each in consented]
+            readable = [each for each in told if each.corrected or not each.corrected_chars]
+            counts["no_content"] += len(told) - len(readable)
+            made = list(pairs.lines(one.exchange, said, readable))
             if not made:
-                counts["says_nothing"] += len(consented)
+                counts["says_nothing"] += len(readable)
             lines += made
         return lines
 

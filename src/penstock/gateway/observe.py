@@ -61,6 +61,7 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     id: Id
     request_id: About
     chosen: Annotated[int, msgspec.Meta(ge=0, le=127)] | Literal["tie"]
+    consent: bool = False
 
 
 Told = Feedback | Event | Report | Preference
@@ -137,9 +138,9 @@ def observation(
     elif isinstance(told, Report):
         name, text = told.reason, told.text
     elif told.chosen == "tie":
-        name = "tie"
+        name, consent = "tie", told.consent
     else:
-        name, value = "chosen", float(told.chosen)
+        name, value, consent = "chosen", float(told.chosen), told.consent
     if masker is not None and (text or corrected):
         text, corrected = masker.mask([text, corrected])
     return Observation(
