@@ -3,9 +3,10 @@
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import httpx
 import msgspec
@@ -117,20 +118,45 @@ def check_taken_back(up: Up, told: dict[str, Any]) -> None:
     call(up, "POST", "/blocks/clear", model=MODEL, label=newest["label"], reason=reason)
 
 
+class Starved:
+    """Notes how long this process had to wait for a core at the worst: then no figure of that time says anything of the product."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            time.sleep(0.01)
+            self.worst = max(self.worst, time.monotonic() - began - 0.01)
+
+
 def test_from_the_tripping_reply_to_the_last_gateway_is_less_than_a_second(own: Up) -> None:
-    took: list[float] = []
-    while not took or (min(took) >= 1.0 and len(took) < 3):  # others may be busy on this machine
+    for _ in range(3):
         with Traffic(own.gateway, own.secret("demo.key"), clients=8) as traffic:
             name = began(own, traffic)
-            break_canary(own)
-            told = ended(own, name)
+            with Starved() as starved:
+                break_canary(own)
+                told = ended(own, name)
             since = time.monotonic()
             until(lambda since=since: len([s for s in traffic.seen if s.began > since]) >= 20 or None, 60)  # type: ignore[misc]
         found = trip(own, name)
-        took.append(found.last - found.replied)
         assert not [seen for seen in traffic.failed() if seen.began > since + 1]
         check_taken_back(own, told)
-    assert min(took) < 1.0, took
+        if starved.worst < 0.2:  # else others had the machine, and it is done once more
+            break
+    took = found.last - found.replied
+    assert took < 1.0, (took, starved.worst)
 
 
 @pytest.mark.parametrize("victim", ["control", pytest.param("ship", marks=pytest.mark.soak)])

@@ -120,8 +120,12 @@ class Evaluator:
             ).scalar_one()
         design = parse_design(row.spec)
         standing = Standing(epoch=row.epoch, step=row.step, since=since)
-        # Judging many arms takes a good part of a second of arithmetic: in a thread, the loop answers others meanwhile.
-        verdict, move = await asyncio.to_thread(_concluded, design, statistics, standing, now)
+        if (
+            design.strategy == "bandit"
+        ):  # judging many arms takes a good part of a second: the loop answers others meanwhile
+            verdict, move = await asyncio.to_thread(_concluded, design, statistics, standing, now)
+        else:
+            verdict, move = _concluded(design, statistics, standing, now)
         if news:
             await self._store(row, verdict)
         if alarm and move.kind != "decide" and not move.drops:
