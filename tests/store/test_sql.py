@@ -7,10 +7,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from penstock.core.errors import BadRequest, Unavailable
 from penstock.store import schema
 from penstock.store.sql import MIGRATIONS, Database, next_value, open_database
+from tests.postgres import PostgresServer
 
 
 async def test_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:
@@ -77,6 +79,35 @@ async def test_a_read_sees_one_moment(database: Database) -> None:
         assert (await reading.execute(statement)).scalar_one() == before
     async with database.read() as reading:
         assert (await reading.execute(statement)).scalar_one() == before + 1
+
+
+async def test_a_deadlock_is_no_defect_but_told_as_unavailable(postgres: PostgresServer) -> None:
+    """PostgreSQL breaks one of the two off; its client asks again."""
+    database = await open_database(await postgres.fresh_database())
+    for name in ("one", "other"):
+        async with database.write() as connection:
+            await next_value(connection, name)
+    met = asyncio.Barrier(2)
+
+    async def bump(first: str, second: str) -> None:
+        async with database.write() as connection:
+            await next_value(connection, first)
+            await met.wait()
+            await next_value(connection, second)
+
+    ends = await asyncio.gather(bump("one", "other"), bump("other", "one"), return_exceptions=True)
+    (broken,) = [end for end in ends if end is not None]
+    assert isinstance(broken, Unavailable)
+    assert (broken.code, broken.retry_after) == ("database_unavailable", 1.0)
+    assert "deadlock" in broken.message
+    await database.close()
+
+
+async def test_a_row_that_is_there_is_no_state_of_the_database(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with database.write() as connection:
+            for _ in range(2):
+                await connection.execute(insert(schema.sequences).values(name="twice", value=0))
 
 
 async def test_another_kind_of_database_is_refused_by_name() -> None:

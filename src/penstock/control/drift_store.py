@@ -42,7 +42,10 @@ async def load_groups(
         statement = select(drift_groups.c.model, drift_groups.c.arm, drift_groups.c.record).where(
             drift_groups.c.model.in_(models[start : start + 500])
         )
-        rows = await connection.execute(statement.with_for_update() if lock else statement)
+        ordered = statement.order_by(
+            drift_groups.c.model, drift_groups.c.arm
+        )  # whoever locks several does so in one order
+        rows = await connection.execute(ordered.with_for_update() if lock else ordered)
         found.update({(row.model, row.arm): decode_group(row.record) for row in rows if (row.model, row.arm) in wanted})
     return found
 

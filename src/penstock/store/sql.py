@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event, insert, inspect, text, update
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, NotSupportedError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -22,6 +22,8 @@ from penstock.store.schema import sequences
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 7330211  # any number that nobody else locks in this PostgreSQL database
 _BUSY_S = 30.0
+# What the statement is to blame for. All else is the database's state: away, locked, or a deadlock, which asyncpg tells by no class of its own.
+_OURS = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
 _POOL_S = 30.0
 
 
@@ -78,7 +80,9 @@ class Database:
             raise _told(error) from error
         try:
             yield connection
-        except (OperationalError, InterfaceError) as error:
+        except _OURS:
+            raise
+        except DBAPIError as error:
             raise _told(error) from error
         finally:
             await connection.close()
