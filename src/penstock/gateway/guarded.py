@@ -29,6 +29,8 @@ class GuardedAnswer:
         self.blocked = False
         self._guard = guard
         self._scanners: dict[tuple[int, str], OutputScanner] = {}
+        self._begins = b""  # an event of plain text, up to the text
+        self._ends = b""  # and after it
 
     def whole(self, body: bytes) -> bytes:
         """A JSON answer, screened. A blocked choice ends where the rule struck, with the finish reason `content_filter`.
@@ -48,6 +50,26 @@ class GuardedAnswer:
                     if screened.blocked is not None:
                         choice["finish_reason"] = "content_filter"
         return _encode(document)
+
+    def alike(self, event: bytes) -> bytes | None:
+        """One event that is written as the last one of plain text was, but for its text: the event to send, or b"" if all of it is held back.
+
+        None if it is of any other kind, or a rule may have found something: `event` has to look.
+        """
+        begins, ends = self._begins, self._ends
+        if not begins or len(event) < len(begins) + len(ends):
+            return None
+        if not event.startswith(begins) or not event.endswith(ends):
+            return None
+        text = event[len(begins) : len(event) - len(ends)]
+        if text.find(b'"') >= 0 or text.find(b"\\") >= 0 or not text.isascii() or not text.decode().isprintable():
+            return None  # it does not stand there as it is meant
+        shown = self._scanners[_FIRST].pass_through(text)
+        if shown is text:
+            return event
+        if not shown:
+            return shown
+        return b"%b%b%b" % (begins, _encode(shown.decode())[1:-1], ends)
 
     def event(self, payload: bytes) -> bytes:
         """One event of a stream, screened: the event to send, or b"" if all of it is held back.
@@ -89,6 +111,8 @@ class GuardedAnswer:
             self._scanners[_FIRST] = scanner
         screened = scanner.feed(text)
         shown = self._take(screened)
+        self._begins = b"data: " + payload[: begin + 1]
+        self._ends = payload[end - 1 :] + b"\n\n"
         if self.blocked:
             document = _decode(payload)
             choice = document["choices"][0]
@@ -121,6 +145,7 @@ class GuardedAnswer:
                 rest = self._take(scanner.finish())
                 holder[name] = (holder.get(name) or "") + rest
                 del self._scanners[index, name]
+                self._begins = b""
 
     def _take(self, screened: Screened | Emission) -> str:
         if screened.findings:

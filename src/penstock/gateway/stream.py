@@ -109,7 +109,7 @@ class Reader:
         if call.captured and call.kept is None:
             call.kept = []
         self._guarded = GuardedAnswer(guard) if guard is not None else None
-        self._own = call.reply if guard is None and isinstance(call.reply, Reply) else None  # takes events unseen
+        self._own = call.reply if isinstance(call.reply, Reply) else None  # takes events as they were framed
         self._wants_usage = call.envelope.wants_usage
         self._splitter = EventSplitter()
         self._before = b""
@@ -129,7 +129,12 @@ class Reader:
             ValueError: if it holds what is no event.
         """
         own = self._own
-        if (
+        if self._guarded is not None:
+            if framed and own is not None and self.begun and not self._splitter.rest:
+                shown = self._guarded.alike(piece)
+                if shown is not None:
+                    return self._screened_alike(own, piece, framed, shown)
+        elif (
             framed
             and own is not None
             and self.begun
@@ -216,7 +221,9 @@ class Reader:
             if self._guarded is None:
                 out.append(event)
                 continue
-            screened = self._guarded.event(payload)
+            screened = self._guarded.alike(event)
+            if screened is None:
+                screened = self._guarded.event(payload)
             if screened:
                 out.append(screened)
             if self._guarded.blocked:
@@ -235,6 +242,21 @@ class Reader:
         if event and call.kept is not None:
             call.kept.append(event)
         return event
+
+    def _screened_alike(self, own: Reply, piece: bytes, framed: bytes, shown: bytes) -> bool:
+        call = self._call
+        self._before = self._last
+        self._last = piece
+        call.chunks += 1
+        if not shown:
+            return True
+        kept = call.kept
+        if kept is not None:
+            kept.append(shown)
+        if shown is piece:
+            return own.pass_on(piece, framed)
+        own.write(shown)
+        return not own.blocked
 
     def _stop(self) -> None:
         """A rule has ended the answer."""

@@ -55,6 +55,26 @@ class OutputScanner:
         self._keep(text, safe)
         return Emission(text[left:safe].decode("utf-8", "surrogatepass"))
 
+    def pass_through(self, piece: bytes) -> bytes | None:
+        """Take the next piece, in UTF-8, if that is all there is to it: what may go to the client now, b"" if all of it is held.
+
+        None if a rule may have found something: nothing has been taken then, and `feed` has to look.
+        """
+        if self._blocked:
+            return b""
+        text = self._held + piece
+        left = self._left
+        safe = self._scanner.quiet(text, left)
+        if safe < 0:
+            return None
+        if len(text) - safe > MAX_HELD_BYTES:
+            safe = len(text)
+        if safe == left:
+            self._held = text
+            return b""
+        self._keep(text, safe)
+        return piece if safe - left == len(piece) and safe == len(text) else text[left:safe]
+
     def finish(self) -> Emission:
         """The stream is over: release what is held."""
         if self._blocked or len(self._held) == self._left:
