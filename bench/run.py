@@ -17,10 +17,13 @@ from bench.load import HERE, OUT, Figures, fire, upstream
 from bench.targets import targets
 
 _LEFT_OUT = {
-    "litellm": ("1000/s",),  # it saturates its core at about a tenth of that rate
-    "penstock, rules": ("json", "1000/s"),
+    "nginx": ("steady",),
+    "vllm-router": ("steady",),
+    "litellm": ("1000/s", "steady"),  # it saturates its core at about a tenth of that rate
+    "penstock, rules": ("json", "1000/s", "steady"),
     "penstock, two workers": ("chunk", "1000/s"),
 }
+_STEADY = 4000  # requests a second for each worker, over 32 connections: about half of what one core can do
 
 
 def _median(figures: list[float]) -> float:
@@ -31,11 +34,13 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
     """All figures of one target, one list an exercise."""
     start = targets()[name]
     found: dict[str, list[Figures]] = {}
+    workers = 2 if name == "penstock, two workers" else 1
     with upstream() as behind, start(behind) as target:
         for exercise, connections, rate, body, stream in (
             ("warm-up", 32, 0, "body1k.json", False),
             *((("json", 32, 0, "body1k.json", False), ("chunk", 128, 0, "body1k_stream.json", True)) * rounds),
             ("1000/s", 64, 1000, "body1k.json", False),
+            ("steady", 32 * workers, _STEADY * workers, "body1k.json", False),
         ):
             if exercise in _LEFT_OUT.get(name, ()):
                 continue
@@ -71,6 +76,7 @@ def main() -> int:
             "json_us": _median([f.cpu_us for f in found.get("json", [])]),
             "chunk_us": _median([f.cpu_us for f in found.get("chunk", [])]),
             "json_per_second": _median([f.per_second for f in found.get("json", [])]),
+            "steady_us": _median([f.cpu_us for f in found.get("steady", [])]),
             "p99_ms_at_1000": _median([f.p99_ms for f in found.get("1000/s", [])]),
             "resident_mib": max(f.resident_mib for fs in found.values() for f in fs),
             "bad": sum(f.bad for fs in found.values() for f in fs),
@@ -96,9 +102,19 @@ def main() -> int:
         print(
             f"{name:21} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['p99_ms_at_1000']:17.2f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
         )
-    for line in engine.table(tokens):
+    for line in [*_second_worker(rows), *engine.table(tokens)]:
         print(line)
     return 0
+
+
+def _second_worker(rows: dict[str, dict[str, float]]) -> list[str]:
+    one, two = rows.get("penstock"), rows.get("penstock, two workers")
+    if one is None or two is None:
+        return []
+    return [
+        f"CPU a request with two workers, of that with one: {two['steady_us'] / one['steady_us']:.2f} where each has {_STEADY} requests/s"
+        f" ({one['steady_us']:.1f} and {two['steady_us']:.1f} us), {two['json_us'] / one['json_us']:.2f} where both share what one has to itself, core and load"
+    ]
 
 
 if __name__ == "__main__":

@@ -105,17 +105,17 @@ async def test_a_record_that_cannot_be_made_takes_no_other_with_it(
 ) -> None:
     async with running(tmp_path) as house:
         journal = house.worker.gateway.journal
-        real = journal.append
+        real = journal.add
         count = 0
 
-        def append(record: Record) -> None:
+        def add(record: Record) -> None:
             nonlocal count
             count += 1
             if count % 2:
                 raise ZeroDivisionError
             real(record)
 
-        monkeypatch.setattr(journal, "append", append)
+        monkeypatch.setattr(journal, "add", add)
         gots = await asyncio.gather(*[ask(house.port, chat("x")) for _ in range(6)])
         assert [got.status for got in gots] == [200] * 6
         await house.settled()
@@ -129,14 +129,14 @@ async def test_strict_audit_tells_nothing_that_is_not_recorded(tmp_path: Path, m
         assert (await ask(house.port, chat("good"))).status == 200
         assert (await ask(house.port, chat("good", model="nobody"))).status == 404
         journal = house.worker.gateway.journal
-        real = journal.append
+        real = journal.add
 
-        def append(record: Record) -> None:
+        def add(record: Record) -> None:
             if isinstance(record, Exchange):
                 raise ZeroDivisionError
             real(record)
 
-        monkeypatch.setattr(journal, "append", append)
+        monkeypatch.setattr(journal, "add", add)
         for path in ("mock", "nobody"):  # one that is told 404 is told it where that was recorded
             got = await ask(house.port, chat("bad", model=path))
             assert got.status == 503

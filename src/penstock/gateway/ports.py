@@ -32,6 +32,9 @@ class Journal(Protocol):
     def append(self, record: Record) -> None:
         """Adds a record to what the end of this loop turn writes."""
 
+    def add(self, record: Record) -> None:
+        """Adds a record to what the next `flush` writes: the caller flushes within this turn."""
+
     def committed(self) -> Awaitable[bool]:
         """Done when all that was appended until now is in the kernel."""
 

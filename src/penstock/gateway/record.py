@@ -100,12 +100,12 @@ def _phases(call: Call) -> Phases:
 
 
 def record(call: Call, usage: Usage, nanousd: int) -> None:
-    """Journals the request, counts it, and remembers its answer if it may be given again."""
+    """Hands the request to the journal, whose `flush` is the caller's, counts it, and remembers its answer if it may be given again."""
     gateway = call.gateway
     if call.noticing:
         call.noticed = notice(call)
     exchange = exchange_of(call, usage, nanousd)
-    gateway.journal.append(exchange)
+    gateway.journal.add(exchange)
     count(gateway.meters, exchange)
     if call.shadow is not None:
         gateway.shadows.offer(call, usage, nanousd)

@@ -156,6 +156,13 @@ class JournalWriter:
 
     def append(self, record: Record) -> None:
         """Add `record` to what the end of this loop turn writes. It never fails and never waits: what cannot be written is counted."""
+        self.add(record)
+        if not self._scheduled and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def add(self, record: Record) -> None:
+        """Add `record` to what the next `flush` writes, for a caller who will call it within this turn; otherwise as `append`."""
         try:
             payload = _encode(record)
         except (UnicodeError, OverflowError):  # half a surrogate pair, a number beyond 64 bits
@@ -172,9 +179,6 @@ class JournalWriter:
                 self._open.pop(record.id, None)
         elif type(record) is Opened:
             self._open[record.exchange.id] = record
-        if not self._scheduled and self._loop is not None:
-            self._scheduled = True
-            self._loop.call_soon(self.flush)
 
     def committed(self) -> asyncio.Future[bool]:
         """Whether all that has been appended until now is in the kernel; False: it was lost, and counted."""
