@@ -1,8 +1,11 @@
 """`penstock probe`: a folder and a file of prompts; or what the journal keeps of a version's requests."""
 
 import asyncio
+import http.server
 import json
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,43 @@ MODEL = Path("examples/support_bot/models/support-bot-v1.0.0").absolute()
 pytestmark = pytest.mark.engine
 
 
-def run(data: Path, *words: str) -> Result:
-    return CliRunner().invoke(probe, [*words, "--data", str(data), "--json"])
+class Control:
+    """Takes down who reads content, as control does."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+        told = self.read
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                told.append(f"{self.path} {body['source']}")
+                self.send_response(201)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def control() -> Iterator[Control]:
+    one = Control()
+    thread = threading.Thread(target=one.server.serve_forever, args=(0.05,))
+    thread.start()
+    yield one
+    one.server.shutdown()
+    thread.join()
+    one.server.server_close()
+
+
+def run(data: Path, *words: str, url: str = "http://127.0.0.1:9") -> Result:
+    return CliRunner().invoke(probe, [*words, "--data", str(data), "--json", "--url", url, "--key", "k"])
 
 
 def answered(vault: Vault, number: int, question: str, **more: Any) -> Exchange:
@@ -61,7 +99,7 @@ def test_declared_prompts_run_through_a_folder(tmp_path: Path) -> None:
     assert Path(told["file"]).parent == tmp_path / "probes"
 
 
-def test_what_the_journal_keeps_is_run_again_as_far_as_its_keys_are_there(tmp_path: Path) -> None:
+def test_what_the_journal_keeps_is_run_again_as_far_as_its_keys_are_there(tmp_path: Path, control: Control) -> None:
     settings = compose.read_settings({"data": str(tmp_path)})
     keys = open_keys(settings)
     vault = Vault(keys)
@@ -76,7 +114,11 @@ def test_what_the_journal_keeps_is_run_again_as_far_as_its_keys_are_there(tmp_pa
     assert [said.messages[0][1] for said in found] == ["question 4", "question 2"]
     keys.close()
     done = run(tmp_path, str(MODEL))
+    assert done.exit_code != 0, "nothing is read of which nobody takes note"
+    done = run(tmp_path, str(MODEL), url=control.url)
     assert done.exit_code == 0, done.output
+    (read,) = control.read
+    assert read.startswith(f"/api/v1/content/readings probe of {MODEL.name} on ")
     told = json.loads(done.output)
     assert (told["requests"], told["source"]) == (3, "journal")
     asked = [Asked((("user", f"question {n}"),), f"answer {n}") for n in (4, 2, 1)]

@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert, select
 
 from penstock.control.canary_watch import Watch
+from penstock.control.content import Contents
 from penstock.control.context import SYSTEM, Control
 from penstock.control.errors import install_error_handlers
 from penstock.control.experiments import register, start
@@ -18,6 +19,7 @@ from penstock.control.experiments_evaluate import Evaluator
 from penstock.control.experiments_past import gather_past
 from penstock.control.experiments_signal import Signal
 from penstock.control.ingest import ingest_router
+from penstock.control.ingest_texts import Late
 from penstock.control.statistics_api import statistics_router
 from penstock.core.digests import hash_secret
 from penstock.core.exchange import Exchange, Observation, Phases, Record, Usage
@@ -66,6 +68,7 @@ class Bed:
             clock=lambda: self.now,
             entropy=self._entropy,
         )
+        self.contents: Contents | None = None  # destroys the keys of what is taken in too late
         self.signal = Signal(Watch(lambda: (Report(worker="w1", host="here", journal="w1.1", at=self.now),)))
         self.evaluator = Evaluator(self.control, self.signal)
         self.offsets: dict[str, int] = {}
@@ -76,12 +79,16 @@ class Bed:
         api.include_router(experiments_router())
         api.include_router(statistics_router())
         app.include_router(api)
-        app.include_router(ingest_router(self.signal))
+        app.include_router(ingest_router(self.signal, self._forget))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control")
 
     def _entropy(self, size: int) -> bytes:
         self._count += 1
         return self._count.to_bytes(size, "big")
+
+    async def _forget(self, late: list[Late]) -> None:
+        if self.contents is not None:
+            await self.contents.forget_late(late)
 
     async def prepare(self) -> None:
         """Two adopted pools, a route, and a key for each role."""

@@ -14,13 +14,16 @@ from penstock.control.content import Contents
 from penstock.control.content_api import content_router
 from penstock.control.errors import install_error_handlers
 from penstock.core.digests import hash_secret
-from penstock.core.exchange import Content, Exchange
+from penstock.core.exchange import Content, Exchange, Observation
 from penstock.core.snapshot import Policy
 from penstock.journal.content import Said
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import subject_of
 from penstock.journal.masterkey import Wrapping
+from penstock.journal.sealing import SubjectKey
 from penstock.journal.subjects import hash_subject
+from penstock.journal.telling import seal_texts
+from penstock.journal.vault import Vault
 from penstock.store import schema
 from penstock.store.sql import Database
 from tests.control.bed import T0, Bed, exchange
@@ -37,7 +40,7 @@ class House:
         self.bed = bed
         self.keys = keys
         self.http = http
-        self.contents = Contents(bed.control, keys)
+        self.contents = bed.contents = Contents(bed.control, keys)
 
     def kept(self, number: int, *, user: str = "", tenant: str = "a", said: Said = SAID) -> Exchange:
         hashed = hash_subject(self.keys.hash_key, user)
@@ -45,6 +48,29 @@ class House:
         key = self.keys.key_of(tenant, subject_of(hashed, ""))
         sealed = Content(key.id, key.seal(tenant, one.id, list(said.messages), list(said.replies)), masked=True)
         return msgspec.structs.replace(one, content=sealed)
+
+    def told(
+        self, number: int, text: str, *, tenant: str = "a", after: float = -1.0, name: str = "o", kind: str = "feedback"
+    ) -> Observation:
+        """Feedback with a text on the request of this number."""
+        said = Observation(
+            id=f"{name}{number}",
+            at=T0,
+            received=self.bed.now + after,
+            kind=kind,  # type: ignore[arg-type]
+            tenant=tenant,
+            request=exchange(number).id,
+            text=text,
+            corrected=f"not {text}",
+        )
+        sealed = seal_texts(Vault(self.keys), said, masked=True)
+        assert sealed is not None
+        return sealed
+
+    async def texts(self, number: int) -> list[tuple[str, str]]:
+        """Of the texts on a request: the state, and the text."""
+        told = (await self.read(exchange(number).id)).json()
+        return [(one["state"], one.get("text", "")) for one in told["texts"]]
 
     async def read(self, request: str, key: str = "admin") -> httpx.Response:
         return await self.http.get(f"/api/v1/requests/{request}/content", headers={"authorization": f"Bearer {key}"})
@@ -232,3 +258,84 @@ spec: {capture: masked, capture_share: 0.25, capture_mask: [email, number], capt
         reply = await small_house.admin.post("/api/v1/apply", content=wrong, headers=headers)
         assert reply.status_code == 400
         assert field in reply.text
+
+
+async def test_texts_of_feedback_are_read_like_content(house: House) -> None:
+    one = exchange(1, tenant="a")
+    told = house.told(1, "very rude")
+    assert (await house.bed.send([one, told])).status_code == 200
+    page = (await house.bed.call("GET", f"/requests/{one.id}")).json()
+    assert page["observations"][0]["text"] == ""
+    assert page["observations"][0]["text_chars"] == len("very rude")
+    assert "rude" not in str(page)
+    read = (await house.read(one.id)).json()
+    assert read["state"] == "none"
+    (text,) = read["texts"]
+    assert (text["state"], text["text"], text["corrected"]) == ("readable", "very rude", "not very rude")
+    assert (await house.read(one.id, "analyst")).status_code == 403
+    assert await house.audited() == [("admin", "content.read", one.id)]
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_texts_are_forgotten_with_whoever_asked(house: House, before: bool) -> None:
+    """Whether the feedback comes before its request or after it."""
+    jane, joan = house.kept(1, user="jane"), house.kept(2, user="joan")
+    records = [jane, joan], [house.told(1, "of jane"), house.told(2, "of joan"), house.told(1, "of b", tenant="b")]
+    for batch in reversed(records) if before else records:
+        assert (await house.bed.send(batch)).status_code == 200
+    assert await house.texts(1) == [("readable", "of jane")]
+    assert (await house.forget({"tenant": "a", "user": "jane"})).json()["keys"] == 2
+    assert await house.texts(1) == [("destroyed", "")]
+    assert await house.texts(2) == [("readable", "of joan")]
+    foreign = house.told(1, "of b", tenant="b")
+    assert isinstance(house.keys.find(foreign.content.key if foreign.content else ""), SubjectKey), "another tenant's"
+    assert (await house.forget({"tenant": "a", "everyone": True})).json()["keys"] == 2
+    assert await house.texts(2) == [("destroyed", "")]
+
+
+async def test_a_text_that_is_taken_in_after_its_author_was_forgotten(house: House) -> None:
+    """It lay in the journal of a host whose shipper was away. What is told afterwards is another matter."""
+    early = house.told(1, "early")
+    assert (await house.bed.send([house.kept(1, user="jane")])).status_code == 200
+    assert (await house.forget({"tenant": "a", "user": "jane"})).json()["keys"] == 1
+    house.bed.now += 10
+    assert (await house.bed.send([early])).status_code == 200
+    assert await house.texts(1) == [("destroyed", "")]
+    assert (await house.bed.send([house.told(1, "later", name="p")])).status_code == 200
+    assert await house.texts(1) == [("destroyed", ""), ("readable", "later")]
+
+
+async def test_a_request_that_is_taken_in_after_its_author_was_forgotten(house: House) -> None:
+    early, request = house.told(1, "early"), house.kept(1, user="jane")
+    assert (await house.bed.send([early])).status_code == 200
+    await house.forget({"tenant": "a", "user": "jane"})
+    house.bed.now += 10
+    assert (await house.bed.send([request])).status_code == 200
+    assert await house.texts(1) == [("destroyed", "")]
+
+
+async def test_texts_out_of_a_backup_of_the_keys_are_destroyed_again(house: House, tmp_path: Path) -> None:
+    assert (await house.bed.send([house.kept(1, user="jane"), house.told(1, "early")])).status_code == 200
+    backup = {path: path.read_bytes() for path in (tmp_path / "keys").glob("*.keys")}
+    await house.forget({"tenant": "a", "user": "jane"})
+    for path, data in backup.items():
+        path.write_bytes(data)
+    assert await house.texts(1) == [("readable", "early")]
+    assert await house.contents.forget_again() == 2
+    assert await house.texts(1) == [("destroyed", "")]
+
+
+async def test_a_disk_that_refuses_is_owed(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    early = house.told(1, "early")
+    assert (await house.bed.send([house.kept(1, user="jane")])).status_code == 200
+    await house.forget({"tenant": "a", "user": "jane"})
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(house.keys, "forget", refuse)
+        assert (await house.bed.send([early])).status_code == 200, "the batch is taken in all the same"
+    assert await house.texts(1) == [("readable", "early")]
+    await house.contents.forget_late([])
+    assert await house.texts(1) == [("destroyed", "")]

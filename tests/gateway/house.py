@@ -17,9 +17,13 @@ from penstock.core.exchange import Exchange, Observation, Opened, Record
 from penstock.core.settings import GatewaySettings
 from penstock.core.snapshot import KeyEntry, Pool, Replica, Route, Snapshot, Target, TenantEntry
 from penstock.gateway.keep import write_snapshot
-from penstock.gateway.ports import SharedCache, Vault
+from penstock.gateway.ports import SharedCache
 from penstock.gateway.serve import Worker
 from penstock.journal.format import HEADER_BYTES, decode_frames
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
+from penstock.journal.telling import with_texts
+from penstock.journal.vault import Vault
 from penstock.journal.writer import JournalWriter
 from penstock.store.ledger import LocalLedger
 from penstock.store.limiter import Limiter
@@ -66,6 +70,14 @@ class House:
         """Swaps in the Snapshot with `changes`."""
         now = self.worker.gateway.index.snapshot
         assert self.worker.gateway.take(msgspec.structs.replace(now, generation=now.generation + 1, **changes))
+
+    def told(self) -> list[Observation]:
+        """The observations, with their texts."""
+        keys = FileKeystore.open(self._journal.parents[1] / "keys", Wrapping(bytes(32)))
+        try:
+            return [with_texts(keys, one) for one in self.observations()]
+        finally:
+            keys.close()
 
     async def settled(self) -> None:
         """Nothing is in flight, held or reserved any more."""
@@ -137,6 +149,7 @@ async def running(
         file.write_bytes(damaged)
     loop = asyncio.get_running_loop()
     journal = JournalWriter.open(data / "journal" / "w0", "w0", loop=loop, clock=time.time)
+    keys = None if vault is not None else FileKeystore.open(data / "keys", Wrapping(bytes(32)))
     ledger = LocalLedger()
     limiter = Limiter(ledger, epoch=time.time() - time.monotonic())
     worker = Worker(
@@ -148,7 +161,7 @@ async def running(
         service_token="token",
         subject_key=bytes(32),
         shared=shared,
-        vault=vault,
+        vault=vault if keys is None else Vault(keys),
     )
     await worker.start()
     try:
@@ -159,3 +172,5 @@ async def running(
             mock.gate.set()
             await mock.stop()
         journal.close()
+        if keys is not None:
+            keys.close()

@@ -54,8 +54,28 @@ async def test_texts_are_masked_unless_the_policy_keeps_all(
     async with running(tmp_path, policies=policies) as house:
         await ask(house.port, post("/v1/feedback", body(text=text, corrected=text)))
         await ask(house.port, post("/v1/reports", body(reason="wrong", text=text)))
-        feedback, report = house.observations()
+        feedback, report = house.told()
         assert (feedback.text, feedback.corrected, report.text) == (kept, kept, kept)
+        for one in house.observations():  # encrypted, with lengths beside
+            assert (one.text, one.corrected, one.text_chars) == ("", "", len(kept))
+            assert one.content is not None
+            assert one.content.masked is (not policies or policies[0].capture != "full")
+        assert b"jane" not in b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*.pjl"))
+
+
+async def test_a_text_that_cannot_be_encrypted_is_not_taken(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        keys = tmp_path / "keys"
+        for path in keys.iterdir():
+            path.unlink()
+        keys.rmdir()
+        got = await ask(house.port, post("/v1/feedback", body(text="so")))
+        assert (got.status, house.observations()) == (503, [])
+        assert (await ask(house.port, post("/v1/feedback", body(rating=1)))).status == 200
+        keys.mkdir()
+        got = await ask(house.port, post("/v1/feedback", body(text="so", id="mine-2")))
+        assert got.status == 200
+        assert [one.text_chars for one in house.observations()] == [0, 2]
 
 
 async def test_a_repeat_is_answered_as_the_first_time_and_journalled_once(tmp_path: Path) -> None:

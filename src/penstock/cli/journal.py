@@ -105,10 +105,11 @@ def _follow(session: Session, folder: Path, worker: str | None) -> None:
 @with_session
 def cat(session: Session, worker: str | None, content: bool) -> None:
     """Every record as a line of JSON, one worker after the other."""
-    from penstock.core.exchange import Exchange
+    from penstock.core.exchange import Exchange, Observation
     from penstock.journal.inspect import cat as every
     from penstock.journal.keyring import open_keys
     from penstock.journal.reading import open_content
+    from penstock.journal.telling import open_texts
 
     folder = _folder(session)
     keys = None
@@ -118,8 +119,12 @@ def cat(session: Session, worker: str | None, content: bool) -> None:
         session.api.send("POST", "/content/readings", {"source": source[-200:]})
     for name, position, record in every(folder, worker):
         line = _line(name, position.segment, position.offset, record)
+        opened = None
         if keys is not None and isinstance(record, Exchange):
             opened = open_content(keys, record)
+        elif keys is not None and isinstance(record, Observation) and record.content is not None:
+            opened = open_texts(keys, record)
+        if opened is not None:
             line["record"]["content"] = {"state": opened.state, "why": opened.why} | opened.told
         click.echo(json.dumps(line))
 

@@ -1,5 +1,6 @@
 """`penstock probe`: a few requests through a version's weights again, off line, to see what serving does not show."""
 
+import socket
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +31,7 @@ def probe(session: Session, version: str, prompts: Path | None, requests: int, t
     """Run a few requests through the weights of a version again: attention entropy, attention-sink mass, perplexity.
 
     REF is a version in the registry, whose weights are fetched; DIRECTORY a folder with `safetensors` and a build. Without --prompts the newest
-    requests of the version are run whose policy keeps content, out of the journal in the data folder.
+    requests of the version are run whose policy keeps content, out of the journal in the data folder; control is asked, and records it.
 
     The record stands in DATA/probes, and the shipper tells it to Prometheus. It computes with numpy, in this process, beside the traffic.
     """
@@ -69,6 +70,8 @@ def _recorded(session: Session, version: str, count: int) -> "list[Asked]":
     said = []
     if journal.is_dir():
         keys = open_keys(session.settings, make=False)
+        source = f"probe of {version} on {socket.gethostname()}, out of {journal}"
+        session.api.send("POST", "/content/readings", {"source": source[:200]})
         try:
             said = newest_said(journal, keys, version, count)
         finally:

@@ -29,7 +29,7 @@ def forget(
 ) -> None:
     """Destroy a subject's keys: what its requests and their answers said can be read nowhere any more, in no backup of the journal either.
 
-    Requests that named a user are the user's, whatever session they named. Texts of feedback and reports are no content, and stay.
+    Requests that named a user are the user's, whatever session they named. Texts of feedback and reports go with the requests that they are about.
     It cannot be undone. A later request of the same subject gets a new key.
     """
     if bool(user) + bool(named) + everyone != 1:

@@ -26,6 +26,17 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Text(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts of feedback or of a report, opened, or why they cannot be."""
+
+    kind: str
+    at: float
+    state: str
+    why: str = ""
+    text: str = ""
+    corrected: str = ""
+
+
 class Content(msgspec.Struct, frozen=True, kw_only=True):
     """Content, opened, or why it cannot be."""
 
@@ -33,6 +44,7 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     messages: tuple[Asked, ...] = ()
     replies: tuple[Answered, ...] = ()
+    texts: tuple[Text, ...] = ()
     masked: bool = False
     cut: bool = False
     destroyed_at: float | None = None

@@ -1,6 +1,7 @@
 """What was said in requests, opened for those who may read it, and the destruction of a subject's keys; each leaves an audit event."""
 
 import asyncio
+import logging
 from typing import Any
 
 import msgspec
@@ -8,16 +9,20 @@ from sqlalchemy import select
 
 from penstock.access.principals import Principal
 from penstock.control.context import Control
+from penstock.control.ingest import reserve
+from penstock.control.ingest_texts import FORGOTTEN, Late, Text, texts_of
 from penstock.core.errors import BadRequest, NotFound, Unavailable
-from penstock.core.exchange import Exchange
+from penstock.core.exchange import Exchange, Observation
 from penstock.journal.keystore import Keystore, subject_of
-from penstock.journal.reading import open_content
+from penstock.journal.reading import Opened, open_content
 from penstock.journal.subjects import hash_subject
+from penstock.journal.telling import open_texts, subject_of_request
 from penstock.store.schema import audit_events
-from penstock.store.schema_experiments import exchanges
+from penstock.store.schema_experiments import exchanges, observations
 
-FORGOTTEN = "subject.forget"
+_LOG = logging.getLogger("penstock.control")
 _PIECE = 500
+_observation = msgspec.msgpack.Decoder(Observation).decode
 
 
 class Contents:
@@ -26,6 +31,7 @@ class Contents:
     def __init__(self, control: Control, keys: Keystore) -> None:
         self._control = control
         self._keys = keys
+        self._owed: list[Late] = []
 
     async def read(self, who: Principal, request: str) -> dict[str, Any]:
         """The content of the request with this id.
@@ -37,15 +43,21 @@ class Contents:
         statement = select(exchanges.c.tenant, exchanges.c.record).where(exchanges.c.id == request)
         async with self._control.database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
-        if row is None or (who.tenant and row.tenant != who.tenant):
-            raise NotFound(f"There is no request {request!r} in the index.", param="id")
+            if row is None or (who.tenant and row.tenant != who.tenant):
+                raise NotFound(f"There is no request {request!r} in the index.", param="id")
+            about = select(observations.c.record).where(
+                observations.c.request == request, observations.c.tenant == row.tenant
+            )
+            rows = (await connection.execute(about.order_by(observations.c.sequence))).all()
         exchange = msgspec.msgpack.decode(row.record, type=Exchange)
+        told = [_observation(one.record) for one in rows]
         try:
-            opened = await asyncio.to_thread(open_content, self._keys, exchange)
+            opened, texts = await asyncio.to_thread(self._open, exchange, told)
         except OSError as error:
             raise Unavailable(f"The keys of content cannot be read: {error.strerror}.") from None
-        if opened.state == "readable":
-            await self._control.note(who, "content.read", request, tenant=exchange.tenant, key=opened.told["key"])
+        read = [one.told["key"] for one in (opened, *texts) if one.state == "readable" and "key" in one.told]
+        if read:
+            await self._control.note(who, "content.read", request, tenant=exchange.tenant, keys=sorted(set(read)))
         return {
             "request": request,
             "tenant": exchange.tenant,
@@ -53,7 +65,15 @@ class Contents:
             "why": opened.why,
             "messages": [],
             "replies": [],
+            "texts": [
+                {"id": one.id, "kind": one.kind, "at": one.at, "state": text.state, "why": text.why} | text.told
+                for one, text in zip(told, texts, strict=True)
+                if text.state != "none"
+            ],
         } | opened.told
+
+    def _open(self, exchange: Exchange, told: list[Observation]) -> tuple[Opened, list[Opened]]:
+        return open_content(self._keys, exchange), [open_texts(self._keys, one) for one in told]
 
     async def noted(self, who: Principal, source: str) -> None:
         """Writes down that `who` reads content itself, out of the journal on its machine.
@@ -90,7 +110,38 @@ class Contents:
             raise Unavailable(f"The keys could not all be destroyed: {error.strerror}. Ask again.") from None
         name = f"{tenant}/{'*' if subject is None else subject}"
         await self._control.note(who, FORGOTTEN, name, at=now, keys=count, reason=reason)
+        if subject:
+            # After the note: what is taken in from now on finds it, and what was taken in before is found here.
+            async with self._control.database.write() as connection:
+                await reserve(connection, 0)  # waits for those who take in
+                requests = await texts_of(connection, tenant, subject, now)
+            count += await self._destroy_texts([Late(Text(tenant, one), now) for one in requests])
         return {"tenant": tenant, "subject": "*" if subject is None else subject, "keys": count, "at": now}
+
+    async def forget_late(self, texts: list[Late]) -> None:
+        """Destroys the keys of texts whose authors are forgotten already. What cannot be destroyed now is at the next call, or at the next start."""
+        self._owed += texts
+        owed = list(self._owed)
+        try:
+            await self._destroy_texts(owed)
+        except Unavailable as error:
+            _LOG.error("texts of people who are forgotten can still be read: %s", error.message)
+            return
+        del self._owed[: len(owed)]
+
+    async def _destroy_texts(self, texts: list[Late]) -> int:
+        now = self._control.clock()
+
+        def destroy() -> int:
+            forget = self._keys.forget
+            return sum(
+                forget(one.text.tenant, subject_of_request(one.text.request), now, made_before=one.at) for one in texts
+            )
+
+        try:
+            return await asyncio.to_thread(destroy)
+        except OSError as error:
+            raise Unavailable(f"The keys could not all be destroyed: {error.strerror}. Ask again.") from None
 
     async def forget_again(self) -> int:
         """Destroys what the audit trail says was destroyed and is there again, out of a backup; how many keys that were.
@@ -114,6 +165,16 @@ class Contents:
                 count += await asyncio.to_thread(self._again, rows)
             except OSError as error:
                 raise Unavailable(f"The keys of content cannot be read and written: {error.strerror}.") from None
+            texts: list[Late] = []
+            async with self._control.database.read() as connection:
+                for row in rows:
+                    tenant, _, subject = row.subject.partition("/")
+                    if subject and subject != "*":
+                        at = float(row.detail["at"])
+                        texts += [
+                            Late(Text(tenant, one), at) for one in await texts_of(connection, tenant, subject, at)
+                        ]
+            count += await self._destroy_texts(texts)
             after = rows[-1].sequence
 
     def _again(self, rows: Any) -> int:

@@ -40,7 +40,7 @@ def content_router(contents: Contents) -> APIRouter:
 
     @router.get("/requests/{request_id}/content")
     async def read(who: Reader, request_id: str) -> dict[str, Any]:
-        """What was asked and answered, where it was kept and its key is there. Each reading leaves an audit event."""
+        """What was asked and answered, and the texts of feedback and reports on it, where they were kept and their keys are there. Each reading leaves an audit event."""
         return await contents.read(who, request_id)
 
     @router.post("/content/readings", status_code=201)
@@ -53,7 +53,7 @@ def content_router(contents: Contents) -> APIRouter:
     async def forget(who: Eraser, body: ForgetBody) -> dict[str, Any]:
         """Destroy the keys of a subject: what its requests and their answers said can be read nowhere any more, in no backup of the journal either.
 
-        A session's are the requests alone that named no user. Texts of feedback and reports stay.
+        A session's are the requests alone that named no user. Texts of feedback and reports go with the requests that they are about.
         """
         if who.tenant and who.tenant != body.tenant:
             raise Forbidden(f"{who.name} belongs to the tenant {who.tenant!r}, and may forget its subjects alone.")

@@ -4,6 +4,7 @@ A batch, its source's offset, the ingest sequence of its records and all that is
 batch that is sent twice is answered 409 with the position that is committed, and changes nothing: so delivery at least once counts once.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -15,6 +16,7 @@ from penstock.control.auth import ControlPart, check_service
 from penstock.control.context import Control
 from penstock.control.experiments_signal import Signal
 from penstock.control.ingest_batch import IngestBatch
+from penstock.control.ingest_texts import Late, link_texts
 from penstock.core.errors import BadRequest, Damaged
 from penstock.core.exchange import Record
 from penstock.journal.format import FRAME_HEAD_BYTES, Position, decode_payload, frame_end
@@ -22,6 +24,7 @@ from penstock.store.schema import sequences
 from penstock.store.schema_experiments import ingest_offsets
 from penstock.store.sql import next_value
 
+Forget = Callable[[list[Late]], Awaitable[None]]
 MAX_BODY_BYTES = 32 * 1024 * 1024  # more than a frame can have
 
 
@@ -56,9 +59,17 @@ def records_of(body: bytes) -> list[tuple[Record, bytes]]:
 
 
 async def ingest(
-    control: Control, source: str, start: Position, end: Position, body: bytes, tripped: set[str] | None = None
+    control: Control,
+    source: str,
+    start: Position,
+    end: Position,
+    body: bytes,
+    tripped: set[str] | None = None,
+    late: list[Late] | None = None,
 ) -> set[str]:
-    """Take a batch in; the names of the experiments that it changed. Those of which a guardrail tripped are added to `tripped`.
+    """Take a batch in; the names of the experiments that it changed.
+
+    Those of which a guardrail tripped are added to `tripped`, texts whose authors are forgotten already to `late`.
 
     Raises:
         OutOfPlace: if it does not start where the last one of `source` ended; nothing is changed.
@@ -74,6 +85,7 @@ async def ingest(
             raise OutOfPlace(committed)
         batch = IngestBatch(records, last - len(records) + 1, now)
         changed = await batch.run(connection)
+        overdue = await link_texts(connection, [record for record, _ in records])
         values = {"segment": end.segment, "offset": end.offset, "at": now}
         if committed is None:
             await connection.execute(insert(ingest_offsets).values(source=source, **values))
@@ -81,6 +93,8 @@ async def ingest(
             await connection.execute(update(ingest_offsets).where(ingest_offsets.c.source == source).values(**values))
     if tripped is not None:
         tripped.update(batch.tripped())
+    if late is not None:
+        late.extend(overdue)
     return changed
 
 
@@ -119,8 +133,8 @@ async def committed_position(connection: AsyncConnection, source: str) -> Positi
     return None if row is None else Position(row.segment, row.offset)
 
 
-def ingest_router(signal: Signal) -> APIRouter:
-    """The routes; `signal` is told which experiments have changed."""
+def ingest_router(signal: Signal, forget: Forget | None = None) -> APIRouter:
+    """The routes; `signal` is told which experiments have changed, `forget` of texts whose authors are forgotten already."""
     router = APIRouter(prefix="/internal/v1", dependencies=[Depends(check_service)], include_in_schema=False)
 
     @router.post("/ingest")
@@ -140,10 +154,14 @@ def ingest_router(signal: Signal) -> APIRouter:
             raise BadRequest(f"{len(body)} bytes do not fit between {start} and {end}.", param="end")
         try:
             tripped: set[str] = set()
-            changed = await ingest(control, source, Position(segment, start), Position(segment, end), body, tripped)
+            late: list[Late] = []
+            begin, stop = Position(segment, start), Position(segment, end)
+            changed = await ingest(control, source, begin, stop, body, tripped, late)
         except OutOfPlace as error:
             return JSONResponse({"segment": error.position.segment, "offset": error.position.offset}, status_code=409)
         signal.changed(changed, tripped)
+        if late and forget is not None:
+            await forget(late)
         return {"segment": segment, "offset": end}
 
     @router.post("/ingest/heard")

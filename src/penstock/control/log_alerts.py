@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from blake3 import blake3
-from sqlalchemy import func, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import func, select
 
 from penstock.control.alerts import Alert, Notice, Told, read_alerts, take
 from penstock.control.context import Control
@@ -22,7 +21,6 @@ from penstock.store.schema_experiments import exchanges, observations
 _LOG = logging.getLogger("penstock.control")
 EVERY_S = 10.0
 PIECE = 2_000
-_TOGETHER = 400  # observations fetched at once: databases bound the parameters of a statement
 _STATES = ("attributed", "kept", "pending", "unattributed", "foreign")
 
 _exchange = msgspec.msgpack.Decoder(Exchange).decode
@@ -37,8 +35,8 @@ class LogAlerts:
         self._alerts = {alert.name: alert for alert in alerts}
         self._lease = Lease(control, "log-alerts")
         self._windows: LogWindows | None = None
-        self._sequence = 0
-        self._seen: dict[tuple[str, str], float] = {}  # observations, by tenant and id: when received
+        self._sequence = 0  # of the last exchange that was read
+        self._told = 0  # and of the last observation
         self._raised: dict[str, Alert] = {}  # by fingerprint
 
     async def run(self) -> None:
@@ -63,7 +61,7 @@ class LogAlerts:
         windows = self._windows
         if windows is None:
             windows = await self._begin(now)
-        await self._read(windows, now)
+        await self._read(windows)
         self._windows = windows
         firing = {_fingerprint(one): one for one in windows.firing(now)}
         told = [_told(name, one, ended=None) for name, one in firing.items() if name not in self._raised]
@@ -79,7 +77,6 @@ class LogAlerts:
     async def _begin(self, now: float) -> LogWindows:
         longest = max(alert.minutes for alert in self._alerts.values()) * 60
         self._raised = await self._firing()
-        self._seen = {}
         async with self._control.database.read() as connection:
             first = select(func.min(exchanges.c.sequence)).where(exchanges.c.at >= now - longest)
             found = (await connection.execute(first)).scalar_one_or_none()
@@ -88,6 +85,15 @@ class LogAlerts:
                 self._sequence = newest or 0
             else:
                 self._sequence = found - 1
+            told = select(func.min(observations.c.sequence)).where(
+                observations.c.state.in_(_STATES), observations.c.received >= now - longest
+            )
+            earliest = (await connection.execute(told)).scalar_one_or_none()
+            if earliest is None:
+                last = select(func.max(observations.c.sequence))
+                self._told = (await connection.execute(last)).scalar_one_or_none() or 0
+            else:
+                self._told = earliest - 1
         return LogWindows(tuple(self._alerts.values()), self._control.settings.ship.slow_s)
 
     async def _firing(self) -> dict[str, Alert]:
@@ -95,39 +101,27 @@ class LogAlerts:
         found = await read_alerts(self._control, state="firing", tenant=None, limit=100_000)
         return {one.fingerprint: one for one in found if one.name in self._alerts}
 
-    async def _read(self, windows: LogWindows, now: float) -> None:
-        while True:
-            async with self._control.database.read() as connection:
-                statement = select(exchanges.c.sequence, exchanges.c.record).where(
-                    exchanges.c.sequence > self._sequence
-                )
-                rows = (await connection.execute(statement.order_by(exchanges.c.sequence).limit(PIECE))).all()
-            for row in rows:
-                windows.add(_exchange(row.record))
-                self._sequence = row.sequence
-            if len(rows) < PIECE:
-                break
+    async def _read(self, windows: LogWindows) -> None:
+        """Every record that came since the last time, once: sequences are committed in their order."""
+        more = True
+        while more:
+            more = await self._piece(windows)
             await asyncio.sleep(0)
-        async with self._control.database.read() as connection:
-            fresh = await self._unseen(connection, now)
-            for start in range(0, len(fresh), _TOGETHER):
-                names = tuple_(observations.c.tenant, observations.c.id).in_(fresh[start : start + _TOGETHER])
-                for row in await connection.execute(select(observations.c.record).where(names)):
-                    windows.add(_observation(row.record))
 
-    async def _unseen(self, connection: AsyncConnection, now: float) -> list[tuple[str, str]]:
-        """Tenant and id of observations that some alert may count, each once. They have no place in a sequence that could be followed."""
-        since = now - max(alert.minutes for alert in self._alerts.values()) * 60
-        self._seen = {name: at for name, at in self._seen.items() if at >= since}
-        statement = select(observations.c.tenant, observations.c.id, observations.c.received).where(
-            observations.c.state.in_(_STATES), observations.c.received >= since
-        )
-        fresh: list[tuple[str, str]] = []
-        for row in await connection.execute(statement):
-            if (row.tenant, row.id) not in self._seen:
-                self._seen[row.tenant, row.id] = row.received
-                fresh.append((row.tenant, row.id))
-        return fresh
+    async def _piece(self, windows: LogWindows) -> bool:
+        """Some of them; whether there may be more."""
+        happened = select(exchanges.c.sequence, exchanges.c.record).where(exchanges.c.sequence > self._sequence)
+        said = select(observations.c.sequence, observations.c.record).where(observations.c.sequence > self._told)
+        async with self._control.database.read() as connection:
+            rows = (await connection.execute(happened.order_by(exchanges.c.sequence).limit(PIECE))).all()
+            told = (await connection.execute(said.order_by(observations.c.sequence).limit(PIECE))).all()
+        for row in rows:
+            windows.add(_exchange(row.record))
+            self._sequence = row.sequence
+        for row in told:
+            windows.add(_observation(row.record))
+            self._told = row.sequence
+        return len(rows) == PIECE or len(told) == PIECE
 
 
 def _fingerprint(one: Firing) -> str:

@@ -34,11 +34,10 @@ class LogWindows:
             if group is None:
                 continue
             groups = self._times[alert.name]
-            times = groups.get(group)
-            if times is None:
-                times = groups[group] = []
-                if len(groups) > MOST_GROUPS:
-                    del groups[min((name for name in groups if groups[name]), key=lambda name: groups[name][-1])]
+            times = groups.pop(group, None) or []
+            groups[group] = times  # at the end: those at the beginning were silent the longest
+            if len(groups) > MOST_GROUPS:
+                del groups[next(iter(groups))]
             insort(times, time_of(record))
             if len(times) > alert.count:
                 del times[0]

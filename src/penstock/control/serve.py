@@ -119,7 +119,7 @@ async def serve_control(
                 content_router(contents),
                 feedback_router(Exporter(control, keys)),
                 evaluators_router(lambda: evaluators.workers),
-                ingest_router(signal),
+                ingest_router(signal, contents.forget_late),
                 retention_router(),
                 diagnosis_router(readiness, look),
                 examinations_router(control, folders),

@@ -207,6 +207,14 @@ def exchange_told(record: bytes) -> dict[str, Any]:
     return told
 
 
+def observation_told(observation: Observation) -> dict[str, Any]:
+    """All fields; of texts that are sealed, that there are some and how long they are."""
+    told = msgspec.structs.asdict(observation)
+    if observation.content is not None:
+        told["content"] = _about(observation.content)
+    return told
+
+
 def _about(content: Content) -> dict[str, Any]:
     """What may be told of content to those who may not read it."""
     return {"key": content.key, "bytes": len(content.sealed), "masked": content.masked, "cut": content.cut}
@@ -245,7 +253,7 @@ async def explain(control: Control, who: Principal, request_id: str) -> dict[str
         "experiment": in_experiment if exchange.experiment else None,
         "observations": [
             {"sequence": one.sequence, "state": one.state}
-            | msgspec.structs.asdict(msgspec.msgpack.decode(one.record, type=Observation))
+            | observation_told(msgspec.msgpack.decode(one.record, type=Observation))
             for one in said
         ],
     }

@@ -21,6 +21,7 @@ from penstock.gateway.settle import hold
 from penstock.gateway.trace import name_line
 from penstock.gateway.walk import walk
 from penstock.guard.masking import usual_masker
+from penstock.journal.telling import seal_texts
 from penstock.net.server import Reply, Request
 from penstock.wire.openai import error_body, error_headers
 
@@ -193,7 +194,14 @@ class App:
         self._answered.put(tenant, kind, told.id, answer)
         rules = gateway.index.rules_for(caller.tenant.policy)
         masker = rules.masker if rules is not None else usual_masker()
-        gateway.journal.append(observation(kind, told, caller, now, gateway.subject_key, masker))
+        record = observation(kind, told, caller, now, gateway.subject_key, masker)
+        if record.text or record.corrected:
+            sealed = seal_texts(gateway.vault, record, masked=masker is not None) if gateway.vault is not None else None
+            if sealed is None:
+                self._answered.forget(tenant, kind, told.id)
+                raise Unavailable("The text cannot be encrypted: this was not kept. Tell it again.", retry_after=1.0)
+            record = sealed
+        gateway.journal.append(record)
         if not await gateway.journal.committed():
             self._answered.forget(tenant, kind, told.id)
             raise Unavailable("The journal cannot be written: this was not kept. Tell it again.", retry_after=1.0)

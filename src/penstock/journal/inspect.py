@@ -22,6 +22,7 @@ from penstock.journal.keystore import Keystore
 from penstock.journal.reader import Damage, JournalReader, iterate
 from penstock.journal.reading import open_content
 from penstock.journal.segments import list_segments, segment_sizes
+from penstock.journal.telling import open_texts
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 
@@ -186,13 +187,11 @@ def _verify(directory: Path, worker: str, keys: Keystore | None) -> Verified:
                     opened.add(record.exchange.id)
                 elif isinstance(record, Exchange):
                     (repeated if record.id in closed else closed).add(record.id)
-                    if record.content is not None:
-                        state, why = _content_state(record, record.content, keys)
-                        contents[state] += 1
-                        if state == "damaged":
-                            damage.append(
-                                Damage(segment=batch.segment, start=offset, end=offset + len(frame), reason=why)
-                            )
+                if not isinstance(record, Opened) and record.content is not None:
+                    state, why = _content_state(record, record.content, keys)
+                    contents[state] += 1
+                    if state == "damaged":
+                        damage.append(Damage(segment=batch.segment, start=offset, end=offset + len(frame), reason=why))
         sizes = segment_sizes(directory)
     finally:
         reader.close()
@@ -210,12 +209,12 @@ def _verify(directory: Path, worker: str, keys: Keystore | None) -> Verified:
     )
 
 
-def _content_state(exchange: Exchange, content: Content, keys: Keystore | None) -> tuple[str, str]:
+def _content_state(record: Exchange | Observation, content: Content, keys: Keystore | None) -> tuple[str, str]:
     if keys is not None:
-        opened = open_content(keys, exchange)
+        opened = open_content(keys, record) if isinstance(record, Exchange) else open_texts(keys, record)
         return opened.state, opened.why
     if len(content.sealed) < LEAST_BYTES or not _KEY.fullmatch(content.key):
-        return "damaged", f"the content of {exchange.id} is no sealed content"
+        return "damaged", f"the content of {record.id} is no sealed content"
     return "sealed", ""
 
 

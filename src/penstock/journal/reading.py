@@ -3,7 +3,7 @@
 from typing import Any, Literal, NamedTuple
 
 from penstock.core.errors import Damaged
-from penstock.core.exchange import Exchange
+from penstock.core.exchange import Content, Exchange
 from penstock.journal.content import unseal
 from penstock.journal.keystore import Keystore, Tombstone
 from penstock.journal.sealing import SubjectKey
@@ -26,11 +26,20 @@ def open_content(keys: Keystore, exchange: Exchange) -> Opened:
     content = exchange.content
     if content is None:
         return Opened("none", "No content of this request was kept: its policy says so, or it was not drawn.", {})
+    return open_sealed(keys, exchange.tenant, exchange.id, content)
+
+
+def open_sealed(keys: Keystore, tenant: str, record: str, content: Content) -> Opened:
+    """What was sealed for the record with this id of `tenant`, or why it cannot be read.
+
+    Raises:
+        OSError: if the keys cannot be read.
+    """
     about: dict[str, Any] = {"key": content.key, "masked": content.masked, "cut": content.cut}
     try:
         key = keys.find(content.key)
         if isinstance(key, SubjectKey):
-            said = unseal(key, exchange.tenant, exchange.id, content)
+            said = unseal(key, tenant, record, content)
             return Opened(
                 "readable",
                 "",

@@ -66,7 +66,19 @@ observations = Table(
     Column("state", String(16), nullable=False),
     Column("record", LargeBinary, nullable=False),
     Index(None, "request"),
+    Index(None, "sequence"),
     Index("ix_observations_state_received", "state", "received"),
+)
+
+# By request that feedback or a report with a text is about: whose it is, so that the text is forgotten with its author.
+told_texts = Table(
+    "told_texts",
+    metadata,
+    Column("tenant", NAME, primary_key=True),
+    Column("request", String(64), primary_key=True),
+    Column("subject", Text),  # as `journal.keystore.subject_of` names it; NULL: the request is not there yet
+    Column("received", Double, nullable=False),  # the first text, Unix seconds
+    Index(None, "tenant", "subject"),
 )
 
 # What was used, by minute; histograms are {bucket: count} of nanoseconds (`experiments.statistics.bucket_of`).

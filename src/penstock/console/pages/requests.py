@@ -110,7 +110,8 @@ async def show(visit: Visit) -> Response:
     found = await visit.api.get(at("requests", visit.path("id")), Explained)
     request = found.request
     content, refused = None, ""
-    if visit.query("content") and request.content is not None:
+    with_texts = any(one.text_chars or one.corrected_chars for one in found.observations)
+    if visit.query("content") and (request.content is not None or with_texts):
         try:
             content = await visit.api.get(f"{at('requests', request.id)}/content", Content)
         except Forbidden as error:
@@ -123,6 +124,7 @@ async def show(visit: Visit) -> Response:
         speed=_speed(request),
         version_link=_version_link(request),
         content=content,
+        with_texts=with_texts,
         refused=refused,
     )
 

@@ -133,7 +133,10 @@ EXCHANGES: tuple[Column, ...] = (
     Column("generation", "BIGINT", "Of the Snapshot that decided.", _of("generation")),
     Column("escalated", "BOOLEAN", "A cascade asked its second model.", _of("escalated")),
     Column("trimmed", "INTEGER", "Turns that were left out.", _of("trimmed")),
-    _text("context", "Of a bandit: whose shares gave the propensity. @audience, @holdout, @namespace: why it took no part."),
+    _text(
+        "context",
+        "Of a bandit: whose shares gave the propensity. @audience, @holdout, @namespace: why it took no part.",
+    ),
     Column("copy_of", "VARCHAR", "Of a shadow's copy: the request; empty: a user's own.", _pair("of", "")),
     Column("beside", "VARCHAR", "Another arm that answered the same request; empty: none.", _pair("arm", "")),
     Column("beside_cost_nanousd", "BIGINT", "Cost of its answer.", _pair("cost_nanousd", None)),
@@ -158,8 +161,12 @@ OBSERVATIONS: tuple[Column, ...] = (
     Column("rating", "DOUBLE", "Of feedback.", _of("rating")),
     Column("success", "BOOLEAN", "Of feedback.", _of("success")),
     Column("value", "DOUBLE", "Of an event.", _of("value")),
-    Column("text_chars", "INTEGER", "Length of its text, which is not kept here.", lambda o: len(o.text)),
-    Column("corrected", "BOOLEAN", "Whether a better answer was given.", lambda o: bool(o.corrected)),
+    Column(
+        "text_chars", "INTEGER", "Length of its text, which is not kept here.", lambda o: o.text_chars or len(o.text)
+    ),
+    Column(
+        "corrected", "BOOLEAN", "Whether a better answer was given.", lambda o: bool(o.corrected_chars or o.corrected)
+    ),
     Column("consent", "BOOLEAN", "To its use for training.", _of("consent")),
 )
 PLACE: tuple[tuple[str, str], ...] = (("worker", "VARCHAR"), ("segment", "INTEGER"), ("position", "BIGINT"))
