@@ -20,7 +20,8 @@ from penstock.core.errors import BadRequest, Conflict, NotFound, PenstockError
 from penstock.core.jobs import ExaminerJob
 from penstock.core.references import Reference, parse_reference
 from penstock.delivery.pools import BuildKey
-from penstock.registry.manifest import manifest_digest, read_manifest, subfolder
+from penstock.registry.builds import build_manifest
+from penstock.registry.manifest import manifest_digest, read_manifest
 from penstock.runtime.port import ReplicaSpec, Runtime
 from penstock.store.schema import builds
 from penstock.store.schema_gates import evaluation_items, evaluations, suites
@@ -107,8 +108,8 @@ async def _job(control: Control, folders: Builds, row: Any) -> ExaminerJob:
     if build is None:
         raise NotFound(f"{row.model}:{row.label} has no build in {row.precision} any more.")
     weights = ""
-    part = subfolder(read_manifest(version.manifest, version.digest), _WEIGHTS)
-    if (part is not None and '"memorisation"' in lines) or ('"perplexity"' in lines and part is not None):
+    part = build_manifest(read_manifest(version.manifest, version.digest), _WEIGHTS)
+    if part is not None and ('"memorisation"' in lines or '"perplexity"' in lines):
         key = BuildKey(model=row.model, label=row.label, precision=_WEIGHTS)
         info = BuildInfo(key=key, digest=manifest_digest(part), version_digest=version.digest, folder=_WEIGHTS)
         weights = str((await folders.folder(info)).resolve())

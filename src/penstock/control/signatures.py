@@ -105,6 +105,23 @@ async def sign(control: Control, change: Change, version: Any, name: str) -> str
     return envelope
 
 
+async def bring_signature(change: Change, version: Any, name: str, envelope: str) -> None:
+    """Keep a signature that the signer `name` made elsewhere.
+
+    Raises:
+        NotFound: if there is no such signer.
+        Conflict: if it is revoked.
+        Damaged: if the envelope is not by its key, or about another version.
+    """
+    signer = await find_signer(change.connection, name)
+    if signer.revoked_at is not None:
+        raise Conflict(f"The signer {name} is revoked.", code="signer_cannot_sign", param="signer")
+    await keep_signature(change, version.digest, signer.public, envelope)
+    await change.audit(
+        "version.sign", f"{version.model}:{version.label}", digest=version.digest, signer=name, brought=True
+    )
+
+
 async def keep_signature(change: Change, digest: str, public: str, envelope: str) -> None:
     """Keep an envelope that vouches for the version `digest`; one that is there of the same key is left.
 

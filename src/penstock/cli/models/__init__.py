@@ -21,9 +21,16 @@ class Models(LazyGroup):
         "delete": ("models.naming:delete", "Give a version's bytes up; its label is never used again."),
         "push": ("models.push:push", "Register the files in DIRECTORY as the version NAME:LABEL."),
         "pull": ("models.pull:pull", "Write the files of a version below DIRECTORY."),
+        "export": ("models.archive:export", "Write a version as one file, for sites without a network."),
+        "import": ("models.archive:import_file", "Register the version that a file holds."),
         "evaluate": ("models.evaluate:evaluate", "Have a version answer a suite."),
         "sign": ("models.evaluate:sign", "Have a signer vouch for a version."),
         "verify": ("models.evaluate:verify", "Who vouches for a version: every signature is checked."),
+        "storage": ("models.storage:storage", "How many bytes all versions have, and how many are stored."),
+        "fsck": ("models.storage:fsck", "Read everything that is stored and compare it with its names."),
+        "gc": ("models.storage:gc", "Remove the bytes that nothing needs."),
+        "pin": ("models.storage:pin", "Keep a version's bytes whatever becomes of it."),
+        "unpin": ("models.storage:unpin", "Keep them no longer for a pin's sake."),
     }
 
 

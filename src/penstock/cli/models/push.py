@@ -58,14 +58,17 @@ def push(session: Session, directory: Path, reference: str, meta: str | None, ba
     if base is not None:
         found = session.api.get("/resolve", ref=str(parse_reference(base)))
         metadata["base"] = {"version": f"{found['model']}:{found['label']}", "digest": found["digest"]}
-    paths = files_in(directory)
-    with progress_of(session) as progress:
-        files = _cut_all(paths, progress)
-        version = _push(session, wanted, files, metadata, progress)
+    version = push_files(session, wanted, files_in(directory), metadata)
     session.answer(
         version,
         lambda: click.echo(f"{version['model']}:{version['label']} is registered as {version['digest']}."),
     )
+
+
+def push_files(session: Session, wanted: Reference, paths: dict[str, Path], metadata: dict[str, Any]) -> dict[str, Any]:
+    """The version that `paths` become under the label `wanted`: the files of this machine, by the names that they will have."""
+    with progress_of(session) as progress:
+        return _push(session, wanted, _cut_all(paths, progress), metadata, progress)
 
 
 def files_in(directory: Path) -> dict[str, Path]:

@@ -14,7 +14,14 @@ from penstock.control.auth import ControlPart, needs
 from penstock.control.evaluations import UNDER_WAY
 from penstock.control.gates import gates_of, judge, run_gates
 from penstock.control.scan import scan
-from penstock.control.signatures import create_signer, find_signer, revoke_signer, sign, valid_signatures
+from penstock.control.signatures import (
+    bring_signature,
+    create_signer,
+    find_signer,
+    revoke_signer,
+    sign,
+    valid_signatures,
+)
 from penstock.control.specs import Name, Precision, Spec
 from penstock.control.versions_find import find_version, reference_in
 from penstock.store.schema_gates import approvals, evaluations, judgements, signers
@@ -65,6 +72,9 @@ class SignBody(Spec):
     """The body of POST /models/{name}/versions/{label}/signatures."""
 
     signer: Name
+    envelope: str | None = Field(
+        default=None, max_length=1 << 16, description="A signature that it made elsewhere; left out: it signs now."
+    )
 
 
 async def _told(
@@ -199,7 +209,10 @@ async def add_signature(
     """Have a signer vouch for a version. Gives all signatures that stand."""
     async with control.deed(who) as change:
         version = await find_version(change.connection, reference_in(name, label))
-        await sign(control, change, version, body.signer)
+        if body.envelope is None:
+            await sign(control, change, version, body.signer)
+        else:
+            await bring_signature(change, version, body.signer, body.envelope)
         return _signatures(await valid_signatures(change.connection, version.digest))
 
 
