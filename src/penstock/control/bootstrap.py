@@ -11,11 +11,13 @@ from pathlib import Path
 import yaml
 from sqlalchemy import select
 
+from penstock.control.apply import read_documents
 from penstock.control.context import SYSTEM, Change, Control
+from penstock.control.datasets import DataSetKind
 from penstock.control.deployments import Promotion, promote
 from penstock.control.keys import PREFIX, create_key, key_text
 from penstock.control.kinds import ResourceKind
-from penstock.control.specs import ENVIRONMENTS, KeySpec
+from penstock.control.specs import ENVIRONMENTS, Document, KeySpec
 from penstock.control.uploads import begin_upload, commit_upload, missing_of
 from penstock.control.versions import new_version
 from penstock.core.digests import hash_secret
@@ -25,10 +27,13 @@ from penstock.registry.builds import FOLDERS
 from penstock.registry.schemes import compare, parse_label
 from penstock.store.blobs import PIECE
 from penstock.store.schema import deployments, keys, resources, versions
+from penstock.store.schema_versions import dataset_revisions
 
 _LOG = logging.getLogger("penstock.control")
 DEMO = "demo"
 PRICES = "prices.yaml"  # in the starter's folder: a price for each NAME:LABEL
+METADATA = "metadata.yaml"  # what each says of itself
+DATASETS = "datasets.yaml"  # records of the data that these name: documents of kind DataSet
 REFUSALS = "refusals.yaml"  # and the patterns by which refusals are known
 _DESCRIPTIONS = {
     "dev": "For trying out.",
@@ -124,12 +129,14 @@ async def _demo(control: Control, change: Change) -> bool:
 
 
 async def register_starter(control: Control, folder: Path) -> None:
-    """Register every version in `folder`, with its price and refusals, and promote the newest of each model that nothing is deployed of.
+    """Register every version in `folder`, with its metadata, price and refusals, and the data sets that these name, and promote the newest of each model that nothing is deployed of.
 
     Raises:
         PenstockError: if a folder holds what is no version.
     """
     found: dict[str, list[str]] = {}
+    await _register_data(control, folder / DATASETS)
+    facts = await asyncio.to_thread(_by_version, folder / METADATA)
     told = {
         "price": await asyncio.to_thread(_by_version, folder / PRICES),
         "refusals": await asyncio.to_thread(_by_version, folder / REFUSALS),
@@ -138,7 +145,9 @@ async def register_starter(control: Control, folder: Path) -> None:
         reference = parse_reference(path.name)
         assert reference.label is not None
         name = f"{reference.name}:{reference.label}"
-        metadata = {field: values[name] for field, values in told.items() if name in values}
+        said = facts.get(name)
+        metadata = {**(said if isinstance(said, dict) else {})}
+        metadata |= {field: values[name] for field, values in told.items() if name in values}
         await _register(control, path, reference.name, reference.label, metadata)
         found.setdefault(reference.name, []).append(reference.label)
     environment = control.settings.control.environment
@@ -157,6 +166,23 @@ async def register_starter(control: Control, folder: Path) -> None:
             )
             await promote(change, wish, own_environment=environment)
             _LOG.info("promoted %s:%s to %s", model, best, environment)
+
+
+async def _register_data(control: Control, file: Path) -> None:
+    """Register the data sets in `file` whose names were never used."""
+    if not await asyncio.to_thread(file.is_file):
+        return
+    kind = DataSetKind()
+    async with control.change(SYSTEM) as change:
+        known = set((await change.connection.execute(select(dataset_revisions.c.name))).scalars())
+        wrote = False
+        for raw in read_documents(await asyncio.to_thread(file.read_text)):
+            document = Document.model_validate(raw)
+            if document.kind == kind.name and document.name not in known:
+                await kind.put(change, document.name, kind.parse(document.spec), "system")
+                wrote = True
+        if not wrote:
+            change.abandon()
 
 
 def _versions_in(folder: Path) -> list[Path]:

@@ -10,6 +10,15 @@ import msgspec
 import yaml
 
 _LIBRARIES = {"safetensors": "transformers", "openvino": "openvino"}
+# What the front matter should say, with an example; it stands there as a comment until somebody says it.
+_EXAMPLES = {
+    "license": "apache-2.0",
+    "language": "[en]",
+    "pipeline_tag": "text-generation",
+    "datasets": "[NAME]",
+    "base_model": "ORGANISATION/NAME",
+    "model-index": "[{name: NAME, results: [{task: {type: text-generation}, dataset: {name: N, type: N}, metrics: [{type: T, value: 0.9}]}]}]",
+}
 # Ours -> the hub's words for the relation to a base model.
 _RELATIONS = {"fine_tuned_from": "finetune", "quantised_from": "quantized", "merged_from": "merge"}
 
@@ -77,9 +86,9 @@ def _front(filling: Filling) -> str:
         "base_model_relation": next((_RELATIONS[how] for how, _ in filling.bases if how in _RELATIONS), None),
         "model-index": _index(filling) if filling.results else None,
     }
-    return yaml.safe_dump(
-        {name: value for name, value in front.items() if value is not None}, sort_keys=False, allow_unicode=True
-    )
+    known = {name: value for name, value in front.items() if value is not None}
+    asked = "".join(f"# {name}: {example}\n" for name, example in _EXAMPLES.items() if name not in known)
+    return yaml.safe_dump(known, sort_keys=False, allow_unicode=True) + asked
 
 
 def _index(filling: Filling) -> list[dict[str, Any]]:
