@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -425,18 +425,24 @@ def run_gateways(settings: Settings) -> None:
         asyncio.run(_supervise(settings, folder, gateways_alone=True))
 
 
-def run_engine(settings: Settings, directory: str, model: str | None) -> None:
-    """One embedded engine, until SIGTERM.
+def run_engine(
+    settings: Settings, directory: str, model: str | None, *, provenance: str | None = None, trusted: Sequence[str] = ()
+) -> None:
+    """One embedded engine, until SIGTERM. With `provenance` it loads only what one of the `trusted` keys has signed.
 
     Raises:
         PenstockError: if the model cannot be loaded or the address cannot be had.
     """
+    from penstock.engine.provenance import verify_build
     from penstock.engine.serve import serve_engine
 
     def started(url: str) -> None:
         logging.getLogger("penstock.engine").info("answers at %s", url)
 
     log_to_stdout()
+    if provenance is not None:
+        digest = verify_build(Path(directory), Path(provenance), trusted)
+        logging.getLogger("penstock.engine").info("every byte is of %s, which was signed", digest)
     _run(serve_engine(directory=Path(directory).absolute(), model=model, settings=settings.engine, started=started))
 
 

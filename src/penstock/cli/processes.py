@@ -98,6 +98,12 @@ def control(data: str | None, host: str | None, control_port: int | None, empty:
 @click.option(
     "--prefix-cache/--no-prefix-cache", default=None, help="Remember prompts, for all tenants alike [default: no]."
 )
+@click.option(
+    "--provenance",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Load only what is signed by this file, which control writes beside a build.",
+)
+@click.option("--trust", "trusted", multiple=True, metavar="HEX", help="Public key whose signature counts; repeatable.")
 def engine(
     directory: str,
     data: str | None,
@@ -109,6 +115,8 @@ def engine(
     kv_cache_mb: int | None,
     threads: int | None,
     prefix_cache: bool | None,
+    provenance: str | None,
+    trusted: tuple[str, ...],
 ) -> None:
     """Run one embedded engine for the OpenVINO model in DIRECTORY. SIGTERM drains it."""
     compose.run_engine(
@@ -126,6 +134,8 @@ def engine(
         ),
         directory,
         model,
+        provenance=provenance,
+        trusted=trusted,
     )
 
 

@@ -7,14 +7,18 @@ import secrets
 import shutil
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import select
 
 from penstock.control.context import Control
+from penstock.control.signatures import valid_signatures
 from penstock.control.state import BuildInfo
 from penstock.core.digests import short
 from penstock.core.errors import Damaged, NotFound, Unavailable
+from penstock.core.provenance import Provenance
 from penstock.registry.builds import build_manifest
 from penstock.registry.manifest import Manifest, manifest_digest, read_manifest
+from penstock.store.block_index import find_file
 from penstock.store.schema import versions
 
 
@@ -46,6 +50,42 @@ class Builds:
                 raise Unavailable(f"The build {path} cannot be written: {error.strerror or error}.") from error
             self._checked.add(build.digest)
         return path
+
+    async def provenance(self, build: BuildInfo) -> tuple[Path, tuple[str, ...]] | None:
+        """The file that tells an engine who vouches for `build`, and the public keys of those; None if nobody does.
+
+        Raises:
+            Unavailable: if it cannot be written.
+        """
+        async with self._control.database.read() as connection:
+            signed = await valid_signatures(connection, build.version_digest)
+            if not signed:
+                return None
+            statement = select(versions.c.manifest, versions.c.digest).where(
+                versions.c.model == build.key.model, versions.c.label == build.key.label
+            )
+            row = (await connection.execute(statement)).one()
+            part = build_manifest(read_manifest(row.manifest, row.digest), build.folder)
+            blocks = {}
+            for entry in part.files.values() if part is not None else ():
+                stored = await find_file(connection, entry.digest)
+                if stored is not None:
+                    blocks[entry.digest] = tuple((block.name, block.size) for block in stored.recipe)
+        told = Provenance(
+            version=f"{build.key.model}:{build.key.label}",
+            manifest=row.manifest,
+            folder=build.folder,
+            envelopes=tuple(envelope for _, _, envelope in signed),
+            blocks=blocks,
+        )
+        path = self._folder / f"{build.digest.removeprefix('sha256:')}.provenance.json"
+        draft = path.with_name(f".{secrets.token_hex(8)}")
+        try:
+            await asyncio.to_thread(draft.write_bytes, msgspec.json.encode(told))
+            draft.replace(path)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be written: {error.strerror or error}.") from error
+        return path, tuple(public for _, public, _ in signed)
 
     async def _manifest(self, build: BuildInfo) -> Manifest:
         statement = select(versions.c.manifest, versions.c.digest).where(

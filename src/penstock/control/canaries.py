@@ -20,7 +20,7 @@ from penstock.control.deployment_rows import (
 )
 from penstock.control.deployments import go_live
 from penstock.control.experiments_entry import ResolvedArm
-from penstock.control.gates import keep_judgement, pass_gates
+from penstock.control.gates import keep_judgement, pass_gates, reason_of
 from penstock.control.specs import EnvironmentSpec, RouteSpec
 from penstock.control.specs_canary import CanarySpec
 from penstock.control.state import revision_of
@@ -85,8 +85,9 @@ async def begin_canary(change: Change, wish: CanaryWish, *, own_environment: str
     gated = await pass_gates(change, version, wish.environment, whole.precision, wish.override)
     plan = await _plan(change, wish)
     pointer = await read_pointer(connection, wish.environment, version.model, None)
+    reason = reason_of(wish.reason, gated, wish.override)
     identity, number = await insert_revision(
-        change, wish.environment, version.model, whole, "canary", wish.reason, previous=pointer.wanted
+        change, wish.environment, version.model, whole, "canary", reason, previous=pointer.wanted
     )
     await keep_judgement(change, identity, gated, wish.override)
     name = canary_name(version.model, number)

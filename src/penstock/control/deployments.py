@@ -20,7 +20,7 @@ from penstock.control.deployment_rows import (
     whole_of,
 )
 from penstock.control.drift_store import begin_group, end_group
-from penstock.control.gates import keep_judgement, pass_gates
+from penstock.control.gates import keep_judgement, pass_gates, reason_of
 from penstock.control.state import revision_of
 from penstock.control.versions_find import find_version
 from penstock.core.errors import Conflict, NotFound
@@ -86,8 +86,9 @@ async def promote(change: Change, wish: Promotion, *, own_environment: str) -> A
     if serves:
         await check_build(connection, version.model, whole, reference)
     gated = await pass_gates(change, version, wish.environment, whole.precision, wish.override)
+    reason = reason_of(wish.reason, gated, wish.override)
     row = await _record(
-        change, wish.environment, version.model, whole, "promote", wish.reason, pointer, source=None, live=not serves
+        change, wish.environment, version.model, whole, "promote", reason, pointer, source=None, live=not serves
     )
     await keep_judgement(change, row.id, gated, wish.override)
     return row

@@ -106,6 +106,14 @@ async def pass_gates(change: Change, version: Any, environment: str, precision: 
     )
 
 
+def reason_of(reason: str, gated: Gated | None, override: str) -> str:
+    """Why a revision was made, for its history: what was overridden is told too."""
+    if gated is None or not override or not gated.judgement.open:
+        return reason
+    names = ", ".join(one.gate for one in gated.judgement.open)
+    return f"{reason} Gates overridden ({names}): {override}".strip()
+
+
 async def keep_judgement(change: Change, revision: str, gated: Gated | None, override: str) -> None:
     """Keep with the revision what its gates said, and who overrode them."""
     if gated is None:

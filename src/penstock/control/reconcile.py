@@ -190,12 +190,20 @@ class Reconciler:
         if build is None:
             raise NotFound(f"{pool.build.model}:{pool.build.label} has no build in {pool.build.precision}.")
         folder = await self._builds.folder(build)
+        args: tuple[str, ...] = ("--prefix-cache",) if pool.prefix_cache else ()
+        signed = await self._builds.provenance(build)
+        if signed is not None:
+            args += (
+                "--provenance",
+                str(signed[0].resolve()),
+                *(part for key in signed[1] for part in ("--trust", key)),
+            )
         started = await self._runtime.start(
             ReplicaSpec(
                 id=action.id,
                 directory=str(folder.resolve()),
                 model=pool.build.model,
-                args=("--prefix-cache",) if pool.prefix_cache else (),
+                args=args,
             )
         )
         _LOG.info("started %s at %s", started.id, started.url)

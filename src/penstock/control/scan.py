@@ -4,8 +4,9 @@ from typing import Any
 
 from penstock.control.context import Control
 from penstock.registry.card import parse_card
+from penstock.registry.layout import LENGTH_BYTES, MAX_HEADER
 from penstock.registry.manifest import FileEntry, read_manifest
-from penstock.registry.scan import HEAD_BYTES, Finding, header_length, scan_version
+from penstock.registry.scan import HEAD_BYTES, Finding, scan_version
 
 
 async def scan(control: Control, version: Any) -> list[Finding]:
@@ -25,8 +26,8 @@ async def _head(control: Control, path: str, entry: FileEntry) -> bytes:
     wanted = HEAD_BYTES
     async for piece in control.blobs.stream(entry.digest):
         head += piece
-        if path.lower().endswith(".safetensors") and len(head) >= 8:
-            wanted = header_length(head)
+        if path.lower().endswith(".safetensors") and len(head) >= LENGTH_BYTES:
+            wanted = LENGTH_BYTES + min(int.from_bytes(head[:LENGTH_BYTES], "little"), MAX_HEADER)
         if len(head) >= wanted:
             break
     return head[:wanted]
