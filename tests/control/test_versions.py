@@ -1,6 +1,5 @@
 """Pushing, finding and pulling versions."""
 
-import asyncio
 import hashlib
 import pickle
 
@@ -78,25 +77,6 @@ async def test_a_label_is_never_used_again(house: House) -> None:
         refused = await house.admin.post("/api/v1/models/m/uploads", json=announced("v1.0.0", files))
         assert refused.status_code == 409
         assert refused.json()["error"]["code"] == "label_taken"
-
-
-async def test_of_many_pushes_of_one_label_one_wins_and_numbers_have_no_gap(house: House) -> None:
-    async def push(number: int, label: str) -> int:
-        files = {"a.json": f"{number}".encode()}
-        begun = await house.admin.post("/api/v1/models/m/uploads", json=announced(label, files, f"k{number}"))
-        if begun.status_code != 201:
-            return begun.status_code
-        for digest in begun.json()["missing"]:
-            put = await house.admin.put(f"/api/v1/blobs/{digest}", content=files["a.json"])
-            assert put.status_code == 201
-        return (await house.admin.post(f"/api/v1/uploads/{begun.json()['id']}/commit")).status_code
-
-    same = await asyncio.gather(*(push(i, "v1.0.0") for i in range(12)))
-    assert sorted(same) == [200] + [409] * 11
-    others = await asyncio.gather(*(push(100 + i, f"run{i}") for i in range(12)))
-    assert others == [200] * 12
-    versions = await house.get("/models/m/versions")
-    assert sorted(v["number"] for v in versions) == list(range(1, 14))
 
 
 async def test_a_commit_without_its_blobs_is_refused(house: House) -> None:

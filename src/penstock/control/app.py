@@ -21,6 +21,7 @@ from penstock.control.api.gates import router as gates_router
 from penstock.control.api.keys import router as keys_router
 from penstock.control.api.models import router as models_router
 from penstock.control.api.resources import apply_router, resource_router
+from penstock.control.api.storage import router as storage_router
 from penstock.control.api.system import internal, probes
 from penstock.control.api.system import router as system_router
 from penstock.control.api.uploads import router as uploads_router
@@ -83,6 +84,7 @@ def build_app(
         keys_router,
         models_router,
         uploads_router,
+        storage_router,
         aliases_router,
         cards_router,
         datasets_router,

@@ -42,6 +42,7 @@ from penstock.control.readiness import Readiness
 from penstock.control.reconcile import Reconciler
 from penstock.control.signatures import sealing_under
 from penstock.control.statistics_api import statistics_router
+from penstock.control.storekeeper import Storekeeper
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
 from penstock.journal.keystore import Keystore
@@ -167,6 +168,7 @@ async def serve_control(
                 LogAlerts(control).run(),
             ]
             loops.append(actor.run())
+            loops.append(Storekeeper(control).run())
             if runtime is not None:
                 drain_s = settings.engine.drain_s
                 reconciler = Reconciler(control, publisher, runtime, readiness, drain_s=drain_s, builds=folders)

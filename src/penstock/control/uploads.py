@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
 from penstock.control.context import Control
+from penstock.control.sweep import sweep
 from penstock.control.versions import NewVersion, check_free, commit_version, find_row, inspect_files, taken
 from penstock.core.digests import short
 from penstock.core.errors import BadRequest, Conflict, NotFound
@@ -193,14 +194,15 @@ async def take_blocks(control: Control, identity: str, caller: Principal, body: 
     if wanted is None or len(head) < wanted:
         raise BadRequest("The body ends before the list of its blocks does.", param="body")
     recipe = read_batch_head(head[:wanted])
-    async with control.database.write() as connection:
+    async with control.database.read() as connection:
         upload = await find_upload(connection, identity, caller)
         if upload.state != "open":
             raise NotFound(f"The upload {identity!r} is {upload.state}, and takes no more blocks.")
         announced = {block for one in (await announced_recipes(connection, identity)).values() for block in one.blocks}
-        await connection.execute(
-            update(uploads).where(uploads.c.id == identity).values(lease_until=control.clock() + LEASE_S)
-        )
+    if upload.lease_until < control.clock() + LEASE_S / 2:
+        async with control.database.write() as connection:
+            lease = update(uploads).where(uploads.c.id == identity)
+            await connection.execute(lease.values(lease_until=control.clock() + LEASE_S))
     for block in recipe:
         if block not in announced:
             raise BadRequest(f"The block {block.name[:12]} of {block.size} bytes was not announced.", param="body")
@@ -240,8 +242,12 @@ async def commit_upload(control: Control, identity: str, caller: Principal) -> A
             f"{first} and so on.",
             code="blobs_missing",
         )
-    manifest = await _bind(control, upload, manifest, recipes)
-    card = await inspect_files(control, manifest)
+    try:
+        manifest = await _bind(control, upload, manifest, recipes)
+        card = await inspect_files(control, manifest)
+    except BadRequest:
+        await _refuse(control, upload, manifest, recipes)
+        raise
     try:
         async with control.change(caller) as change:
             if not await _touch_all(control, change.connection, manifest):
@@ -252,6 +258,19 @@ async def commit_upload(control: Control, identity: str, caller: Principal) -> A
         raise taken(upload.model, upload.label) from None
     control.binder.forget(identity)
     return row
+
+
+async def _refuse(control: Control, upload: Any, manifest: Manifest, recipes: Mapping[str, Announced]) -> None:
+    """End the upload, and remove what it brought and nothing else needs."""
+    async with control.database.write() as connection:
+        await connection.execute(delete(upload_files).where(upload_files.c.upload == upload.id))
+        await connection.execute(delete(uploads).where(uploads.c.id == upload.id))
+    control.binder.forget(upload.id)
+    brought = {block for one in recipes.values() for block in one.blocks}
+    for entry in manifest.files.values():
+        file = await control.blobs.file(entry.digest)
+        brought.update(file.recipe if file is not None else ())
+    await sweep(control, grace_s=0.0, only=brought)
 
 
 async def _bind(control: Control, upload: Any, manifest: Manifest, recipes: Mapping[str, Announced]) -> Manifest:
