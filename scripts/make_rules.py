@@ -287,6 +287,16 @@ STATE = (
         "The experiment {{ $labels.experiment }} runs and has counted no new unit for 6 hours.",
     ),
     _alert(
+        "ExperimentHarm", "ticket", "0m", "experiment-harm",
+        'sum by (route) (increase(penstock_experiments_ended_total{result="harm"}[1h])) > 0',
+        "A guardrail of an experiment on {{ $labels.route }} tripped: all traffic is on its control.",
+    ),
+    _alert(
+        "ExperimentBlocked", "ticket", "15m", "experiment-harm",
+        "max by (experiment) (penstock_experiment_blocked) == 1",
+        "The arms' sizes of the experiment {{ $labels.experiment }} contradict their shares: it says nothing.",
+    ),
+    _alert(
         "CanaryRolledBack", "ticket", "0m", "canary",
         'sum by (model) (increase(penstock_canaries_ended_total{result="rolled_back"}[1h])) > 0',
         "A canary of {{ $labels.model }} did harm and was rolled back; its version is blocked.",

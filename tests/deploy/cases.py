@@ -196,6 +196,14 @@ CASES: dict[str, tuple[Case, Case]] = {
         _one('penstock_drift_shifted{model="m",arm="",signal="success"}', "0x20", 10),
     ),
     "PenstockKeyExpires": (_one(ENDS, "500000x90", 70), _one(ENDS, "700000x90", 70)),
+    "PenstockExperimentHarm": (
+        _one('penstock_experiments_ended_total{route="r",result="harm"}', "0x20 1x20", 30),
+        _one('penstock_experiments_ended_total{route="r",result="worse"}', "0x20 1x20", 30),
+    ),
+    "PenstockExperimentBlocked": (
+        _one('penstock_experiment_blocked{experiment="e",route="r"}', "0x5 1x40", 30),
+        _one('penstock_experiment_blocked{experiment="e",route="r"}', "0x20 1x5 0x20", 30),
+    ),
     "PenstockCanaryRolledBack": (
         _one('penstock_canaries_ended_total{model="m",result="rolled_back"}', "0x20 1x20", 30),
         _one('penstock_canaries_ended_total{model="m",result="aborted"}', "0x20 1x20", 30),

@@ -1,5 +1,7 @@
-"""`penstock experiments list|create|start|status|pause|stop|power`."""
+"""`penstock experiments list|create|start|status|pause|stop|kill|archive|export|power`."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -92,6 +94,57 @@ def pause(session: Session, name: str, reason: str) -> None:
 def stop(session: Session, name: str, reason: str) -> None:
     """End an experiment without waiting for a verdict."""
     _act(session, name, "stop", "stopped", reason)
+
+
+@experiments.command("kill")
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="All that run or are paused, canaries too, in one change.")
+@click.option("--reason", default="", help="Why, for the record.")
+@with_session
+def kill(session: Session, name: str | None, everything: bool, reason: str) -> None:
+    """End an experiment now, with all of its traffic on the control until it is archived."""
+    if (name is None) == (not everything):
+        raise click.UsageError("Name an experiment, or say --all.")
+    if name is not None:
+        _act(session, name, "kill", "killed", reason)
+        return
+    told = session.api.send("POST", "/experiments/kill", {"reason": reason})
+    session.answer(
+        told, lambda: click.echo(f"Killed: {', '.join(told['killed'])}." if told["killed"] else "Nothing runs.")
+    )
+
+
+@experiments.command("archive")
+@click.argument("name")
+@with_session
+def archive(session: Session, name: str) -> None:
+    """Put an ended experiment away: its route serves its own targets again."""
+    _act(session, name, "archive", "archived")
+
+
+@experiments.command("export")
+@click.argument("name")
+@click.option("--format", "kind", type=click.Choice(["json", "csv"]), default="json", show_default=True, help="How.")
+@click.option(
+    "--table",
+    type=click.Choice(["comparisons", "points", "arms", "guardrails", "epochs"]),
+    default="comparisons",
+    show_default=True,
+    help="Of CSV: which table.",
+)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, writable=True), help="The file; none: stdout.")
+@with_session
+def export(session: Session, name: str, kind: str, table: str, output: str | None) -> None:
+    """Take an experiment away: all that was registered, counted and decided."""
+    if kind == "csv":
+        text = session.api.text(f"{at('experiments', name)}/export", format="csv", table=table)
+    else:
+        text = json.dumps(session.api.get(f"{at('experiments', name)}/export"), indent=2) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    Path(output).write_text(text, encoding="utf-8")
+    session.answer({"file": output, "bytes": len(text.encode())}, lambda: click.echo(f"Written to {output}."))
 
 
 @experiments.command("status")

@@ -166,8 +166,29 @@ async def stop(change: Change, name: str, reason: str) -> None:
         NotFound: if there is no such experiment.
         Conflict: if it neither runs nor is paused, or is the canary of a deployment.
     """
+    row = await _own_row(change, name, "stop")
+    design = parse_design(row.spec)
+    said = f"Stopped by {change.caller.name}{': ' + reason if reason else ''}."
+    serving = design.incumbent if design.strategy == "canary" else ""
+    await decide(change, name, serving=serving, reasons=(said,))
+
+
+async def kill(change: Change, name: str, reason: str) -> None:
+    """The kill switch: it has ended, and all of its traffic is on the control until it is archived.
+
+    Raises:
+        NotFound: if there is no such experiment.
+        Conflict: if it neither runs nor is paused, or is the canary of a deployment.
+    """
+    row = await _own_row(change, name, "kill")
+    said = f"Killed by {change.caller.name}{': ' + reason if reason else ''}."
+    await decide(change, name, serving=parse_design(row.spec).incumbent, reasons=(said,))
+
+
+async def _own_row(change: Change, name: str, action: str) -> Row[Any]:
+    """The row of an experiment that may end by `action`, and not as a deployment's canary."""
     row = await experiment_row(change.connection, name)
-    _next_state(row, "stop")
+    _next_state(row, action)
     mine = select(canaries.c.experiment).where(canaries.c.experiment == name, canaries.c.state == "running")
     if (await change.connection.execute(mine)).first() is not None:
         raise Conflict(
@@ -176,10 +197,7 @@ async def stop(change: Change, name: str, reason: str) -> None:
             param="name",
             hint=f"penstock canary abort {name} takes it back, and penstock canary promote {name} gives it all of the traffic.",
         )
-    design = parse_design(row.spec)
-    said = f"Stopped by {change.caller.name}{': ' + reason if reason else ''}."
-    serving = design.incumbent if design.strategy == "canary" else ""
-    await decide(change, name, serving=serving, reasons=(said,))
+    return row
 
 
 async def archive(change: Change, name: str) -> None:

@@ -1,19 +1,21 @@
 """`/api/v1/experiments`: registering, running and reading experiments."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Body, Depends, Query
+from fastapi import APIRouter, Body, Depends, Query, Response
 from pydantic import Field
 from sqlalchemy import Row, select
 
 from penstock.access.principals import Principal
 from penstock.control import experiments as life
 from penstock.control.auth import ControlPart, check_permission, needs
+from penstock.control.canaries import abort_canary
 from penstock.control.canary_rows import canary_of
 from penstock.control.context import Change, Control
 from penstock.control.experiments import experiment_row
+from penstock.control.experiments_export import as_csv, exported
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_past import gather_past
 from penstock.control.experiments_schema import design_schema
@@ -199,6 +201,22 @@ def _add_reading(router: APIRouter) -> None:
         told = await read_experiment(control, name)
         return {"name": name, "state": told["state"], "verdict": told["verdict"], "decision": told["decision"]}
 
+    @router.get("/{name}/export")
+    async def export(
+        control: ControlPart,
+        _who: Reader,
+        name: str,
+        format: Annotated[Literal["json", "csv"], Query()] = "json",  # noqa: A002 - what the caller writes
+        table: Annotated[str, Query(description="Of CSV: which table.")] = "comparisons",
+    ) -> Response:
+        """All of it, to take away: one JSON document, or one of its tables as CSV (comparisons, points, arms, guardrails, epochs)."""
+        document = await exported(control, await read_experiment(control, name))
+        kind, content = ("application/json", msgspec.json.encode(document).decode())
+        if format == "csv":
+            kind, content = "text/csv; charset=utf-8", as_csv(document, table)
+        ending = f"{name}.json" if format == "json" else f"{name}-{table}.csv"
+        return Response(content, media_type=kind, headers={"content-disposition": f'attachment; filename="{ending}"'})
+
     @router.get("/{name}/points")
     async def get_points(
         control: ControlPart, _who: Reader, name: str, metric: Annotated[str | None, Query()] = None
@@ -263,6 +281,8 @@ def _add_changing(router: APIRouter) -> None:
         async with control.database.read() as connection:
             row = await experiment_row(connection, name)
         if row.state == "draft":
+            if parse_design(row.spec).hooks is not None:  # its verdict changes deployments in the name of who starts it
+                check_permission(who, "deployments:write")
             await gather_past(control.database, name, parse_design(row.spec), control.clock())
         async with control.change(who) as change:
             await _check_canary(change, who, name)
@@ -287,6 +307,35 @@ def _add_changing(router: APIRouter) -> None:
         async with control.change(who) as change:
             await life.stop(change, name, body.reason if body is not None else "")
         return await read_experiment(control, name)
+
+    @router.post("/{name}/kill")
+    async def kill(
+        control: ControlPart, who: Writer, name: str, body: Annotated[Reason | None, Body()] = None
+    ) -> dict[str, Any]:
+        """The kill switch: it has ended, and all of its traffic is on the control until it is archived."""
+        async with control.change(who) as change:
+            await life.kill(change, name, body.reason if body is not None else "")
+        return await read_experiment(control, name)
+
+    @router.post("/kill")
+    async def kill_all(
+        control: ControlPart, who: Writer, body: Annotated[Reason | None, Body()] = None
+    ) -> dict[str, Any]:
+        """The kill switch of all that run or are paused, in one change. With deployments' canaries among them it needs `deployments:write`."""
+        reason = body.reason if body is not None else ""
+        async with control.change(who) as change:
+            statement = select(experiments.c.name).where(experiments.c.state.in_(("running", "paused")))
+            names = sorted((await change.connection.execute(statement)).scalars())
+            for name in names:
+                canary = await canary_of(change.connection, name)
+                if canary is None:
+                    await life.kill(change, name, reason)
+                else:
+                    check_permission(who, "deployments:write")
+                    await abort_canary(change, canary, reason, block=False)
+            if not names:
+                change.abandon()
+        return {"killed": names}
 
     @router.post("/{name}/archive")
     async def archive(

@@ -12,6 +12,7 @@ from penstock.control.canaries import conclude, give_up_unready
 from penstock.control.canary_rows import canary_of
 from penstock.control.context import SYSTEM, Control
 from penstock.control.experiments import advance, decide, experiment_row, renew, set_dose
+from penstock.control.experiments_hooks import follow
 from penstock.control.experiments_signal import Signal
 from penstock.control.experiments_store import load_statistics
 from penstock.control.ingest_counts import settle_pending
@@ -21,6 +22,7 @@ from penstock.delivery.watch import heard_until
 from penstock.experiments.canary import evidence_in_words
 from penstock.experiments.counted import Statistics
 from penstock.experiments.design import Design, parse_design
+from penstock.experiments.hooks import deed_of
 from penstock.experiments.judging import judged, moved
 from penstock.experiments.pair_verdict import dose_of, spec_of
 from penstock.experiments.ramp import Move, Standing
@@ -177,6 +179,12 @@ class Evaluator:
                     .values(verdict=msgspec.to_builtins(verdict))
                 )
                 canary = await canary_of(change.connection, row.name)
+                deed = deed_of(design.hooks, design.arms, state=verdict.state, arm=verdict.arm)
+                if canary is None and deed is not None:
+                    followed = await follow(change, row.name, deed, self._control.settings.control.environment)
+                    # What is promoted serves from the deployment: the route goes back to its own targets.
+                    serving = "" if followed.done and deed.act == "promote" else move.serving
+                    move = msgspec.structs.replace(move, reasons=(*move.reasons, followed.words), serving=serving)
                 if canary is None:
                     await decide(change, row.name, serving=move.serving, reasons=move.reasons)
                 else:

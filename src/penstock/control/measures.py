@@ -13,6 +13,7 @@ from penstock.control.canary_measures import CanaryMeasures
 from penstock.control.context import Control
 from penstock.control.engagement_measures import EngagementMeasures
 from penstock.control.evaluators_measures import EvaluatorMeasures
+from penstock.control.experiments_measures import ExperimentMeasures
 from penstock.control.publisher import Publisher
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
@@ -65,6 +66,8 @@ class Measures:
         self.registry.register(self._engagement)
         self._canaries = CanaryMeasures()
         self.registry.register(self._canaries)
+        self._experiments = ExperimentMeasures()
+        self.registry.register(self._experiments)
         self._evaluators = EvaluatorMeasures()
         self.registry.register(self._evaluators)
         ProcessCollector(registry=self.registry)
@@ -100,6 +103,7 @@ class Measures:
         now = self._control.clock()
         async with self._control.database.read() as connection:
             await self._canaries.read(connection)
+            await self._experiments.read(connection)
             await self._evaluators.read(connection, now)
             await self._engagement.read(connection)
             by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")

@@ -744,6 +744,27 @@ TABLE: tuple[Metric, ...] = (
         on=("control",),
     ),
     Metric(
+        name="penstock_experiments_ended_total",
+        kind="counter",
+        help="Experiments that have ended, canaries among them: better, worse, harm (a guardrail), no_difference, inconclusive, or by_hand.",
+        labels=("route", "result"),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_experiment_blocked",
+        kind="gauge",
+        help="1 while a running experiment says nothing because its arms' sizes contradict their shares.",
+        labels=("experiment", "route"),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_experiment_dose_ratio",
+        kind="gauge",
+        help="The share of requests that a second arm answers now, where a budget's pace has changed it.",
+        labels=("experiment", "route"),
+        on=("control",),
+    ),
+    Metric(
         name="penstock_experiment_started_timestamp_seconds",
         kind="gauge",
         help="When a running experiment began, in Unix seconds.",

@@ -3,8 +3,9 @@
 import msgspec
 
 from penstock.core.snapshot import Unit
-from penstock.experiments.design import Design, GuardrailSpec, parse_design
+from penstock.experiments.design import Design, parse_design
 from penstock.experiments.fold import Statistics
+from penstock.experiments.plan import GuardrailSpec
 from penstock.experiments.verdict import Verdict
 
 INCUMBENT, CANARY = "incumbent", "canary"  # what the two arms are called

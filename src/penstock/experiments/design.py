@@ -24,8 +24,10 @@ from penstock.experiments.declared import (
     check_stratify,
 )
 from penstock.experiments.group_sequential import inflation
+from penstock.experiments.hooks import HooksSpec, check_hooks
 from penstock.experiments.metrics import GUARDRAILS, METRICS, Metric, metric
 from penstock.experiments.paired_metrics import PAIRED, VOTES
+from penstock.experiments.plan import GuardrailSpec, PlanSpec, Primary
 from penstock.experiments.population import (
     HoldoutSpec,
     NamespaceSpec,
@@ -46,7 +48,6 @@ from penstock.experiments.strategies import (
 )
 
 Strategy = Literal["ab", "bandit", "shadow", "canary", "interleaved"]
-Inference = Literal["always_valid", "group_sequential", "fixed"]
 BUILT: tuple[Strategy, ...] = ("ab", "canary", "bandit", "shadow", "interleaved")
 
 _MANY = 1 << 40  # units: there the floor is the declared one
@@ -54,43 +55,11 @@ _MANY = 1 << 40  # units: there the floor is the declared one
 # What a person may do in which state, and where it leads.
 TRANSITIONS: dict[str, dict[str, str]] = {
     "draft": {"start": "running", "archive": "archived"},
-    "running": {"pause": "paused", "stop": "decided"},
-    "paused": {"start": "running", "stop": "decided"},
+    "running": {"pause": "paused", "stop": "decided", "kill": "decided"},
+    "paused": {"start": "running", "stop": "decided", "kill": "decided"},
     "decided": {"archive": "archived"},
     "archived": {},
 }
-
-
-class Primary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The metric that decides, and the smallest difference worth seeing, in its unit."""
-
-    metric: str
-    minimum_effect: float
-
-
-class GuardrailSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What must not get worse. `margin` 0.1 accepts 10 % more bad events."""
-
-    metric: str
-    margin: float = 0.0
-
-
-class PlanSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """When it may end. Units of time are seconds, of size units an arm."""
-
-    alpha: float = 0.05
-    guardrail_alpha: float = 0.01
-    power: float = 0.8
-    baseline: float | None = None  # the control's value of a share, as far as known
-    deviation: float | None = None  # standard deviation of one unit's value, for metrics that are no share
-    units: int | None = None  # planned units an arm; None: worked out from the above
-    inference: Inference = "always_valid"
-    looks: int = 5  # of group_sequential: evenly over the planned units
-    discovery_rate: float = 0.05  # of what is called a finding over all metrics, the share that may be false
-    steps: tuple[float, ...] = ()  # of a canary: the treatment's share, rising
-    step_s: float = 60.0  # how long a step lasts at least
-    step_units: int = 100  # how many units of the treatment a step sees at least
-    lapse_s: float = 30.0  # after how long without its evaluator a canary falls back to the control
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -120,6 +89,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     holdout: HoldoutSpec | None = None
     coverage: float = 1.0  # the share of units that takes part
     sticky: Sticky = ""  # what keeps its arm when shares change
+    hooks: HooksSpec | None = None  # what its verdict does to the deployment
     seed: str = ""  # of the hash; empty: the experiment's name
     hash_version: Literal[1, 2] = 2
 
@@ -334,6 +304,8 @@ def _check_covariate(design: Design, covariate: Covariate, *, quantile: bool) ->
 
 
 def _check_strategy(design: Design) -> None:
+    if design.hooks is not None:
+        check_hooks(design.hooks, design.arms, strategy=design.strategy)
     check_population(
         targeting=design.targeting,
         namespace=design.namespace,
