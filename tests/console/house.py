@@ -20,6 +20,7 @@ from penstock.control.content_api import content_router
 from penstock.control.context import SYSTEM, Control
 from penstock.control.deployments import go_live
 from penstock.control.diagnosis_api import diagnosis_router
+from penstock.control.evaluators_api import evaluators_router
 from penstock.control.experiments import active_experiments
 from penstock.control.experiments_api import experiments_router
 from penstock.control.experiments_evaluate import Evaluator
@@ -130,6 +131,7 @@ class House:
             routers=(
                 experiments_router(),
                 statistics_router(),
+                evaluators_router(dict),
                 content_router(Contents(self.control, self.keys)),
                 ingest_router(signal),
                 diagnosis_router(readiness, None),

@@ -5,6 +5,8 @@ import random
 
 import httpx
 
+from penstock.control.evaluators_store import add_tally
+from penstock.control.evaluators_work import Tally
 from penstock.core.exchange import Record
 from tests.console.conftest import sign_in
 from tests.console.house import House
@@ -45,6 +47,28 @@ async def test_a_shadows_page_tells_what_an_ab_test_would_say(new_house: House, 
     assert "time to first token" not in page.split("What an A/B test would say")[1].split("</section>")[0]
     assert "have the same words as the control's" in page
     assert ' width="100.0"' in page.split('id="h-arms"')[1].split("</section>")[0]  # the control answers everybody
+
+
+async def test_an_experiments_page_tells_how_much_was_judged(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    begin(new_house, SHADOW, "e")
+    judges = {"adopt": ["http://127.0.0.1:9"], "model": "judge"}
+    new_house.call("POST", "/pools", {"name": "judges", "spec": judges})
+    for name in ("which", "idle"):
+        new_house.call("POST", "/evaluators", {"name": name, "spec": {"compare": {"pool": "judges"}}})
+    tally = {"won": 4, "contradicted": 3, "same": 1, "identical": 2, "failed": 5}
+
+    async def judge() -> None:
+        async with new_house.control.database.write() as connection:
+            await add_tally(connection, "which", Tally({("e", "new", name): n for name, n in tally.items()}))  # type: ignore[misc]
+
+    new_house.do(judge())
+    await sign_in(newcomer)
+    page = html.unescape((await newcomer.get("/experiments/e")).text)
+    table = page.split('id="h-evaluators"')[1].split("</section>")[0]
+    row = table.split("which")[1].split("</tr>")[0]
+    cells = [cell.split(">", 1)[1].split("<")[0] for cell in row.split("<td")[1:]]
+    assert cells == ["new", "15", "10", "6", "37.5\u202f%", "5 failed"]
+    assert "nothing drawn yet" in table.split("idle")[1]
 
 
 async def test_an_interleaved_page_tells_the_votes(new_house: House, newcomer: httpx.AsyncClient) -> None:

@@ -70,11 +70,11 @@ def test_answers_are_scored_once_in_their_arms(up: Up) -> None:
     headers = {"authorization": f"Bearer {up.secret('demo.key')}"}
     with httpx.Client(base_url=up.gateway, headers=headers, timeout=60) as http:
         assert "(evaluators)" not in http.get("/v1/models").text
-        body = {"model": "(evaluators)/which-is-better", "messages": [{"role": "user", "content": "hello"}]}
-        assert http.post("/v1/chat/completions", json=body).status_code == 404
+        private = {"model": "(evaluators)/which-is-better", "messages": [{"role": "user", "content": "hello"}]}
+        assert http.post("/v1/chat/completions", json=private).status_code == 404
         for number in range(2 * len(QUESTIONS)):
             messages = [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}]
-            body = {"model": "scored-bot", "messages": messages, "user": f"asker-{number}", "temperature": 0}
+            body: dict[str, Any] = {"model": "scored-bot", "messages": messages, "user": f"asker-{number}", "temperature": 0}
             reply = http.post("/v1/chat/completions", json=body)
             assert reply.status_code == 200, reply.text
             arm = reply.headers["x-penstock-arm"].partition("/")[2]

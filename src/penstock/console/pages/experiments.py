@@ -12,12 +12,14 @@ from penstock.console.charts import Chart, Line, drawing, finite
 from penstock.console.client import at
 from penstock.console.live import live
 from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
+from penstock.console.shapes_evaluators import CoverageRow, EvaluatorsTold, EvaluatorTold
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
 from penstock.experiments.arms import ArmSpec
 from penstock.experiments.bayes import Belief
 from penstock.experiments.metrics import Metric
 from penstock.experiments.progress import Progress
+from penstock.experiments.scoring import TELLING
 from penstock.experiments.words import change_in_words, value_in_words
 
 FRAGMENTS = ("verdict", "results")
@@ -127,9 +129,10 @@ async def live_experiment(visit: Visit) -> Response:
 async def _read(visit: Visit) -> dict[str, Any]:
     name, chosen = visit.path("name"), visit.query("metric")
     wanted = {"metric": chosen} if chosen else {}
-    experiment, looks = await asyncio.gather(
+    experiment, looks, scored = await asyncio.gather(
         visit.api.get(at("experiments", name), WholeExperiment),
         visit.api.get(at("experiments", name, "points"), Looks, **wanted),
+        visit.api.get(at("experiments", name, "evaluators"), EvaluatorsTold),
     )
     catalogue = experiment.spec.catalogue
     if chosen and chosen not in catalogue:
@@ -152,6 +155,8 @@ async def _read(visit: Visit) -> dict[str, Any]:
         "contenders": contenders(verdict, experiment.spec.primary_metric),
         "votes": votes(verdict, catalogue),
         "forecasts": forecasts(verdict, catalogue),
+        "evaluators": judged_by(scored),
+        "asking": [one for one in scored.evaluators if one.calls or one.held],
         "ranking": ranking(verdict, catalogue),
         "plots": list(charts(experiment, looks.points, shown)),
         "shown": shown,
@@ -264,6 +269,19 @@ def ranking(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, 
 
 def _strength(value: float | None) -> str:
     return figures.NONE if value is None else f"{value:+.2f}".replace("-", "\u2212")
+
+
+def judged_by(scored: EvaluatorsTold) -> list[tuple[EvaluatorTold, CoverageRow | None, str]]:
+    """Each evaluator by arm, with why the others of its draw were not judged; none of the arms if it has drawn nothing."""
+    found: list[tuple[EvaluatorTold, CoverageRow | None, str]] = []
+    for one in scored.evaluators:
+        for row in one.coverage:
+            left = {result: count for result, count in row.results.items() if count and result not in TELLING}
+            words = ", ".join(f"{figures.number(count)} {result.replace('_', ' ')}" for result, count in left.items())
+            found.append((one, row, words))
+        if not one.coverage:
+            found.append((one, None, ""))
+    return found
 
 
 def forecasts(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, Any]]:
