@@ -10,8 +10,10 @@ from penstock.control.analytics_api import Analytics, analytics_router
 from penstock.control.content import Contents
 from penstock.control.content_api import content_router
 from penstock.control.diagnosis_api import diagnosis_router
+from penstock.control.evaluators_api import evaluators_router
 from penstock.control.feedback_export import Exporter, feedback_router
 from penstock.control.specs import EnvironmentSpec, KeySpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs_evaluator import EvaluatorSpec, ReferencesSpec
 from penstock.control.specs_policy import PolicySpec
 from penstock.control.specs_version import DataSetSpec
 from penstock.control.statistics_api import statistics_router
@@ -30,14 +32,24 @@ async def test_every_call_is_described_and_no_other(small_house: House, tmp_path
     analytics = analytics_router(Analytics(Settings(), Path()))
     content = content_router(Contents(small_house.control, FileKeystore.open(tmp_path / "keys", Wrapping(bytes(32)))))
     feedback = feedback_router(Exporter(small_house.control, FileKeystore.open(tmp_path / "more", Wrapping(bytes(32)))))
-    for router in (statistics_router(), analytics, content, feedback, diagnosis_router(small_house.readiness, None)):
+    for router in (
+        statistics_router(),
+        analytics,
+        content,
+        feedback,
+        diagnosis_router(small_house.readiness, None),
+        evaluators_router(dict),
+    ):
         small_house.app.include_router(router, prefix="/api/v1")
     paths = {path.removeprefix("/api/v1") for path in small_house.app.openapi()["paths"]}
     assert paths - told == set()
     assert told - paths - {"/openapi.json"} == set()
 
 
-@pytest.mark.parametrize("spec", [PoolSpec, RouteSpec, TenantSpec, PolicySpec, EnvironmentSpec, KeySpec, DataSetSpec])
+@pytest.mark.parametrize(
+    "spec",
+    [PoolSpec, RouteSpec, TenantSpec, PolicySpec, EnvironmentSpec, KeySpec, DataSetSpec, EvaluatorSpec, ReferencesSpec],
+)
 def test_every_field_of_a_resource_is_described_and_no_other(spec: type[Spec]) -> None:
     kind = spec.__name__.removesuffix("Spec")
     section = (PAGES / "resources.md").read_text().split(f"\n## {kind}\n")[1].split("\n## ")[0]

@@ -34,7 +34,7 @@ def test_the_command_takes_what_is_shown(page: str, line: str, monkeypatch: pyte
     words = shlex.split(line)[1:]
     monkeypatch.chdir(tmp_path)
     for word in words:  # files that the reader is to write
-        if word.endswith((".yaml", ".md")) or word.startswith("./"):
+        if word.endswith((".yaml", ".md", ".jsonl")) or word.startswith("./"):
             path = tmp_path / word
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch() if path.suffix else path.mkdir(exist_ok=True)
