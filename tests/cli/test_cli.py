@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from click.testing import CliRunner, Result
+
+from penstock.cli.main import cli
+from penstock.core.errors import Conflict
 
 PATIENCE_S = 90.0
 
@@ -337,3 +342,91 @@ def test_subjects_are_forgotten_and_their_keys_counted(control: Control) -> None
     done = control.run("subjects", "status", PENSTOCK_KEYS_MASTER="ab" * 32)
     assert done.returncode == 1
     assert "wrapped by the master key with the mark" in done.stderr
+
+
+class Near:
+    """Commands in this process, against the same control: what they print is what a process of its own would."""
+
+    def __init__(self, control: Control) -> None:
+        self._environment = {"PENSTOCK_DATA": str(control.data), "PENSTOCK_URL": control.url}
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(cli, words, env=self._environment, prog_name="penstock", standalone_mode=False)
+
+    def json(self, *words: str) -> Any:
+        done = self.run(*words, "--json")
+        assert done.exception is None, done.output
+        return json.loads(done.stdout)
+
+
+def test_names_cards_data_and_differences_of_versions(control: Control, tmp_path: Path) -> None:
+    near = Near(control)
+    record, data = tmp_path / "record.yaml", tmp_path / "data"
+    data.mkdir()
+    (data / "lines.jsonl").write_text("{}\n")
+    record.write_text(
+        "source: Made up.\nlicence: mit\nconsent: {basis: synthetic}\ncustodians: [{name: me, since: 2026-01-01}]\n"
+    )
+    digest = near.json("datasets", "register", "talks", "-f", str(record), "--of", str(data))["digest"]
+    assert near.json("datasets", "digest", str(data))["digest"] == digest
+    for label, step in (("v1.0.0", 0.0), ("v1.1.0", 1.0)):
+        folder, meta = tmp_path / label, tmp_path / f"{label}.yaml"
+        folder.mkdir()
+        header = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+        (folder / "model.safetensors").write_bytes(
+            len(header).to_bytes(8, "little") + header + struct.pack("<2f", 1.0, 2.0 + step)
+        )
+        base = "lineage: [{relation: fine_tuned_from, version: told:v1.0.0}]" if step else ""
+        meta.write_text(f"licence: mit\ntraining: {{data: [{{dataset: talks}}], started: 2026-01-02}}\n{base}\n")
+        near.json("models", "push", str(folder), f"told:{label}", "--meta", str(meta))
+    assert near.run("models", "next", "told").stdout == "v1.2.0\n"
+    assert near.run("models", "next", "told", "--bump", "major", "--pre", "rc").stdout == "v2.0.0-rc.1\n"
+
+    first = near.json("models", "alias", "set", "told@champion", "told:v1.0.0", "--generation", "0")
+    refused = near.run("models", "alias", "set", "told@champion", "v1.1.0", "--generation", "0")
+    assert isinstance(refused.exception, Conflict)
+    near.json("models", "alias", "set", "told@champion", "v1.1.0", "--reason", "better")
+    assert near.json("models", "show", "told@champion")["label"] == "v1.1.0"
+    moves = near.json("models", "alias", "history", "told@champion")["moves"]
+    assert [one["label"] for one in moves] == ["v1.1.0", "v1.0.0"]
+    assert moves[1]["digest"] == first["digest"]
+
+    found = near.json("models", "diff", "told:v1.0.0", "told@champion")
+    assert found["suggestion"]["bump"] == "minor"
+    assert found["difference"]["tensors"]["changed"][0]["relative"] == pytest.approx(1 / 5**0.5)
+    shown = near.run("models", "diff", "told:v1.0.0", "told:v1.1.0").stdout
+    assert "minor (weights)" in shown
+    assert "0.4472" in shown
+
+    card = tmp_path / "card.md"
+    card.write_text(near.run("models", "card", "told:v1.1.0", "--template").stdout)
+    assert "license: mit" in card.read_text()
+    assert near.json("models", "card", "told:v1.1.0", "--edit", str(card), "--reason", "begun")["revision"] == 1
+    unchecked = near.run("models", "card", "told:v1.1.0", "--check")
+    assert unchecked.return_value == 1
+    assert "the section 'limitations'" in unchecked.stdout
+    assert "penstock models card told:v1.1.0 --edit card.md" in unchecked.stdout
+    assert near.json("models", "card", "told:v1.1.0", "--revisions")["revisions"][0]["reason"] == "begun"
+
+    edges = near.json("models", "lineage", "told:v1.1.0")["edges"]
+    assert {(e["relation"], e["target"]) for e in edges} == {
+        ("fine_tuned_from", "told:v1.0.0"),
+        ("trained_on", "talks"),
+    }
+    told = near.run("datasets", "show", "talks").stdout
+    assert "told:v1.0.0, told:v1.1.0" in told
+    assert "me 2026-01-01 to now" in told
+    kept = near.run("models", "delete", "told:v1.1.0", "--yes")
+    assert isinstance(kept.exception, Conflict)
+    assert near.json("models", "delete", "told:v1.0.0", "--yes", "--reason", "a test")["state"] == "deleted"
+
+
+def test_exported_feedback_is_a_data_set(control: Control, tmp_path: Path) -> None:
+    near = Near(control)
+    out = tmp_path / "feedback"
+    told = near.json("feedback", "export", str(out), "--register", "feedback-of-nobody")
+    assert (told["supervised"], told["preferences"]) == (0, 0)
+    assert sorted(path.name for path in out.iterdir()) == ["dataset.yaml", "preferences.jsonl", "supervised.jsonl"]
+    assert near.json("datasets", "show", "feedback-of-nobody")["digest"] == told["digest"]
+    again = near.run("feedback", "export", str(out))
+    assert isinstance(again.exception, Conflict)

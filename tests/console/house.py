@@ -351,11 +351,23 @@ def furnish(house: House) -> None:
     house.call("POST", f"/keys/{old['id']}/revoke")
     house.call("POST", "/pools", {"name": "echo", "spec": {"adopt": ["http://127.0.0.1:9"]}})
     house.call("POST", "/routes", {"name": "echo", "spec": {"to": [{"pool": "echo"}]}})
-    house.push("v1.0.0")
+    house.call("POST", "/datasets", {"name": "talks", "spec": {"digest": "sha256:" + "1" * 64, "source": HOSTILE}})
+    house.push("v1.0.0", metadata={"training": {"data": [{"dataset": "talks"}]}, "hyperparameters": {"seed": 7}})
     house.promote("v1.0.0", "staging")
     house.promote("v1.0.0")
     house.ahead = -86400.0
-    house.push("v1.1.0", CARD + HOSTILE, {"annotations": {"note": HOSTILE}, "hyperparameters": {"steps": 12_000}})
+    house.push(
+        "v1.1.0",
+        CARD + HOSTILE,
+        {
+            "annotations": {"note": HOSTILE},
+            "hyperparameters": {"steps": 12_000},
+            "lineage": [
+                {"relation": "fine_tuned_from", "version": "support-bot:v1.0.0"},
+                {"relation": "merged_from", "external": HOSTILE},
+            ],
+        },
+    )
     house.call("PUT", "/models/support-bot", {"description": f"Customer service of a fictional shop {HOSTILE}"})
     house.promote("v1.1.0", reason=HOSTILE)
     house.ahead = -840.0

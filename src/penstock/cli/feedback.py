@@ -57,7 +57,8 @@ def export(
     if name is not None:
         document = {"kind": "DataSet", "name": name, "spec": spec}
         session.api.send("PUT", at("datasets", name), document)
-    told = {"directory": str(directory), "dataset": name, "digest": spec["digest"], **summary}
+    lines = summary.pop("digest")
+    told = {**summary, "lines_digest": lines, "directory": str(directory), "dataset": name, "digest": spec["digest"]}
 
     def people() -> None:
         pairs(

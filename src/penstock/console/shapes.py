@@ -379,6 +379,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
     created_by: str = ""
     card: str = ""
+    aliases: tuple[str, ...] = ()
     metadata: dict[str, Any] = {}
     builds: tuple[Build, ...] = ()
     files: tuple[File, ...] = ()
@@ -474,6 +475,14 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     units: int = 0
 
 
+class Epoch(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of time with the same shares."""
+
+    epoch: int
+    started_at: float
+    shares: dict[str, float] = {}
+
+
 class WholeExperiment(Experiment, frozen=True, kw_only=True):
     """All about one experiment."""
 
@@ -481,6 +490,8 @@ class WholeExperiment(Experiment, frozen=True, kw_only=True):
     shares: dict[str, float] = {}
     planned: Planned = Planned()
     actions: tuple[str, ...] = ()
+    deployment: str | None = None  # the model whose canary it is
+    epochs: tuple[Epoch, ...] = ()
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,8 +8,10 @@ import msgspec
 from starlette.responses import Response
 
 from penstock.console.client import at
+from penstock.console.lineage import draw
 from penstock.console.pages import drift
 from penstock.console.shapes import Block, CanaryLine, Deployment, Model, Revision, Version
+from penstock.console.shapes_versions import Alias, CardCheck, CardRevision, Graph
 from penstock.console.visit import Visit
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.delivery.revisions import Past, Whole, choose_rollback
@@ -45,8 +47,11 @@ async def show(visit: Visit) -> Response:
     )
     versions = tuple(sorted(versions, key=lambda version: -version.number))
     shown = next((v for d in deployments for v in versions if v.label == d.label), versions[0] if versions else None)
+    lineage = None
     if shown is not None:
-        shown = await visit.api.get(at("models", name, "versions", shown.label), Version)
+        where = at("models", name, "versions", shown.label)
+        shown, graph = await asyncio.gather(visit.api.get(where, Version), visit.api.get(f"{where}/lineage", Graph))
+        lineage = draw(graph)
     return visit.page(
         "model.html",
         model=model,
@@ -55,6 +60,8 @@ async def show(visit: Visit) -> Response:
         history=history,
         canaries=tried,
         blocks=blocks,
+        aliases=await visit.api.get(at("models", name, "aliases"), tuple[Alias, ...]),
+        lineage=lineage,
         shown=shown,
         previous={one.environment: earlier(history, one) for one in deployments},
         **await drift.watched(visit, name),
@@ -90,12 +97,20 @@ def earlier(history: tuple[Revision, ...], deployment: Deployment) -> Revision |
 async def version(visit: Visit) -> Response:
     """One version: card, files, builds, metadata."""
     name, label = visit.path("name"), visit.path("label")
-    found, deployments = await asyncio.gather(
-        visit.api.get(at("models", name, "versions", label), Version), _deployments(visit, name)
+    where = at("models", name, "versions", label)
+    found, deployments, graph, check, revisions = await asyncio.gather(
+        visit.api.get(where, Version),
+        _deployments(visit, name),
+        visit.api.get(f"{where}/lineage", Graph),
+        visit.api.get(f"{where}/card/check", CardCheck),
+        visit.api.get(f"{where}/card/revisions", tuple[CardRevision, ...]),
     )
     return visit.page(
         "version.html",
         v=found,
+        lineage=draw(graph),
+        check=check,
+        revisions=revisions,
         metadata=list(flattened(found.metadata)),
         deployments=[one for one in deployments if one.label == found.label],
         may_deploy=visit.may("deployments:write"),
@@ -128,7 +143,11 @@ async def confirm_promote(visit: Visit) -> Response:
     runs = {one.environment: one.label for one in deployments}
     names = sorted({str(one["name"]) for one in environments} | set(runs)) or list(_USUAL)
     return visit.page(
-        "promote.html", name=name, label=found.label, environments=[(one, runs.get(one)) for one in names]
+        "promote.html",
+        name=name,
+        label=found.label,
+        environments=[(one, runs.get(one)) for one in names],
+        may_override=visit.may("gates:override"),
     )
 
 
@@ -141,6 +160,7 @@ async def promote(visit: Visit) -> Response:
         "label": form.get("label", ""),
         "environment": form.get("environment", ""),
         "reason": form.get("reason", ""),
+        "override": form.get("override", ""),
     }
     if form.get("how") == "canary":
         await visit.api.post("/canaries", body)

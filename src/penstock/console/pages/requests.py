@@ -11,7 +11,8 @@ from starlette.responses import Response
 from penstock.console.client import at
 from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests
 from penstock.console.shapes_content import Content
-from penstock.console.visit import Visit
+from penstock.console.shapes_versions import Provenance
+from penstock.console.visit import Visit, allowed
 from penstock.core.errors import BadRequest, Forbidden
 from penstock.core.exchange import Outcome
 
@@ -116,9 +117,11 @@ async def show(visit: Visit) -> Response:
             content = await visit.api.get(f"{at('requests', request.id)}/content", Content)
         except Forbidden as error:
             refused = error.message
+    behind = await allowed(visit.api.get(f"{at('requests', request.id)}/provenance", Provenance), Provenance())
     return visit.page(
         "request.html",
         x=request,
+        behind=behind,
         observations=found.observations,
         segments=segments(request.phases),
         speed=_speed(request),
