@@ -9,6 +9,9 @@ GENERATED := src/penstock/gateway/grpc/inference_pb2.py
 HOT := $(shell $(PYTHON) scripts/compile_hot.py --list)
 ARGS ?=
 
+# What does not need each other is installed and compiled side by side.
+MAKEFLAGS += --jobs=2
+
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
 .PHONY: bench-content up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance
 
