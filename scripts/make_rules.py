@@ -28,6 +28,8 @@ WINDOWS = {"5m": 300, "30m": 1800, "1h": 3600, "2h": 7200, "6h": 21600, "1d": 86
 FAST = (("1h", "5m", 14.4), ("6h", "30m", 6.0))
 SLOW = (("1d", "2h", 3.0), ("3d", "6h", 1.0))
 
+USERS = 'route!~"|[(]evaluators[)]/.*"'  # the routes of evaluators have no objective: nobody waits there
+
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One alert. `runbook` is a page in docs/runbooks; `page` wakes somebody, `ticket` waits for the morning."""
@@ -44,9 +46,9 @@ def recorded() -> Iterator[tuple[str, str]]:
     """Name and expression of each series that alerts and dashboards share."""
     for window in WINDOWS:
         failed = (
-            f'sum by (route) (rate(penstock_requests_total{{route!="",outcome=~"error|truncated|crashed"}}[{window}]))'
+            f'sum by (route) (rate(penstock_requests_total{{{USERS},outcome=~"error|truncated|crashed"}}[{window}]))'
         )
-        everything = f'sum by (route) (rate(penstock_requests_total{{route!=""}}[{window}]))'
+        everything = f"sum by (route) (rate(penstock_requests_total{{{USERS}}}[{window}]))"
         yield f"route:penstock_requests:rate{window}", everything
         yield f"route:penstock_failures:rate{window}", f"{failed} or 0 * {everything}"
         first = "gen_ai_server_time_to_first_token_seconds"
@@ -285,6 +287,17 @@ STATE = (
         "  > (sum by (experiment) (penstock_experiment_units offset 6h) or 0 * sum by (experiment) (penstock_experiment_units))\n"
         ")",
         "The experiment {{ $labels.experiment }} runs and has counted no new unit for 6 hours.",
+    ),
+    _alert(
+        "EvaluatorBehind", "ticket", "15m", "evaluators",
+        "max by (evaluator) (penstock_evaluator_behind_seconds) > 1800",
+        "The evaluator {{ $labels.evaluator }} is {{ $value | humanizeDuration }} behind: answers become too old to be scored.",
+    ),
+    _alert(
+        "EvaluatorFailing", "ticket", "15m", "evaluators",
+        'sum by (evaluator) (increase(penstock_evaluator_results_total{result=~"failed|unreadable|too_late"}[1h]))\n'
+        "/ sum by (evaluator) (increase(penstock_evaluator_results_total[1h])) > 0.5",
+        "The evaluator {{ $labels.evaluator }} cannot score most of what it draws: {{ $value | humanizePercentage }}.",
     ),
     _alert(
         "ExperimentHarm", "ticket", "0m", "experiment-harm",

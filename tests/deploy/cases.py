@@ -41,6 +41,8 @@ UP = 'penstock_replica_up{pool="p",replica="%s",worker="%s"}'
 EXPIRES = 'penstock_tls_certificate_expires_timestamp_seconds{instance="g",worker="w"}'
 ENDS = 'penstock_key_expires_timestamp_seconds{tenant="t"}'
 STARTED = 'penstock_experiment_started_timestamp_seconds{experiment="e"}'
+SCORES = 'penstock_evaluator_results_total{evaluator="e",result="scored"}'
+FAILED_SCORES = 'penstock_evaluator_results_total{evaluator="e",result="failed"}'
 UNITS = 'penstock_experiment_units{experiment="e",arm="a"}'
 FAILURES = 'penstock_ship_failures_total{instance="s",reader="control"}'
 SHIPPED = 'penstock_ship_records_total{instance="s",reader="control"}'
@@ -196,6 +198,14 @@ CASES: dict[str, tuple[Case, Case]] = {
         _one('penstock_drift_shifted{model="m",arm="",signal="success"}', "0x20", 10),
     ),
     "PenstockKeyExpires": (_one(ENDS, "500000x90", 70), _one(ENDS, "700000x90", 70)),
+    "PenstockEvaluatorBehind": (
+        _one('penstock_evaluator_behind_seconds{evaluator="e"}', "0x5 2000x30", 30),
+        _one('penstock_evaluator_behind_seconds{evaluator="e"}', "0x5 1700x30", 30),
+    ),
+    "PenstockEvaluatorFailing": (
+        Case(series={FAILED_SCORES: "0+6x60", SCORES: "0+4x60"}, at=50),
+        Case(series={FAILED_SCORES: "0+4x60", SCORES: "0+6x60"}, at=50),
+    ),
     "PenstockExperimentHarm": (
         _one('penstock_experiments_ended_total{route="r",result="harm"}', "0x20 1x20", 30),
         _one('penstock_experiments_ended_total{route="r",result="worse"}', "0x20 1x20", 30),

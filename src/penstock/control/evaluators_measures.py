@@ -35,7 +35,8 @@ class EvaluatorMeasures(Collector):
             total: Counter[str] = Counter()
             for results in counts.get(name, {}).values():
                 total.update(results)
-            self._results |= {(name, result): count for result, count in total.items()}
+            # What waits for its pair becomes fewer again: no counter does.
+            self._results |= {(name, result): count for result, count in total.items() if result != "unpaired"}
             self._behind[name] = await behind_of(connection, name, now)
             mine = used.get(name, UNUSED)
             failed = {"error": mine["errors"], "refused": mine["refused"]}

@@ -690,7 +690,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_evaluator_results_total",
         kind="counter",
-        help="Answers that an evaluator has drawn, by what became of them; the words are in docs/evaluators.md.",
+        help="Answers that an evaluator has drawn, by what became of them, without those that wait for a pair; the words are in docs/evaluators.md.",
         labels=("evaluator", "result"),
         on=("control",),
     ),
