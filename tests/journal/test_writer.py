@@ -1,7 +1,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,32 @@ def test_open_streams_are_closed_as_crashed_exactly_once(folder: Path) -> None:
     assert closings[0].tenant == "acme", "what was known is kept"
     (report,) = verify(folder.parent, folder.name)
     assert (report.open, report.repeated, report.missing) == ((), (), ())
+
+
+def test_a_stream_that_ends_as_its_segment_does_is_closed_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when the next segment was there and the stream's closing record was not in it yet."""
+    writer = write(folder, bounds=Bounds(segment_bytes=200))
+    writer.append(opened(1))
+    writer.flush()
+    writer.append(exchange(1))
+
+    def killed(_descriptor: int, _data: bytes) -> int:
+        raise KeyboardInterrupt
+
+    start = writer._start_segment
+
+    def then_killed(closings: Iterable[Exchange]) -> None:
+        start(closings)
+        monkeypatch.setattr(os, "write", killed)
+
+    monkeypatch.setattr(writer, "_start_segment", then_killed)
+    with pytest.raises(KeyboardInterrupt):
+        writer.flush()
+    monkeypatch.undo()
+    os.close(writer._lock)
+    write(folder).close()
+    closings = [record for _, record in iterate(folder) if isinstance(record, Exchange)]
+    assert [(one.id, one.outcome) for one in closings] == [(exchange(1).id, "crashed")]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 8, 9, 40])

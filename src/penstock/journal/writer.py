@@ -88,6 +88,7 @@ class JournalWriter:
         self._scheduled = False
         self._waiters: list[asyncio.Future[bool]] = []
         self._open: dict[str, Opened] = {}
+        self._ended: list[Opened] = []  # whose closing record is not written yet
         self._sizes = segment_sizes(directory)
         self._stored = sum(self._sizes.values())
         self._segment = recovered.next_segment - 1
@@ -176,7 +177,9 @@ class JournalWriter:
         pending.append(payload)
         if type(record) is Exchange:
             if self._open:
-                self._open.pop(record.id, None)
+                opened = self._open.pop(record.id, None)
+                if opened is not None:
+                    self._ended.append(opened)
         elif type(record) is Opened:
             self._open[record.exchange.id] = record
 
@@ -231,6 +234,7 @@ class JournalWriter:
             data = b"".join(self._pending)
             self._pending.clear()
             self._failing = not self._write(data)
+            self._ended.clear()
             if self._failing:
                 self.counts.failures += 1
                 self.counts.lost += records
@@ -299,7 +303,8 @@ class JournalWriter:
         """Begin the next segment, whole or not at all, with the streams that are open and the closings of crashed ones."""
         number = self._segment + 1
         header = encode_header(SegmentHeader(segment=number, worker=self._worker, created=self._clock()))
-        carried: tuple[Record, ...] = (*self._open.values(), *closings)
+        # A stream whose closing record is about to be written here is carried too: this process may be killed before it is.
+        carried: tuple[Record, ...] = (*self._open.values(), *self._ended, *closings)
         data = header + b"".join([encode_frame(record) for record in carried])
         final = self._directory / segment_name(number)
         draft = final.with_suffix(".draft")
