@@ -44,8 +44,15 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("reference", metavar="NAME:LABEL")
 @click.option("--meta", type=file_argument, help="YAML or JSON: training data, metrics, hyperparameters, limitations.")
 @click.option("--base", metavar="REF", help="Version that it was made from; kept in its metadata.")
+@click.option(
+    "--relation",
+    type=click.Choice(["fine_tuned_from", "quantised_from", "distilled_from", "merged_from"]),
+    help="With --base: what it is of it, kept as its lineage.",
+)
 @with_session
-def push(session: Session, directory: Path, reference: str, meta: str | None, base: str | None) -> None:
+def push(
+    session: Session, directory: Path, reference: str, meta: str | None, base: str | None, relation: str | None
+) -> None:
     """Register the files in DIRECTORY as the version NAME:LABEL.
 
     Blocks that are stored already are not sent again; a push that broke off goes on where it was. Hidden files are left out; links are
@@ -58,6 +65,9 @@ def push(session: Session, directory: Path, reference: str, meta: str | None, ba
     if base is not None:
         found = session.api.get("/resolve", ref=str(parse_reference(base)))
         metadata["base"] = {"version": f"{found['model']}:{found['label']}", "digest": found["digest"]}
+        if relation is not None:
+            edge = {"relation": relation, "version": f"{found['model']}@{found['digest']}"}
+            metadata["lineage"] = [*metadata.get("lineage", ()), edge]
     version = push_files(session, wanted, files_in(directory), metadata)
     session.answer(
         version,
