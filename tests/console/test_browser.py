@@ -35,6 +35,8 @@ PATHS = [
     "/experiments/echo-warmth",
     "/experiments/support-bot-draft",
     "/experiments/echo-warmth/stop",
+    "/experiments/support-bot-1-1/report",
+    "/experiments/support-bot-1-1/answers",
     "/playground",
     "/access",
 ]

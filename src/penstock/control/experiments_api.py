@@ -18,6 +18,7 @@ from penstock.control.experiments import experiment_row
 from penstock.control.experiments_export import as_csv, exported
 from penstock.control.experiments_kind import ExperimentKind
 from penstock.control.experiments_past import gather_past
+from penstock.control.experiments_samples import samples_of
 from penstock.control.experiments_schema import design_schema
 from penstock.control.specs import Name, Spec
 from penstock.experiments.declared import MOST_LOOKS
@@ -131,19 +132,26 @@ async def read_experiment(control: Control, name: str) -> dict[str, Any]:
                 .order_by(experiment_epochs.c.epoch)
             )
         ).all()
+        canary = await canary_of(connection, name)
     shares = dict(epochs[-1].shares) if epochs else {}
     design = parse_design(row.spec)
     told = summary(row, shares) | {
         "spec": row.spec,
         "resolved": row.resolved,
         "planned": design.planned()._asdict() | {"inference": design.plan.inference, "units": design.planned_units()},
-        "actions": sorted(TRANSITIONS[row.state]),
+        "actions": sorted(TRANSITIONS[row.state]) if canary is None else _of_canary(row.state),
+        "deployment": None if canary is None else canary.model,
         "expires_at": row.expires_at,
         "epochs": [{"epoch": one.epoch, "shares": dict(one.shares), "started_at": one.started_at} for one in epochs],
     }
     if row.verdict is not None:
         told["verdict"] = row.verdict | {"reasons": told["verdict"]["reasons"]}
     return told
+
+
+def _of_canary(state: str) -> list[str]:
+    """What may be done with the canary of a deployment as an experiment: it ends as a canary."""
+    return sorted(set(TRANSITIONS[state]) & {"start", "pause"})
 
 
 def experiments_router() -> APIRouter:
@@ -216,6 +224,15 @@ def _add_reading(router: APIRouter) -> None:
             kind, content = "text/csv; charset=utf-8", as_csv(document, table)
         ending = f"{name}.json" if format == "json" else f"{name}-{table}.csv"
         return Response(content, media_type=kind, headers={"content-disposition": f'attachment; filename="{ending}"'})
+
+    @router.get("/{name}/samples")
+    async def get_samples(
+        control: ControlPart, who: Reader, name: str, limit: Annotated[int, Query(ge=1, le=50)] = 5
+    ) -> dict[str, Any]:
+        """Requests whose content was kept, by arm or pair by pair; `GET /requests/{id}/content` opens them for those who may."""
+        async with control.database.read() as connection:
+            await experiment_row(connection, name)
+            return {"samples": await samples_of(connection, name, tenant=who.tenant, limit=limit)}
 
     @router.get("/{name}/points")
     async def get_points(

@@ -110,8 +110,14 @@ async def _read(visit: Visit) -> dict[str, Any]:
         "ramp": ramp(canary),
         "gauges": gauges(canary),
         "traffic": {one.arm: one for one in canary.arms},
-        "actions": actions(canary) if visit.may("deployments:write") else (),
+        "actions": [one for one in actions(canary) if _may(visit, one)],
     }
+
+
+def _may(visit: Visit, action: str) -> bool:
+    """Whether the visitor may do it: pausing and resuming is done to the experiment that it is."""
+    paused = action in {"pause", "resume"}
+    return visit.may("deployments:write") and (not paused or visit.may("experiments:write"))
 
 
 async def confirm(visit: Visit) -> Response:

@@ -11,16 +11,16 @@ from penstock.console import figures
 from penstock.console.charts import Chart, Line, drawing, finite
 from penstock.console.client import at
 from penstock.console.live import live
+from penstock.console.pages.experiment_tables import change_of, contenders, forecasts, judged_by, ranking, votes
 from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
-from penstock.console.shapes_evaluators import CoverageRow, EvaluatorsTold, EvaluatorTold
+from penstock.console.shapes_evaluators import EvaluatorsTold
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
 from penstock.experiments.arms import ArmSpec
 from penstock.experiments.bayes import Belief
 from penstock.experiments.metrics import Metric
 from penstock.experiments.progress import Progress
-from penstock.experiments.scoring import TELLING
-from penstock.experiments.words import change_in_words, value_in_words
+from penstock.experiments.words import value_in_words
 
 FRAGMENTS = ("verdict", "results")
 _MOST_POINTS = 300
@@ -30,8 +30,14 @@ _ACTIONS = {
     "pause": ("Pause {}?", "All traffic goes to the control until it is started again.", "Pause", False),
     "stop": (
         "Stop {} for good?",
-        "All traffic goes to the control. A stopped experiment cannot be started again.",
+        "The route goes back to its own targets, a canary's traffic to the control. A stopped experiment cannot be started again.",
         "Stop",
+        True,
+    ),
+    "kill": (
+        "Kill {}?",
+        "It ends at once, and all of its traffic is on the control until it is archived.",
+        "Kill",
         True,
     ),
     "archive": ("Archive {}?", "It is no longer listed among the others. Its results are kept.", "Archive", False),
@@ -113,20 +119,21 @@ async def listing(visit: Visit) -> Response:
 
 async def show(visit: Visit) -> Response:
     """One experiment."""
-    return visit.page("experiment.html", fragments=FRAGMENTS, **await _read(visit))
+    return visit.page("experiment.html", fragments=FRAGMENTS, **await read_page(visit))
 
 
 async def live_experiment(visit: Visit) -> Response:
     """Its regions, again and again."""
 
     async def read() -> Mapping[str, str]:
-        values = await _read(visit)
+        values = await read_page(visit)
         return {name: visit.render(f"experiment/{name}.html", **values) for name in FRAGMENTS}
 
     return await live(visit, read)
 
 
-async def _read(visit: Visit) -> dict[str, Any]:
+async def read_page(visit: Visit) -> dict[str, Any]:
+    """All that the pages of one experiment show."""
     name, chosen = visit.path("name"), visit.query("metric")
     wanted = {"metric": chosen} if chosen else {}
     experiment, looks, scored = await asyncio.gather(
@@ -167,9 +174,15 @@ async def _read(visit: Visit) -> dict[str, Any]:
         "mismatch": verdict.mismatch,
         "planned": experiment.planned,
         "primary": experiment.spec.primary_metric,
-        "effect": _change(experiment.spec.primary_metric, experiment.spec.primary.minimum_effect).lstrip("+"),
-        "actions": experiment.actions if visit.may("experiments:write") else (),
+        "effect": change_of(experiment.spec.primary_metric, experiment.spec.primary.minimum_effect).lstrip("+"),
+        "actions": experiment.actions if may_act(visit, experiment) else (),
+        "may_read": visit.may("content:read"),
     }
+
+
+def may_act(visit: Visit, experiment: WholeExperiment) -> bool:
+    """Whether the visitor may start, pause and end it: a deployment's canary is changed by who may deploy."""
+    return visit.may("experiments:write") and (experiment.deployment is None or visit.may("deployments:write"))
 
 
 def described(arm: ArmSpec) -> str:
@@ -180,17 +193,13 @@ def described(arm: ArmSpec) -> str:
         parts.append("its own system prompt")
     if arm.policy is not None:
         parts.append(f"policy {arm.policy}")
+    if arm.cascade is not None:
+        parts.append(f"after {arm.cascade.first}")
     return ", ".join(parts)
 
 
 def _value(metric: Metric, value: float) -> str:
     return figures.money(value) if metric.unit == "USD" else value_in_words(metric, value)
-
-
-def _change(metric: Metric, change: float) -> str:
-    if metric.unit == "USD":
-        return ("\u2212" if change < 0 else "+") + figures.money(abs(change))
-    return change_in_words(metric, change).replace("-", "\u2212")
 
 
 def _place(lower: float, estimate: float, upper: float) -> tuple[float, float, float, float]:
@@ -203,107 +212,13 @@ def _place(lower: float, estimate: float, upper: float) -> tuple[float, float, f
 
 
 def _detectable(metric: Metric, progress: Progress) -> str:
-    return "" if progress.detectable is None else _change(metric, progress.detectable).lstrip("+")
+    return "" if progress.detectable is None else change_of(metric, progress.detectable).lstrip("+")
 
 
 def _belief(metric: Metric, belief: Belief | None) -> str:
     if belief is None:
         return ""
-    return f"{figures.percent(belief.chance_better)} likely better, {_change(metric, belief.lower)} to {_change(metric, belief.upper)}"
-
-
-def contenders(verdict: Judged, metric: Metric) -> list[dict[str, Any]]:
-    """A bandit's arms by context, the likeliest first."""
-    return [
-        {
-            "arm": one.arm,
-            "context": one.context,
-            "chance": one.chance,
-            "share": one.share,
-            "once": _range(metric, one.lower, one.upper),
-        }
-        for one in sorted(verdict.contenders, key=lambda one: (one.context, -one.chance))
-    ]
-
-
-def votes(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, Any]]:
-    """Who was preferred, and how strong that makes the treatment."""
-    found = []
-    for one in verdict.votes:
-        ends = (
-            ("\u2212\u221e" if one.strength_lower is None else f"{one.strength_lower:+.2f}"),
-            ("\u221e" if one.strength_upper is None else f"{one.strength_upper:+.2f}"),
-        )
-        found.append(
-            {
-                "title": catalogue[one.metric].name.replace("_", " "),
-                "arm": one.arm,
-                "won": one.won,
-                "lost": one.lost,
-                "ties": one.ties,
-                "share": one.share,
-                "interval": f"{figures.percent(one.lower)} to {figures.percent(one.upper)}",
-                "strength": figures.NONE if one.strength is None else f"{one.strength:+.2f}".replace("-", "\u2212"),
-                "strengths": f"{ends[0]} to {ends[1]}".replace("-", "\u2212"),
-                "gauge": max(0.0, min(1.0, one.evidence / one.limit)),
-            }
-        )
-    return found
-
-
-def ranking(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, str]]:
-    """Several versions by their strength."""
-    return [
-        {
-            "arm": one.arm,
-            "title": catalogue[one.metric].name.replace("_", " "),
-            "strength": _strength(one.strength),
-            "interval": figures.NONE
-            if one.lower is None or one.upper is None
-            else f"{_strength(one.lower)} to {_strength(one.upper)}",
-            "beats": ", ".join(one.stronger_than) or figures.NONE,
-        }
-        for one in verdict.ranking
-    ]
-
-
-def _strength(value: float | None) -> str:
-    return figures.NONE if value is None else f"{value:+.2f}".replace("-", "\u2212")
-
-
-def judged_by(scored: EvaluatorsTold) -> list[tuple[EvaluatorTold, CoverageRow | None, str]]:
-    """Each evaluator by arm, with why the others of its draw were not judged; none of the arms if it has drawn nothing."""
-    found: list[tuple[EvaluatorTold, CoverageRow | None, str]] = []
-    for one in scored.evaluators:
-        for row in one.coverage:
-            left = {result: count for result, count in row.results.items() if count and result not in TELLING}
-            words = ", ".join(f"{figures.number(count)} {result.replace('_', ' ')}" for result, count in left.items())
-            found.append((one, row, words))
-        if not one.coverage:
-            found.append((one, None, ""))
-    return found
-
-
-def forecasts(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[dict[str, Any]]:
-    """What an A/B test would say."""
-    return [
-        {
-            "metric": catalogue[one.metric].name.replace("_", " "),
-            "arm": one.arm,
-            "units": one.units,
-            "estimate": _change(catalogue[one.metric], one.estimate),
-            "interval": _range(catalogue[one.metric], one.lower, one.upper),
-            "better": one.better,
-            "worse": one.worse,
-        }
-        for one in verdict.forecasts
-    ]
-
-
-def _range(metric: Metric, lower: float | None, upper: float | None) -> str:
-    if lower is None or upper is None:
-        return figures.NONE
-    return f"{_change(metric, lower)} to {_change(metric, upper)}"
+    return f"{figures.percent(belief.chance_better)} likely better, {change_of(metric, belief.lower)} to {change_of(metric, belief.upper)}"
 
 
 def estimates(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[Estimate]:
@@ -314,7 +229,7 @@ def estimates(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[Estimate
         place = None
         interval = figures.NONE
         if one.estimate is not None and one.lower is not None and one.upper is not None:
-            interval = f"{_change(metric, one.lower)} to {_change(metric, one.upper)}"
+            interval = f"{change_of(metric, one.lower)} to {change_of(metric, one.upper)}"
             place = _place(one.lower, one.estimate, one.upper)
         found.append(
             Estimate(
@@ -325,7 +240,7 @@ def estimates(verdict: Judged, catalogue: Mapping[str, Metric]) -> list[Estimate
                 primary=one.primary,
                 value=figures.NONE if one.value is None else _value(metric, one.value),
                 control_value=figures.NONE if one.control_value is None else _value(metric, one.control_value),
-                change=figures.NONE if one.estimate is None else _change(metric, one.estimate),
+                change=figures.NONE if one.estimate is None else change_of(metric, one.estimate),
                 interval=interval,
                 n=f"{figures.number(one.n)} / {figures.number(one.control_n)}",
                 state=one.state.replace("_", " "),
@@ -364,7 +279,7 @@ def charts(experiment: WholeExperiment, looks: tuple[Look, ...], metric: Metric)
                     (
                         figures.when(look.at),
                         *(
-                            figures.NONE if value is None else _change(metric, value)
+                            figures.NONE if value is None else change_of(metric, value)
                             for value in (look.estimate, look.lower, look.upper)
                         ),
                         figures.number(look.n),
