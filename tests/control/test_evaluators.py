@@ -416,6 +416,9 @@ async def test_calls_are_booked_for_evaluators_and_for_nobody_else(scene: Scene)
     assert {row["tenant"] for row in await scene.bed.table(visits)} == {"a"}
     usage = {row["tenant"]: row["cost_nanousd"] for row in await scene.bed.table(ingested.usage_minute)}
     assert usage["(evaluators)"] == 500
+    overview = (await scene.bed.call("GET", "/overview", window_s=864000)).json()
+    assert (overview["requests"], overview["refused"]) == (1, 0)
+    assert overview["cost_usd"] >= 500e-9
 
 
 async def test_clients_cannot_say_what_a_judge_would(scene: Scene) -> None:

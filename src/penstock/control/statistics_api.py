@@ -15,7 +15,7 @@ from penstock.control.auth import ControlPart, needs
 from penstock.control.context import Control
 from penstock.control.engagement_api import add_engagement, engagement_rows, figures
 from penstock.control.requests_search import Wanted, search
-from penstock.control.statistics_usage import Figures, check_by, grouped, usage_rows
+from penstock.control.statistics_usage import Figures, as_traffic, check_by, grouped, usage_rows
 from penstock.core.errors import BadRequest, NotFound
 from penstock.core.exchange import Content, Exchange, Observation, Phases, Quality
 from penstock.store.schema_experiments import exchanges, observations
@@ -85,7 +85,7 @@ async def read_overview(control: Control, who: Principal, window_s: float = 900.
     now = control.clock()
     async with control.database.read() as connection:
         mine = {"tenant": _own(who, None)}
-        rows = await usage_rows(connection, now - window_s, now, mine)
+        rows = as_traffic(await usage_rows(connection, now - window_s, now, mine))
         engaged = await engagement_rows(connection, now - window_s, now, mine)
     return overview(rows, now, window_s, buckets) | {"engagement": figures(engaged)}
 
