@@ -428,11 +428,12 @@ def run_gateways(settings: Settings) -> None:
 def run_engine(
     settings: Settings, directory: str, model: str | None, *, provenance: str | None = None, trusted: Sequence[str] = ()
 ) -> None:
-    """One embedded engine, until SIGTERM. With `provenance` it loads only what one of the `trusted` keys has signed.
+    """One embedded engine, until SIGTERM. With `provenance` it loads only what one of the `trusted` keys has signed, or the version whose digest is.
 
     Raises:
         PenstockError: if the model cannot be loaded or the address cannot be had.
     """
+    from penstock.core.digests import is_digest
     from penstock.engine.provenance import verify_build
     from penstock.engine.serve import serve_engine
 
@@ -441,8 +442,10 @@ def run_engine(
 
     log_to_stdout()
     if provenance is not None:
-        digest = verify_build(Path(directory), Path(provenance), trusted)
-        logging.getLogger("penstock.engine").info("every byte is of %s, which was signed", digest)
+        keys = [text for text in trusted if not is_digest(text)]
+        expected = next((text for text in trusted if is_digest(text)), None)
+        digest = verify_build(Path(directory), Path(provenance), keys, expected=expected)
+        logging.getLogger("penstock.engine").info("every byte is of %s%s", digest, ", which was signed" if keys else "")
     _run(serve_engine(directory=Path(directory).absolute(), model=model, settings=settings.engine, started=started))
 
 

@@ -158,7 +158,7 @@ async def test_what_nothing_needs_is_swept_and_nothing_else(house: House) -> Non
     assert (went["files"], went["blocks"]) == (
         2,
         7,
-    )  # four tensors and two headers of two files, less three that are shared
+    )  # one tensor and four; the others and the header are v1.0.1s, too
     assert await fetched(house, "m", "v1.0.1") == {"model.safetensors": second}
     assert (await house.get("/models/m/versions/v1.0.0/blocks", status=404))["error"]["code"] == "not_found"
     assert [block.name for block in await opened.begin()] == [block.name for block in wanted[2:]]

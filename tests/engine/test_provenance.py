@@ -90,3 +90,17 @@ def test_nobody_or_a_stranger_vouches_for_nothing(tmp_path: Path) -> None:
     file.write_text("{")
     with pytest.raises(Damaged, match="cannot be read"):
         verify_build(build, file, [public_of(SEED)])
+
+
+def test_what_was_committed_needs_no_signature_where_its_digest_is_known(tmp_path: Path) -> None:
+    build, file = signed(tmp_path, envelopes=())
+    digest = sha256_digest(msgspec.json.decode(file.read_bytes(), type=Provenance).manifest.encode())
+    assert verify_build(build, file, [], expected=digest) == digest
+    with pytest.raises(Damaged, match="is to be loaded"):
+        verify_build(build, file, [], expected="sha256:" + "0" * 64)
+    with pytest.raises(Damaged, match="Nobody who is trusted"):
+        verify_build(build, file, [public_of(SEED)], expected=digest)
+    data = FILES["openvino_model.bin"]
+    (build / "openvino_model.bin").write_bytes(data[:50] + b"!" + data[51:])
+    with pytest.raises(Damaged, match=r"openvino_model\.bin is damaged: block 1, bytes 40 to 99, in tail"):
+        verify_build(build, file, [], expected=digest)

@@ -101,9 +101,15 @@ def control(data: str | None, host: str | None, control_port: int | None, empty:
 @click.option(
     "--provenance",
     type=click.Path(exists=True, dir_okay=False),
-    help="Load only what is signed by this file, which control writes beside a build.",
+    help="Load only what is signed by this file, which control writes beside a build, or of the digest that is trusted.",
 )
-@click.option("--trust", "trusted", multiple=True, metavar="HEX", help="Public key whose signature counts; repeatable.")
+@click.option(
+    "--trust",
+    "trusted",
+    multiple=True,
+    metavar="KEY|DIGEST",
+    help="Public key whose signature counts, or the version's digest; repeatable.",
+)
 def engine(
     directory: str,
     data: str | None,

@@ -51,16 +51,14 @@ class Builds:
             self._checked.add(build.digest)
         return path
 
-    async def provenance(self, build: BuildInfo) -> tuple[Path, tuple[str, ...]] | None:
-        """The file that tells an engine who vouches for `build`, and the public keys of those; None if nobody does.
+    async def provenance(self, build: BuildInfo) -> tuple[Path, tuple[str, ...]]:
+        """The file that tells an engine what `build` is made of and who vouches for it, and the public keys of those.
 
         Raises:
             Unavailable: if it cannot be written.
         """
         async with self._control.database.read() as connection:
             signed = await valid_signatures(connection, build.version_digest)
-            if not signed:
-                return None
             statement = select(versions.c.manifest, versions.c.digest).where(
                 versions.c.model == build.key.model, versions.c.label == build.key.label
             )

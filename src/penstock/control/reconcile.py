@@ -191,13 +191,9 @@ class Reconciler:
             raise NotFound(f"{pool.build.model}:{pool.build.label} has no build in {pool.build.precision}.")
         folder = await self._builds.folder(build)
         args: tuple[str, ...] = ("--prefix-cache",) if pool.prefix_cache else ()
-        signed = await self._builds.provenance(build)
-        if signed is not None:
-            args += (
-                "--provenance",
-                str(signed[0].resolve()),
-                *(part for key in signed[1] for part in ("--trust", key)),
-            )
+        told, signers = await self._builds.provenance(build)
+        args += ("--provenance", str(told.resolve()), "--trust", build.version_digest)
+        args += tuple(part for key in signers for part in ("--trust", key))
         started = await self._runtime.start(
             ReplicaSpec(
                 id=action.id,

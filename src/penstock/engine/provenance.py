@@ -1,4 +1,4 @@
-"""Whether a build is what somebody who is trusted has signed: checked block by block before the pipeline sees any of it."""
+"""Whether a build is what was committed, or what somebody who is trusted has signed: checked block by block before the pipeline sees any of it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,17 @@ from penstock.registry.signing import read_envelope
 _BLOCK = 4 << 20
 
 
-def verify_build(directory: Path, provenance: Path, trusted: Sequence[str]) -> str:
-    """Read every byte of the build in `directory` and compare it with what was signed; the version's digest.
+def verify_build(directory: Path, provenance: Path, trusted: Sequence[str], *, expected: str | None = None) -> str:
+    """Read every byte of the build in `directory` and compare it with what was committed or signed; the version's digest.
 
     Args:
         directory: what the engine is about to load.
-        provenance: the file that control wrote beside it; nothing in it is believed that no signature covers.
+        provenance: the file that control wrote beside it; nothing in it is believed that no signature covers, nor the digest that is expected.
         trusted: public keys, 64 hexadecimal digits each; one of them must have signed.
+        expected: the version's digest, as who starts the engine knows it. Where it is given and no key is, no signature is needed.
 
     Raises:
-        Damaged: if nobody who is trusted has signed it, or a file is missing, another one is there, or its bytes are others: the message names the
+        Damaged: if nobody who is trusted has signed it, it is of another version than is expected, or a file is missing, another one is there, or its bytes are others: the message names the
             file, the block, and the tensor that lies there.
     """
     try:
@@ -35,7 +36,11 @@ def verify_build(directory: Path, provenance: Path, trusted: Sequence[str]) -> s
     except (OSError, msgspec.DecodeError) as error:
         raise Damaged(f"{provenance} cannot be read: {error}.", code="bad_signature") from None
     digest = sha256_digest(told.manifest.encode())
-    if not any(_vouches(envelope, key, digest) for envelope in told.envelopes for key in trusted):
+    if expected is not None and digest != expected:
+        raise Damaged(f"{provenance} is of {digest}, and {expected} is to be loaded.")
+    if (trusted or expected is None) and not any(
+        _vouches(envelope, key, digest) for envelope in told.envelopes for key in trusted
+    ):
         raise Damaged(f"Nobody who is trusted has signed {told.version} ({digest}).", code="bad_signature")
     part = build_manifest(read_manifest(told.manifest, digest), told.folder)
     if part is None:

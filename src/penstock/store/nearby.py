@@ -70,10 +70,17 @@ class Nearby:
     def _places(self, name: str) -> list[tuple[str, int]]:
         with suppress(sqlite3.Error, OSError), closing(self._open()) as connection:
             found = connection.execute(
-                "SELECT path, start, size, mtime FROM blocks JOIN files ON file = id WHERE name = ? ORDER BY id DESC LIMIT 3",
+                "SELECT id, path, start, size, mtime FROM blocks JOIN files ON file = id WHERE name = ? ORDER BY id DESC",
                 (bytes.fromhex(name),),
             ).fetchall()
-            return [(path, start) for path, start, size, mtime in found if _same(path, size, mtime)]
+            places = []
+            for identity, path, start, size, mtime in found:
+                if _same(path, size, mtime):
+                    places.append((path, start))
+                else:
+                    with connection:
+                        connection.execute("DELETE FROM files WHERE id = ?", (identity,))
+            return places
         return []
 
     def _open(self) -> sqlite3.Connection:
