@@ -8,7 +8,7 @@ import pytest
 from penstock.core.exchange import Exchange, Phases
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.fold import Folding, Statistics, UnitRecord, guardrail_limit
-from penstock.experiments.guardrails import BAD_EVENTS, log_evidence
+from penstock.experiments.guardrails import BAD_EVENTS, Guardrail, log_evidence, with_bad_event
 from penstock.experiments.metrics import GUARDRAILS
 from tests.experiments.test_design import spec
 
@@ -41,19 +41,44 @@ def exchange(number: int, arm: str, *, failed: bool = False, latency: float = 0.
 def until_tripped(
     rng: random.Random, error: tuple[float, float], most: int, guardrails: list[str], share: float = 0.1
 ) -> int | None:
-    """After how many canary requests error_rate trips, of control's and treatment's error rates; None: not within `most`."""
-    _, folding = canary(guardrails, share)
+    """After how many canary requests error_rate trips, of control's and treatment's error rates; None: not within `most`.
+
+    Requests that do not fail change nothing of it (`test_what_does_not_fail_changes_no_evidence`), so only the others are folded in.
+    """
+    design, _ = canary(guardrails, share)
+    guardrail, limit, shares = Guardrail(metric="error_rate"), guardrail_limit(design), {1: design.shares()}
     seen = number = 0
     while seen < most:
         number += 1
         arm = "treatment" if rng.random() < share else "control"
         seen += arm == "treatment"
-        failed = rng.random() < error[arm == "treatment"]
-        unit = UnitRecord(arm=arm, first_at=0.0, values={}, bad={})
-        folding.exposed(unit, exchange(number, arm, failed=failed), number)
-        if folding.statistics.guardrails["error_rate"].tripped:
+        if rng.random() >= error[arm == "treatment"]:
+            continue
+        guardrail = with_bad_event(
+            guardrail, epoch=1, arm=arm, control="control", shares=shares, margin=0.0, limit=limit, sequence=number
+        )
+        if guardrail.tripped:
             return seen
     return None
+
+
+def test_what_does_not_fail_changes_no_evidence() -> None:
+    rng = random.Random(40)
+    (_, whole), (design, failures) = canary(FIVE), canary(FIVE)
+    alone, shares = Guardrail(metric="error_rate"), {1: design.shares()}
+    for number in range(3000):
+        arm = "treatment" if rng.random() < 0.1 else "control"
+        failed = rng.random() < (0.05 if arm == "treatment" else 0.02)
+        one = exchange(number, arm, failed=failed)
+        whole.exposed(UnitRecord(arm=arm, first_at=0.0, values={}, bad={}), one, number)
+        if failed:
+            failures.exposed(UnitRecord(arm=arm, first_at=0.0, values={}, bad={}), one, number)
+            alone = with_bad_event(
+                alone, epoch=1, arm=arm, control="control", shares=shares, margin=0.0, limit=guardrail_limit(design),
+                sequence=number,
+            )  # fmt: skip
+    assert whole.statistics.guardrails["error_rate"] == failures.statistics.guardrails["error_rate"] == alone
+    assert sum(alone.bad["1"].values()) > 30
 
 
 @pytest.mark.parametrize(
