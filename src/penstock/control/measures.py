@@ -1,13 +1,14 @@
 """Control's own metrics, in the Prometheus text format at /metrics."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy import func, select
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.control.canary_measures import CanaryMeasures
 from penstock.control.context import Control
@@ -74,17 +75,7 @@ class Measures:
 
     def install(self, app: FastAPI) -> None:
         """Count every request to `app`, and answer /metrics."""
-
-        @app.middleware("http")
-        async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-            begun = time.perf_counter()
-            response = await call_next(request)
-            route = request.scope.get("route")
-            path = getattr(route, "path", "other")  # the template: labels stay bounded
-            self._calls.labels(request.method, path, str(response.status_code)).inc()
-            if not path.startswith("/internal"):  # long polls wait on purpose
-                self._took.labels(request.method, path).observe(time.perf_counter() - begun)
-            return response
+        app.add_middleware(_Counting, count=self._count)
 
         @app.get("/metrics", tags=["probes"])
         async def metrics(request: Request) -> Response:
@@ -97,6 +88,13 @@ class Measures:
                 await self._read()
             encode, kind = choose_encoder(request.headers.get("accept", ""))
             return Response(encode(self.registry), media_type=kind)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        method = scope["method"]
+        path = getattr(scope.get("route"), "path", "other")  # the template: labels stay bounded
+        self._calls.labels(method, path, str(status)).inc()
+        if not path.startswith("/internal"):  # long polls wait on purpose
+            self._took.labels(method, path).observe(seconds)
 
     async def _read(self) -> None:
         """What stands in the database: alerts that fire, keys that will end, and experiments that run, with their units by arm."""
@@ -157,3 +155,25 @@ class Measures:
             result = Comparison(n=day.n, psi=day.psi, distance=day.distance, p=day.p)
             self._psi.labels(day.model, day.arm, day.signal).set(day.psi)
             self._shifted.labels(day.model, day.arm, day.signal).set(result.shifted)
+
+
+class _Counting:
+    """ASGI middleware: tells `count` of each answer when it begins. It looks at nothing else: bodies of gigabytes go through it."""
+
+    def __init__(self, app: ASGIApp, count: Callable[[Scope, int, float], None]) -> None:
+        self._app = app
+        self._count = count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._count(scope, message["status"], time.perf_counter() - begun)
+            await send(message)
+
+        await self._app(scope, receive, watched)
