@@ -1,5 +1,7 @@
 """What the tests of several rooms use."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -45,11 +47,24 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     opened = await open_database(database_url)
     yield opened
     await opened.close()
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with all tables and nothing in them: migrating takes longer than most tests, so it is done once, and copied."""
+    file = tmp_path_factory.mktemp("migrated") / "empty.db"
+
+    async def migrate() -> None:
+        await (await open_database(f"sqlite+aiosqlite:///{file}")).close()
+
+    asyncio.run(migrate())
+    return file
+
+
 
 
 @pytest.fixture
-async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
+async def sqlite(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
     """An open SQLite database with all tables."""
     opened = await open_database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
     yield opened
     await opened.close()
+    shutil.copy(migrated, tmp_path / "test.db")
