@@ -46,3 +46,13 @@ def test_an_engine_is_told_what_to_load_and_where_to_listen() -> None:
         "/bin/penstock", "engine", "/m", "--port", "8090", "--model", "bot:v1", "--data", "/data",
     )  # fmt: skip
     assert spec.url == "http://127.0.0.1:8090"
+
+
+def test_an_examiner_is_a_process_of_its_own_kind() -> None:
+    spec = house(Settings()).examiner(ReplicaSpec(id="examiner", directory="", model="", task="examiner"))
+    assert spec.argv == ("/bin/penstock", "examiner", "--data", "/data")
+    assert (spec.kind, spec.port, spec.url) == (
+        "examiner",
+        0,
+        "",
+    )  # it takes no requests: nobody probes it, no gateway hears of it

@@ -169,7 +169,9 @@ class Keeper:
             self._records.write(RunRecord(spec=spec, restarts=kept.restarts, at=kept.since))
             log = self._logs.open(spec.name)
             try:
-                handle = spawn(spec.argv, self._keyless if spec.kind == "engine" else self._environment, log)
+                handle = spawn(
+                    spec.argv, self._keyless if spec.kind in {"engine", "examiner"} else self._environment, log
+                )
             finally:
                 os.close(log)
         except OSError as error:

@@ -114,6 +114,8 @@ class Supervisor:
         for record in self._records.all():
             if record.spec.kind == "engine" and record.spec.replica is not None:
                 self._keeper.keep(self.house.engine(record.spec.replica, record.spec.port))
+            elif record.spec.kind == "examiner" and record.spec.replica is not None:
+                self._keeper.keep(self.house.examiner(record.spec.replica))
             elif record.spec.kind == "gateway" and record.spec.name not in wanted:
                 handle = self._records.handle(record)
                 if handle is not None:
