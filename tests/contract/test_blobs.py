@@ -1,7 +1,8 @@
 """What every blob store promises."""
 
 import hashlib
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,38 @@ from penstock.core.errors import BadRequest, Damaged, NotFound, Unavailable
 from penstock.store.blobs import Blobs, open_blobs
 from penstock.store.sql import Database
 from penstock.store.whole_files import whole_key
+from tests.store.s3_server import KEY, REGION, SECRET, S3Server
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[tuple[S3Server, str]]:
+    server = S3Server()
+    yield server, server.start()
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: tuple[S3Server, str], monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """An S3 server without objects; the environment tells where it is, as that of the AWS tools."""
+    server, url = s3_server
+    server.objects.clear()
+    server.refused.clear()
+    for name, value in {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": REGION,
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path, sqlite: Database) -> Blobs:
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return open_blobs("s3://bucket/versions", tmp_path, sqlite)
     return open_blobs("memory:///" if request.param == "memory" else "", tmp_path / "blobs", sqlite)
 
 
@@ -133,3 +162,38 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, sqlite: Database) 
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="cannot hold blobs"):
         open_blobs("", tmp_path / "file" / "blobs", sqlite)
+
+
+async def test_a_bucket_holds_packs_and_tells_what_is_damaged_or_gone(
+    s3: S3Server, tmp_path: Path, sqlite: Database
+) -> None:
+    blobs = open_blobs("s3://bucket/versions", tmp_path, sqlite)
+    data = random.Random(1).randbytes(9 << 20)
+    digest = await blobs.put_bytes(data)
+    [key] = s3.objects
+    assert key.startswith("versions/packs/")
+    assert s3.refused == []
+    [(identity, size)] = [pack async for pack in blobs.packs.list()]
+    assert size == len(data)
+    s3.fail = 2  # the client tries again
+    assert await blobs.get(digest) == data
+    s3.objects[key] = data[:-1] + b"!"
+    with pytest.raises(Damaged, match="at bytes"):
+        await blobs.get(digest)
+    s3.objects[key] = data[:-1]
+    with pytest.raises(Damaged, match="cut off"):
+        await blobs.get(digest)
+    blobs.packs.delete(identity)
+    assert s3.objects == {}
+    with pytest.raises(Damaged, match="gone"):
+        await blobs.get(digest)
+
+
+async def test_a_bucket_that_does_not_know_the_key_is_told(
+    s3: S3Server, tmp_path: Path, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    with pytest.raises(Unavailable, match="s3://bucket/versions"):
+        await open_blobs("s3://bucket/versions", tmp_path, sqlite).put_bytes(SMALL)
+    assert s3.refused
+    assert s3.objects == {}
