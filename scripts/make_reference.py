@@ -49,6 +49,7 @@ SETTINGS = {
     "keys.master": "The master key, 64 hexadecimal digits. Empty: that of the file. See [content](../content.md).",
     "keys.master_file": "File of the master key. Empty: `DATA/master.key`, which is made at the first start.",
     "keys.folder": "The keys that the master key wraps. Empty: `DATA/keys`.",
+    "keys.shared": "Control keeps the keys of all hosts, wrapped, and has each host forget; the same on control, gateways and shippers, with one master key.",
     "control.host": "Address that the control plane listens on.",
     "control.port": "Its port: the console at `/`, the API at `/api/v1`.",
     "control.database": "Empty: SQLite in `DATA/penstock.db`; or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`.",

@@ -326,6 +326,7 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
     data = _data_folder(settings)
     loop = asyncio.get_running_loop()
     gateway = settings.gateway
+    await _have_root(settings)
     keys = open_keys(settings)
     journal = JournalWriter.open(
         data / "journal" / worker,
@@ -382,6 +383,19 @@ async def _gateway(settings: Settings, worker: str, *, supervised: bool) -> None
         keys.close()
 
 
+async def _have_root(settings: Settings) -> None:
+    """Has the root of all hosts' keys here, if they share them; control's own machine makes it."""
+    if not settings.keys.shared:
+        return
+    from penstock.journal.key_control import borrow_root
+    from penstock.journal.keyring import keys_folder
+
+    url = settings.gateway.control_url or settings.ship.control_url
+    if not url:
+        raise BadRequest("keys.shared needs control: give --control-url.", param="--control-url")
+    await borrow_root(keys_folder(settings), url, service_token(settings))
+
+
 def has_grpc() -> bool:
     """Whether the extra `grpc` is installed, and the code of its messages was made."""
     return bool(find_spec("grpc") and find_spec("google.protobuf") and find_spec("penstock.gateway.grpc.inference_pb2"))
@@ -420,13 +434,19 @@ def run_gateways(settings: Settings) -> None:
     folder.prepare()
     with folder.lock(folder.lock_file):
         read_certificate(settings.gateway)
+        asyncio.run(_have_root(settings))
         open_keys(settings).close()
         check_port(settings.gateway.host, settings.gateway.port, flag="--gateway-port")
         asyncio.run(_supervise(settings, folder, gateways_alone=True))
 
 
 def run_engine(
-    settings: Settings, directory: str, model: str | None, *, provenance: str | None = None, trusted: Sequence[str] = ()
+    settings: Settings,
+    directory: str,
+    model: str | None,
+    *,
+    provenance: str | None = None,
+    trusted: Sequence[str] = (),
 ) -> None:
     """One embedded engine, until SIGTERM. With `provenance` it loads only what one of the `trusted` keys has signed, or the version whose digest is.
 
@@ -647,6 +667,8 @@ async def _ship(settings: Settings) -> None:
 
     asker = RetentionAsker(settings.ship.control_url, service_token(settings))
     beside = [asyncio.create_task(drain())]
+    if settings.keys.shared:
+        beside.append(asyncio.create_task(_exchange_keys(settings)))
     if parquet is not None:
         beside.append(asyncio.create_task(parquet.keep(asker.ask, settings.analytics.upkeep_s)))
     also = [*_host_collectors(data), *([] if parquet is None else [parquet])]
@@ -663,6 +685,29 @@ async def _ship(settings: Settings) -> None:
         for sink in sinks:
             await sink.close()
         await asker.close()
+
+
+async def _exchange_keys(settings: Settings) -> None:
+    """The host's part in shared keys, until cancelled."""
+    from penstock.core.errors import PenstockError
+    from penstock.journal.key_control import ControlKeys
+    from penstock.journal.key_exchange import EVERY_S, KeyExchange
+    from penstock.journal.keyring import open_keys
+
+    while True:
+        try:
+            await _have_root(settings)
+            keys = open_keys(settings, make=False)
+            break
+        except PenstockError as error:
+            logging.getLogger("penstock.ship").warning("keys: %s", error.message)
+            await asyncio.sleep(EVERY_S)
+    control = ControlKeys(settings.ship.control_url, service_token(settings))
+    try:
+        await KeyExchange(keys, control, socket.gethostname()).run()
+    finally:
+        await control.close()
+        keys.close()
 
 
 def analytics_folder(settings: Settings) -> Path:

@@ -1,31 +1,86 @@
-"""What every keystore promises."""
+"""What every keystore promises: files of one host, and control's database with a host that shares its keys."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.journal.keyfiles import FileKeystore
-from penstock.journal.keystore import Census, Keystore, Tombstone, subject_of
+from penstock.journal.keystore import Census, Tombstone, subject_of
 from penstock.journal.masterkey import Wrapping
+from penstock.journal.sealing import SubjectKey
+from penstock.store.sql import Database
+from tests.contract.shared_keys import Fleet, HostOfFleet, LoopThread, emptied, opened
+from tests.postgres import PostgresServer
 
-Opener = Callable[[], Keystore]
+
+class Store(Protocol):
+    """What the suite asks for."""
+
+    @property
+    def hash_key(self) -> bytes: ...
+    @property
+    def unsynced(self) -> bool: ...
+    def key_of(self, tenant: str, subject: str) -> SubjectKey: ...
+    def find(self, key: str) -> SubjectKey | Tombstone | None: ...
+    def forget(self, tenant: str, subject: str | None, now: float) -> int: ...
+    def sync(self) -> None: ...
+    def census(self) -> Census: ...
+    def close(self) -> None: ...
 
 
-@pytest.fixture(params=["files"])
-def opener(tmp_path: Path) -> Iterator[Opener]:
+Opener = Callable[[], Store]
+Databases = Callable[[str], tuple[LoopThread, Database]]
+
+
+@pytest.fixture(scope="module")
+def databases(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Databases]:
+    """Each kind of database once, emptied for each test, and the loop that it is used from."""
+    thread = LoopThread()
+    known: dict[str, Database] = {}
+
+    def give(kind: str) -> tuple[LoopThread, Database]:
+        if kind not in known:
+            file = tmp_path_factory.mktemp("keys") / "keys.db"
+            url = f"sqlite+aiosqlite:///{file}" if kind == "sqlite" else thread.run(postgres.fresh_database())
+            known[kind] = thread.run(opened(url))
+        return thread, thread.run(emptied(known[kind]))
+
+    yield give
+    for database in known.values():
+        thread.run(database.close())
+    thread.stop()
+
+
+@pytest.fixture(params=["files", "sqlite", "postgresql"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the same keystore again and again, as processes of one host do."""
-    opened: list[Keystore] = []
+    made: list[Store] = []
+    if request.param == "files":
 
-    def open_one() -> Keystore:
-        opened.append(FileKeystore.open(tmp_path / "keys", Wrapping(bytes(32))))
-        return opened[-1]
+        def open_files() -> Store:
+            made.append(FileKeystore.open(tmp_path / "keys", Wrapping(bytes(32))))
+            return made[-1]
 
-    yield open_one
-    for one in opened:
+        yield open_files
+        for one in made:
+            one.close()
+        return
+    fleet = Fleet(tmp_path, *request.getfixturevalue("databases")(request.param))
+    owner = fleet.keystore("host")
+    exchange = fleet.exchange(owner)
+
+    def open_shared() -> Store:
+        made.append(HostOfFleet(fleet, fleet.keystore("host"), [lambda: fleet.step(exchange)]))
+        return made[-1]
+
+    yield open_shared
+    for one in (*made, owner):
         one.close()
+    fleet.close()
 
 
 def test_a_subject_keeps_its_key(opener: Opener) -> None:
@@ -98,29 +153,57 @@ def test_who_is_the_subject() -> None:
 _Step = st.tuples(st.sampled_from(["ask", "ask", "ask", "forget", "forget_all"]), st.integers(0, 2), st.integers(0, 3))
 
 
-@settings(max_examples=30, deadline=None)
-@given(steps=st.lists(_Step, max_size=25))
-def test_whatever_happens_in_whatever_order(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
-) -> None:
-    folder = tmp_path_factory.mktemp("keys")
-    stores = [FileKeystore.open(folder, Wrapping(bytes(32))) for _ in range(3)]
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(_Step, max_size=15))
+def test_whatever_happens_in_whatever_order(opener_of: Callable[[], Opener], steps: list[tuple[str, int, int]]) -> None:
+    open_one = opener_of()
+    stores = [open_one() for _ in range(3)]
     current: dict[str, str] = {}
     dead: set[str] = set()
-    for step, store, who in steps:
-        name = f"user/{who}"
+    for number, (step, store, who) in enumerate(steps):
+        name, now = f"user/{who}", 1000.0 * (number + 1)
         if step == "ask":
             key = stores[store].key_of("acme", name)
             assert key.id not in dead
             assert current.setdefault(name, key.id) == key.id
         elif step == "forget":
-            assert stores[store].forget("acme", name, 5.0) == (name in current)
+            assert stores[store].forget("acme", name, now) == (name in current)
             dead |= {current.pop(name)} if name in current else set()
         else:
-            assert stores[store].forget("acme", None, 5.0) == len(current)
+            assert stores[store].forget("acme", None, now) == len(current)
             dead |= set(current.values())
             current.clear()
-    for store_ in stores:
-        assert all(isinstance(store_.find(one), Tombstone) for one in dead)
-        assert store_.census() == Census(len(current), len(dead))
-        store_.close()
+    for one in stores:
+        assert all(isinstance(one.find(name), Tombstone) for name in dead)
+        assert one.census() == Census(len(current), len(dead))
+
+
+@pytest.fixture(params=["files", "sqlite"])
+def opener_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Opener]]:
+    """A fresh keystore each time, to be opened again and again."""
+    ends: list[Callable[[], None]] = []
+
+    def fresh() -> Opener:
+        folder = tmp_path_factory.mktemp("keys")
+        if request.param == "files":
+
+            def open_files() -> Store:
+                one = FileKeystore.open(folder / "keys", Wrapping(bytes(32)))
+                ends.append(one.close)
+                return one
+
+            return open_files
+        fleet = Fleet(folder, *request.getfixturevalue("databases")(request.param))
+        exchange = fleet.exchange(fleet.keystore("host"))
+
+        def open_shared() -> Store:
+            return HostOfFleet(fleet, fleet.keystore("host"), [lambda: fleet.step(exchange)])
+
+        ends.append(fleet.close)
+        return open_shared
+
+    yield fresh
+    for end in ends:
+        end()

@@ -144,7 +144,7 @@ async def test_a_forgotten_subject(house: House) -> None:
     jane, other, theirs = house.kept(1, user="jane"), house.kept(2, user="joan"), house.kept(3, user="jane", tenant="b")
     assert (await house.bed.send([jane, other, theirs])).status_code == 200
     told = (await house.forget({"tenant": "a", "user": "jane", "reason": "asked by letter"})).json()
-    assert told == {"tenant": "a", "subject": f"user/{jane.user}", "keys": 1, "at": house.bed.now}
+    assert told == {"tenant": "a", "subject": f"user/{jane.user}", "keys": 1, "at": house.bed.now, "hosts": []}
     gone = (await house.read(jane.id)).json()
     assert (gone["state"], gone["destroyed_at"], gone["messages"]) == ("destroyed", house.bed.now, [])
     assert "destroyed" in gone["why"]

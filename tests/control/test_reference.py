@@ -12,6 +12,7 @@ from penstock.control.content_api import content_router
 from penstock.control.diagnosis_api import diagnosis_router
 from penstock.control.evaluators_api import evaluators_router
 from penstock.control.feedback_export import Exporter, feedback_router
+from penstock.control.keystore_api import key_hosts_router
 from penstock.control.specs import EnvironmentSpec, KeySpec, PoolSpec, RouteSpec, Spec, TenantSpec
 from penstock.control.specs_evaluator import EvaluatorSpec, ReferencesSpec
 from penstock.control.specs_policy import PolicySpec
@@ -36,6 +37,7 @@ async def test_every_call_is_described_and_no_other(small_house: House, tmp_path
         statistics_router(),
         analytics,
         content,
+        key_hosts_router(None),
         feedback,
         diagnosis_router(small_house.readiness, None),
         evaluators_router(dict),

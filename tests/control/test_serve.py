@@ -15,7 +15,7 @@ import pytest
 
 from penstock.control.serve import serve_control
 from penstock.core.errors import Damaged, Unavailable
-from penstock.core.settings import ControlSettings, Settings
+from penstock.core.settings import ControlSettings, KeySettings, Settings
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.masterkey import Wrapping
 from tests.control.house import TOKEN, LocalServers, version_files
@@ -41,10 +41,13 @@ async def serve(
     url: asyncio.Future[str],
     database: str = "",
     port: int = 0,
+    shared: bool = False,
 ) -> None:
     async with httpx.AsyncClient() as gateway:  # nobody asks
         await serve_control(
-            settings=Settings(data=str(data), control=ControlSettings(port=port, database=database)),
+            settings=Settings(
+                data=str(data), control=ControlSettings(port=port, database=database), keys=KeySettings(shared=shared)
+            ),
             data=data,
             service_token=TOKEN,
             gateway=gateway,
@@ -58,10 +61,10 @@ async def serve(
 
 @asynccontextmanager
 async def served(
-    data: Path, runtime: LocalServers, *, starter: Path | None, database: str = ""
+    data: Path, runtime: LocalServers, *, starter: Path | None, database: str = "", shared: bool = False
 ) -> AsyncIterator[httpx.AsyncClient]:
     url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve(data, runtime, starter=starter, url=url, database=database))
+    task = asyncio.create_task(serve(data, runtime, starter=starter, url=url, database=database, shared=shared))
     waiting: set[asyncio.Future[str] | asyncio.Task[None]] = {task, url}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     if task.done():

@@ -1,6 +1,7 @@
 """The keys of an installation: found by its settings, and wrapped by another master key."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from penstock.journal.keyring import master_key, open_keys, rotate_master_key
 from penstock.journal.masterkey import Wrapping, make_key
 
 
-def settings(data: Path, **keys: str) -> Settings:
+def settings(data: Path, **keys: Any) -> Settings:
     return Settings(data=str(data), keys=KeySettings(**keys))
 
 

@@ -1,12 +1,16 @@
 """`penstock subjects`: whom content was kept of, and how it is forgotten; the keys behind it."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from penstock.cli.session import Session, with_session
-from penstock.cli.show import pairs, when
+from penstock.cli.show import pairs, table, when
 from penstock.core.errors import BadRequest
+
+_LOOK_S = 0.2
 
 
 @click.group()
@@ -23,9 +27,24 @@ def subjects() -> None:
 @click.option("--everyone", is_flag=True, help="All of the tenant's subjects, those who named nobody too.")
 @click.option("--reason", default="", help="For the audit trail; name nobody here.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 3600),
+    default=15.0,
+    show_default=True,
+    help="Seconds to wait until all hosts that share keys have confirmed it.",
+)
 @with_session
 def forget(
-    session: Session, tenant: str, user: str | None, named: str | None, everyone: bool, reason: str, yes: bool
+    session: Session,
+    tenant: str,
+    user: str | None,
+    named: str | None,
+    everyone: bool,
+    reason: str,
+    yes: bool,
+    wait_s: float,
 ) -> None:
     """Destroy a subject's keys: what its requests and their answers said can be read nowhere any more, in no backup of the journal either.
 
@@ -41,12 +60,50 @@ def forget(
     body |= {"user": user} if user else {}
     body |= {"session": named} if named else {}
     told = session.api.send("POST", "/subjects/forget", body)
-    session.answer(
-        told,
-        lambda: click.echo(
-            f"{told['keys']} keys of {told['tenant']}/{told['subject']} were destroyed at {when(told['at'])}."
+    told["hosts"] = _confirmed(session, told["hosts"], wait_s)
+
+    def people() -> None:
+        whose = f"{told['tenant']}/{told['subject']}"
+        click.echo(
+            f"{told['keys']} keys of {whose} were destroyed at {when(told['at'])}."
             if told["keys"]
-            else f"{told['tenant']}/{told['subject']} has no key: no content of its requests can be read."
+            else f"{whose} has no key: no content of its requests can be read."
+        )
+        for one in told["hosts"]:
+            if one["waiting"]:
+                click.echo(
+                    f"{one['name']} ({one['id']}) has not confirmed it yet; it was last heard of {when(one['at'])}."
+                )
+
+    session.answer(told, people)
+
+
+def _confirmed(session: Session, hosts: list[dict[str, Any]], wait_s: float) -> list[dict[str, Any]]:
+    """The hosts that have keys, once all have confirmed or the time is over."""
+    end = time.monotonic() + wait_s
+    while any(one["waiting"] for one in hosts) and time.monotonic() < end:
+        time.sleep(_LOOK_S)
+        hosts = session.api.get("/subjects/hosts")
+    return hosts
+
+
+@subjects.command("hosts")
+@click.option(
+    "--remove", metavar="ID", help="Wait for this host no longer: it is gone, and the disk with its keys too."
+)
+@with_session
+def hosts(session: Session, remove: str | None) -> None:
+    """The hosts that share their keys, and how many forgettings each has not confirmed yet. None where each host has its own keys."""
+    if remove is not None:
+        session.api.send("DELETE", f"/subjects/hosts/{remove}")
+    found = session.api.get("/subjects/hosts")
+    session.answer(
+        {"hosts": found},
+        lambda: table(
+            session.console,
+            ("HOST", "ID", "NOT CONFIRMED", "LAST HEARD OF"),
+            [(one["name"], one["id"], one["waiting"], when(one["at"])) for one in found],
+            empty="No host shares its keys.",
         ),
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from penstock.access.principals import Principal
 from penstock.control.context import Control
 from penstock.control.ingest import reserve
 from penstock.control.ingest_texts import FORGOTTEN, Late, Text, texts_of
+from penstock.control.keystore import KeyHost
 from penstock.core.errors import BadRequest, NotFound, Unavailable
 from penstock.core.exchange import Exchange, Observation
 from penstock.journal.keystore import Keystore, subject_of
@@ -20,17 +22,25 @@ from penstock.journal.telling import open_texts, subject_of_request
 from penstock.store.schema import audit_events
 from penstock.store.schema_experiments import exchanges, observations
 
+Hosts = Callable[[], Awaitable[list[KeyHost]]]
 _LOG = logging.getLogger("penstock.control")
 _PIECE = 500
 _observation = msgspec.msgpack.Decoder(Observation).decode
 
 
+async def no_hosts() -> list[KeyHost]:
+    """Each host has its own keys."""
+    return []
+
+
 class Contents:
     """Reads and forgets, over one keystore."""
 
-    def __init__(self, control: Control, keys: Keystore) -> None:
+    def __init__(self, control: Control, keys: Keystore, hosts: Hosts = no_hosts) -> None:
+        """`hosts` tells of the hosts that have keys, where several have."""
         self._control = control
         self._keys = keys
+        self._hosts = hosts
         self._owed: list[Late] = []
 
     async def read(self, who: Principal, request: str) -> dict[str, Any]:
@@ -116,7 +126,13 @@ class Contents:
                 await reserve(connection, 0)  # waits for those who take in
                 requests = await texts_of(connection, tenant, subject, now)
             count += await self._destroy_texts([Late(Text(tenant, one), now) for one in requests])
-        return {"tenant": tenant, "subject": "*" if subject is None else subject, "keys": count, "at": now}
+        return {
+            "tenant": tenant,
+            "subject": "*" if subject is None else subject,
+            "keys": count,
+            "at": now,
+            "hosts": [msgspec.to_builtins(one) for one in await self._hosts()],
+        }
 
     async def forget_late(self, texts: list[Late]) -> None:
         """Destroys the keys of texts whose authors are forgotten already. What cannot be destroyed now is at the next call, or at the next start."""

@@ -35,6 +35,8 @@ from penstock.control.experiments_signal import Signal
 from penstock.control.feedback_export import Exporter, feedback_router
 from penstock.control.forget import Forgetter
 from penstock.control.ingest import ingest_router
+from penstock.control.keystore import SharedKeystore
+from penstock.control.keystore_api import key_exchange_router, key_hosts_router
 from penstock.control.log_alerts import LogAlerts
 from penstock.control.monitoring import monitoring_token
 from penstock.control.publisher import Publisher
@@ -45,6 +47,7 @@ from penstock.control.statistics_api import statistics_router
 from penstock.control.storekeeper import Storekeeper
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
+from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import Keystore
 from penstock.runtime.port import Runtime
 from penstock.store.blobs import open_blobs
@@ -60,7 +63,7 @@ async def serve_control(
     settings: Settings,
     data: Path,
     service_token: str,
-    keys: Keystore,
+    keys: FileKeystore,
     gateway: httpx.AsyncClient,
     runtime: Runtime | None,
     starter: Path | None,
@@ -75,7 +78,7 @@ async def serve_control(
         settings: the whole tree.
         data: the data folder; it must be there.
         service_token: what gateways and the shipper show at /internal.
-        keys: what content is encrypted under.
+        keys: what content is encrypted under, on this machine; those of all hosts are in the database if `keys.shared` says so.
         gateway: where evaluators ask models.
         runtime: where replicas run; None: nothing is started here, deployments stay pending.
         starter: a folder of starter versions; None: begin empty, without the demo tenant.
@@ -107,9 +110,11 @@ async def serve_control(
         folders = Builds(control)
         publisher = Publisher(control, active_experiments=active_experiments)
         readiness = Readiness("the first start", *(("replicas",) if runtime is not None else ()))
-        contents = Contents(control, keys)
+        shared = SharedKeystore(database, keys, asyncio.get_running_loop(), clock) if settings.keys.shared else None
+        store: Keystore = keys if shared is None else shared
+        contents = Contents(control, store) if shared is None else Contents(control, store, shared.hosts)
         signal = Signal(Watch(publisher.reports.values))
-        evaluators = Evaluators(control, keys, signal, gateway)
+        evaluators = Evaluators(control, store, signal, gateway)
         app = build_app(
             control,
             publisher,
@@ -118,7 +123,9 @@ async def serve_control(
                 experiments_router(),
                 statistics_router(),
                 content_router(contents),
-                feedback_router(Exporter(control, keys)),
+                key_hosts_router(shared),
+                *(() if shared is None else (key_exchange_router(shared, keys.folder / "root.json"),)),
+                feedback_router(Exporter(control, store)),
                 evaluators_router(lambda: evaluators.workers),
                 ingest_router(signal, contents.forget_late),
                 retention_router(),

@@ -10,7 +10,6 @@ import math
 import mmap
 import os
 import re
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,14 +17,27 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from blake3 import blake3
-from crc32c import crc32c
 
 from penstock.core.errors import Conflict, Damaged, Unavailable
+from penstock.journal.keyslots import (
+    DEAD,
+    HEAD,
+    KEY_AT,
+    LIVING,
+    SLOT_BYTES,
+    SUBJECT_AT,
+    TENANT_AT,
+    Slot,
+    find_slots,
+    hash_of_subject,
+    hash_of_tenant,
+    living_slot,
+    read_slot,
+    tombstone,
+)
 from penstock.journal.keystore import Census, Tombstone
 from penstock.journal.masterkey import (
     KEY_BYTES,
-    WRAPPED_BYTES,
     Wrapping,
     WrongKey,
     read_key,
@@ -33,11 +45,6 @@ from penstock.journal.masterkey import (
 from penstock.journal.sealing import SubjectKey
 from penstock.journal.whole import create_whole, replace_whole, sync_folder
 
-_LIVING, _DEAD = b"PSK1", b"PSKx"
-# magic, subject, tenant, id of the key, when it was made (or destroyed)
-_HEAD = struct.Struct("<4s16s8s16sd")
-_SLOT = _HEAD.size + WRAPPED_BYTES + 4  # and the CRC-32C of all before
-_KEY_AT = 4 + 16 + 8
 _FILE = re.compile(r"[0-9a-f]{3}\.keys")
 _MOST_HELD = 65536
 _ROOT = b"penstock root key"
@@ -111,6 +118,21 @@ class FileKeystore:
         """See `Keystore.hash_key`."""
         return self._hash_key
 
+    @property
+    def folder(self) -> Path:
+        """Where it stands."""
+        return self._folder
+
+    @property
+    def mark(self) -> str:
+        """Tells the root key from others: keys go to keystores with the same one alone."""
+        return self._wrapping.mark
+
+    @property
+    def destructions(self) -> int:
+        """How often keys were destroyed, by whichever process."""
+        return self._pages[0]
+
     def key_of(self, tenant: str, subject: str) -> SubjectKey:
         """See `Keystore.key_of`."""
         if self._pages[0] != self._seen:
@@ -119,7 +141,7 @@ class FileKeystore:
         held = self._held.get((tenant, subject))
         if held is not None:
             return held
-        key = self._found_or_made(tenant, _subject_hash(tenant, subject))
+        key = self._found_or_made(tenant, hash_of_subject(tenant, subject))
         if len(self._held) >= _MOST_HELD:
             self._held.clear()
         self._held[tenant, subject] = key
@@ -133,23 +155,36 @@ class FileKeystore:
             return None
         if len(name) != 16:
             return None
-        for data, at in _slots(_read(self._path(key)), name, _KEY_AT):
-            if data[at : at + 4] == _DEAD:
-                return Tombstone(key, _HEAD.unpack_from(data, at)[4])
-            return self._unwrapped(data, at)
+        data = _read(self._path(key))
+        for at in find_slots(data, name, KEY_AT):
+            slot = read_slot(data[at : at + SLOT_BYTES])
+            return self.open_slot(slot) if slot.wrapped else Tombstone(key, slot.at)
         return None
 
     def forget(self, tenant: str, subject: str | None, now: float, *, made_before: float = math.inf) -> int:
         """See `Keystore.forget`."""
+        hashed = None if subject is None else hash_of_subject(tenant, subject)
+        return self.destroy(hash_of_tenant(tenant), hashed, now, made_before)
+
+    def destroy(self, tenant: bytes, subject: bytes | None, now: float, made_before: float = math.inf) -> int:
+        """`forget` for who knows the hashes alone (`journal.keyslots`)."""
         with self._alone():
             try:
                 if subject is None:
-                    mark = _tenant_hash(tenant)
-                    return sum(self._destroy(path, mark, 20, now, made_before) for path in self._files())
-                hashed = _subject_hash(tenant, subject)
-                return self._destroy(self._path(hashed.hex()), hashed, 4, now, made_before)
+                    return sum(self._destroy(path, tenant, TENANT_AT, now, made_before) for path in self._files())
+                return self._destroy(self._path(subject.hex()), subject, SUBJECT_AT, now, made_before)
             finally:
                 self._pages[0] += 1
+
+    def living(self, tenant: bytes, subject: bytes | None) -> list[Slot]:
+        """The slots of living keys, by hashes: of a subject, or of all that are the tenant's."""
+        paths = self._files() if subject is None else [self._path(subject.hex())]
+        wanted, offset = (tenant, TENANT_AT) if subject is None else (subject, SUBJECT_AT)
+        found: list[Slot] = []
+        for path in paths:
+            data = _read(path)
+            found += [read_slot(data[at : at + SLOT_BYTES]) for at in find_slots(data, wanted, offset)]
+        return [slot for slot in found if slot.wrapped]
 
     def rewrap(self, old: Wrapping, new: Wrapping) -> None:
         """Has `new` be the master key instead of `old`. Processes that run go on with what they have opened.
@@ -205,8 +240,8 @@ class FileKeystore:
         living = destroyed = 0
         for path in self._files():
             data = _read(path)
-            living += sum(1 for _ in _slots(data, _LIVING, 0))
-            destroyed += sum(1 for _ in _slots(data, _DEAD, 0))
+            living += sum(1 for _ in find_slots(data, LIVING, 0))
+            destroyed += sum(1 for _ in find_slots(data, DEAD, 0))
         return Census(living, destroyed)
 
     def close(self) -> None:
@@ -221,17 +256,21 @@ class FileKeystore:
         return sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name))
 
     def _living(self, data: bytes, hashed: bytes) -> SubjectKey | None:
-        for _, at in _slots(data, _LIVING + hashed, 0):
-            return self._unwrapped(data, at)
+        for at in find_slots(data, LIVING + hashed, 0):
+            return self.open_slot(read_slot(data[at : at + SLOT_BYTES]))
         return None
 
-    def _unwrapped(self, data: bytes, at: int) -> SubjectKey:
-        head = data[at : at + _HEAD.size]
+    def open_slot(self, slot: Slot) -> SubjectKey:
+        """The key in a living slot.
+
+        Raises:
+            Damaged: if it was not wrapped by the root key.
+        """
         try:
-            key = self._wrapping.unwrap(data[at + _HEAD.size : at + _HEAD.size + WRAPPED_BYTES], head)
+            key = self._wrapping.unwrap(slot.wrapped, slot.head)
         except WrongKey:
-            raise Damaged(f"A subject's key in {self._folder} was not wrapped by its root key.") from None
-        return SubjectKey(head[_KEY_AT : _KEY_AT + 16].hex(), key)
+            raise Damaged(f"A subject's key was not wrapped by the root key in {self._folder}.") from None
+        return SubjectKey(slot.id.hex(), key)
 
     def _found_or_made(self, tenant: str, hashed: bytes) -> SubjectKey:
         path = f"{self._folder}/{hashed.hex()[:3]}.keys"
@@ -252,20 +291,19 @@ class FileKeystore:
 
     def _destroy(self, path: Path, wanted: bytes, offset: int, now: float, made_before: float) -> int:
         data = _read(path)
-        found = [(at, *_HEAD.unpack_from(data, at)) for _, at in _slots(data, wanted, offset)]
-        living = [slot for slot in found if slot[1] == _LIVING and slot[5] < made_before]
+        found = [(at, read_slot(data[at : at + SLOT_BYTES])) for at in find_slots(data, wanted, offset)]
+        living = [(at, slot) for at, slot in found if slot.wrapped and slot.at < made_before]
         # What the audit trail repeats at every start was on the disk before its event was written: if nothing lives, nothing is synced.
         if not living and (made_before < math.inf or wanted not in data):
             return 0
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            for at, _, subject, tenant, name, _ in living:
-                body = _HEAD.pack(_DEAD, subject, tenant, name, now) + bytes(WRAPPED_BYTES)
-                os.pwrite(descriptor, body + crc32c(body).to_bytes(4, "little"), at)
+            for at, slot in living:
+                os.pwrite(descriptor, tombstone(slot.subject, slot.tenant, slot.id, now), at)
             # Those that are dead may be so in memory alone. They are written again: pages whose sync failed count as clean.
-            for at, magic, *_ in found:
-                if magic == _DEAD:
-                    os.pwrite(descriptor, data[at : at + _SLOT], at)
+            for at, slot in found:
+                if not slot.wrapped:
+                    os.pwrite(descriptor, data[at : at + SLOT_BYTES], at)
             self._pages[0] += 1  # here too: if this process is killed in the sync, others have let go of the keys
             os.fsync(descriptor)
         finally:
@@ -274,9 +312,8 @@ class FileKeystore:
 
     def _slot(self, tenant: str, hashed: bytes) -> bytes:
         name = hashed[:2] + os.urandom(14)  # so that the file follows from the id, too
-        head = _HEAD.pack(_LIVING, hashed, _tenant_hash(tenant), name, self._clock())
-        body = head + self._wrapping.wrap(os.urandom(KEY_BYTES), head)
-        return body + crc32c(body).to_bytes(4, "little")
+        head = HEAD.pack(LIVING, hashed, hash_of_tenant(tenant), name, self._clock())
+        return living_slot(head, self._wrapping.wrap(os.urandom(KEY_BYTES), head))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -297,16 +334,6 @@ def _sync_file(path: str) -> None:
         os.close(descriptor)
 
 
-def _subject_hash(tenant: str, subject: str) -> bytes:
-    digest: bytes = blake3(f"{tenant}\0{subject}".encode()).digest(16)
-    return digest
-
-
-def _tenant_hash(tenant: str) -> bytes:
-    digest: bytes = blake3(tenant.encode()).digest(8)
-    return digest
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -317,21 +344,6 @@ def _read(path: Path) -> bytes:
 def _whole(descriptor: int) -> bytes:
     size = os.fstat(descriptor).st_size
     return os.pread(descriptor, size, 0) if size else b""
-
-
-def _slots(data: bytes, wanted: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
-    """The whole slots of `data` that hold `wanted` at `offset`, in their order."""
-    found = data.find(wanted)
-    while found >= 0:
-        at = found - offset
-        body = data[at : at + _SLOT] if at >= 0 else b""
-        if (
-            len(body) == _SLOT
-            and body[:4] in {_LIVING, _DEAD}
-            and crc32c(body[:-4]) == int.from_bytes(body[-4:], "little")
-        ):
-            yield data, at
-        found = data.find(wanted, found + 1)
 
 
 def _root_text(master: Wrapping, root: bytes, names: bytes) -> bytes:

@@ -21,17 +21,14 @@ class Census(NamedTuple):
 
 
 class Keystore(Protocol):
-    """Keys by subject. All processes of a host may use one at the same time, and any of them may be killed at any time.
+    """Keys by subject: those of one host, or of all. Several processes may use one at the same time, and any of them may be killed at any time.
 
-    Every method may raise `OSError` if what the keys are kept in cannot be read or written.
+    Every method may raise `OSError` or `PenstockError` if what the keys are kept in cannot be read or written.
     """
 
     @property
     def hash_key(self) -> bytes:
         """The key under which names of people are hashed, 32 bytes."""
-
-    def key_of(self, tenant: str, subject: str) -> SubjectKey:
-        """The subject's key; a new random one if there is none, the same for all who ask at the same time."""
 
     def find(self, key: str) -> SubjectKey | Tombstone | None:
         """The key with this id, what is left of it, or None if it was never here."""
@@ -43,18 +40,25 @@ class Keystore(Protocol):
         some may be destroyed, and not all of them on the disk: asked again, it finishes.
         """
 
+    def census(self) -> Census:
+        """Counts what is there."""
+
+    def close(self) -> None:
+        """Lets go of files."""
+
+
+class Keymaker(Keystore, Protocol):
+    """A keystore that gateways have content sealed with: they make keys, and wait for nobody."""
+
+    def key_of(self, tenant: str, subject: str) -> SubjectKey:
+        """The subject's key; a new random one if there is none, the same for all on the host who ask at the same time."""
+
     @property
     def unsynced(self) -> bool:
         """Whether `sync` has anything to do."""
 
     def sync(self) -> None:
         """Has all keys on the disk that `key_of` gave out in this process before. May be called in another thread than the owner's."""
-
-    def census(self) -> Census:
-        """Counts what is there."""
-
-    def close(self) -> None:
-        """Lets go of files."""
 
 
 def subject_of(user: str, session: str) -> str:

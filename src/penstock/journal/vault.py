@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from penstock.core.errors import PenstockError, Unavailable
-from penstock.journal.keystore import Keystore
+from penstock.journal.keystore import Keymaker
 from penstock.journal.sealing import Messages, Replies
 
 _log = logging.getLogger("penstock.journal")
@@ -19,7 +19,7 @@ class Vault:
         lost: contents that a policy wanted kept, and that could not be sealed.
     """
 
-    def __init__(self, keys: Keystore) -> None:
+    def __init__(self, keys: Keymaker) -> None:
         self.kept = 0
         self.lost = 0
         self._keys = keys
