@@ -23,6 +23,7 @@ class Penstock(LazyGroup):
         "models": ("models", "The registry: models, their versions and files."),
         "datasets": ("datasets", "Data that versions were trained and measured on."),
         "feedback": ("feedback", "What people said of answers, for the next training."),
+        "readiness": ("readiness", "How ready a version is, by the ML Test Score, and what is missing."),
         "promote": ("deployments", "Let an environment run a version."),
         "rollback": ("deployments", "Go back to an earlier state of a model."),
         "canary": ("canary", "Try a version out on a share of the traffic."),

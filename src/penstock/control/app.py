@@ -20,6 +20,7 @@ from penstock.control.api.evaluations import router as evaluations_router
 from penstock.control.api.gates import router as gates_router
 from penstock.control.api.keys import router as keys_router
 from penstock.control.api.models import router as models_router
+from penstock.control.api.readiness import router as readiness_router
 from penstock.control.api.resources import apply_router, resource_router
 from penstock.control.api.storage import router as storage_router
 from penstock.control.api.system import internal, probes
@@ -89,6 +90,7 @@ def build_app(
         cards_router,
         datasets_router,
         compare_router(control),
+        readiness_router,
         deployments_router,
         blocks_router,
         gates_router,

@@ -88,21 +88,26 @@ async def sign(control: Control, change: Change, version: Any, name: str) -> str
         Conflict: if it is revoked, or its private half is not here.
         Unavailable: if the private half cannot be opened.
     """
-    signer = await find_signer(change.connection, name)
+    signer, seed = await private_half(control, change.connection, name)
+    envelope = sign_version(seed, digest=version.digest, name=f"{version.model}:{version.label}", at=change.now)
+    await keep_signature(change, version.digest, signer.public, envelope)
+    await change.audit("version.sign", f"{version.model}:{version.label}", digest=version.digest, signer=name)
+    return envelope
+
+
+async def private_half(control: Control, connection: AsyncConnection, name: str) -> tuple[Row[Any], bytes]:
+    """The signer `name` and its private half; raises as `sign` does."""
+    signer = await find_signer(connection, name)
     if signer.revoked_at is not None or not signer.sealed:
         why = "is revoked" if signer.revoked_at is not None else "keeps its private half elsewhere"
         raise Conflict(f"The signer {name} {why}: it signs nothing here.", code="signer_cannot_sign", param="signer")
     try:
-        seed = _sealing(control).unwrap(bytes.fromhex(signer.sealed), _about(name))
+        return signer, _sealing(control).unwrap(bytes.fromhex(signer.sealed), _about(name))
     except WrongKey:
         raise Unavailable(
             f"The key of the signer {name} was sealed under other keys than this installation has.",
             hint="Revoke it, and create another.",
         ) from None
-    envelope = sign_version(seed, digest=version.digest, name=f"{version.model}:{version.label}", at=change.now)
-    await keep_signature(change, version.digest, signer.public, envelope)
-    await change.audit("version.sign", f"{version.model}:{version.label}", digest=version.digest, signer=name)
-    return envelope
 
 
 async def bring_signature(change: Change, version: Any, name: str, envelope: str) -> None:

@@ -88,3 +88,17 @@ dataset_revisions = Table(
     Column("at", Double, nullable=False),
     Index(None, "digest"),
 )
+
+# Tests of readiness that somebody did by hand: what came of them, signed. The newest of a test counts.
+readiness_answers = Table(
+    "readiness_answers",
+    metadata,
+    Column("digest", DIGEST, primary_key=True),  # of the version
+    Column("test", String(32), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+    Column("principal", NAME, nullable=False),
+    Column("signer", NAME, nullable=False),
+    Column("envelope", Text, nullable=False),  # DSSE over the digest of the answer
+    Column("at", Double, nullable=False),
+)
