@@ -6,7 +6,7 @@ import pytest
 
 from tests.system.program import penstock, run_module
 from tests.system.starter import ROOT, Up
-from tests.system.test_ab import split
+from tests.system.test_ab import split, standing
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(600)]
@@ -30,10 +30,11 @@ def begin(up: Up, file: str, name: str) -> None:
 
 def status_when(up: Up, name: str, so: Any) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
-        status = penstock(up, "experiments", "status", name)
+        status = standing(up, name)
         return status if so(status) else None
 
-    return until(look, 60, 0.5)
+    until(look, 60, 0.2)
+    return penstock(up, "experiments", "status", name)
 
 
 def test_a_bandit_sends_more_and_more_where_answers_are_right(up: Up) -> None:
