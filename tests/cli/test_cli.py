@@ -54,7 +54,8 @@ class Control:
         return subprocess.run(
             [sys.executable, "-P", "-m", "penstock.cli", *words],
             capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=self.data.parent,
-            env={**os.environ, "PENSTOCK_DATA": str(self.data), "PENSTOCK_URL": self.url, **environment},
+            env={**os.environ, "PENSTOCK_DATA": str(self.data), "PENSTOCK_URL": self.url,
+                 "XDG_CACHE_HOME": str(self.data.parent / "cache"), **environment},
         )  # fmt: skip
 
     def json(self, *words: str) -> Any:

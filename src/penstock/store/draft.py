@@ -2,10 +2,12 @@
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
-from penstock.core.errors import Conflict, Damaged
+from penstock.core.errors import BadRequest, Conflict, Damaged
 from penstock.registry.blocks import Block, Recipe, block_name
+from penstock.registry.layout import LENGTH_BYTES, Tensor, header_length, read_constants, read_header, tensors_between
 
 
 class Draft:
@@ -64,8 +66,10 @@ class Draft:
         """
         start = self._starts[block.name][0]
         if block_name(data) != block.name:
+            tensors = tensors_between(self._tensors(), start, start + block.size)
+            where = f", in {' and '.join(tensors[:4])}" if tensors else ""
             raise Damaged(
-                f"{self.name} is damaged at bytes {start} to {start + block.size}: what came is not what was stored.",
+                f"{self.name} is damaged at bytes {start} to {start + block.size}{where}: what came is not what was stored.",
                 param=self.name,
             )
         for at in self._starts[block.name]:
@@ -86,6 +90,18 @@ class Draft:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        """Those of the file, as far as what has come tells."""
+        with suppress(OSError, BadRequest):
+            if self.name.endswith(".bin"):
+                described = self.target.with_suffix(".xml")
+                drafted = described.with_name(f".{described.name}.part")
+                return read_constants((described if described.is_file() else drafted).read_bytes())
+            length = header_length(os.pread(self._fd, LENGTH_BYTES + 1, 0))
+            if length is not None:
+                return read_header(os.pread(self._fd, length, 0), self.size, self.name)
+        return ()
 
     def _wrong(self, fd: int) -> list[Block]:
         found: dict[str, Block] = {}
