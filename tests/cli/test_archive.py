@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,23 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert (found.told.signatures, found.told.evaluations) == (signatures, evaluations)
     for path, entry in found.manifest.files.items():
         assert places[entry.digest].read_bytes() == FILES[path]
+
+
+def test_tools_of_others_open_it(tmp_path: Path) -> None:
+    (tmp_path / "v.tar").write_bytes(packed(members()))
+    copied = [
+        "skopeo",
+        "--insecure-policy",
+        "copy",
+        "--quiet",
+        f"oci-archive:{tmp_path / 'v.tar'}",
+        f"oci:{tmp_path / 'layout'}:v1.0.0",
+    ]
+    subprocess.run(copied, check=True, timeout=60, capture_output=True)  # it reads and compares every blob
+    listed = ["umoci", "list", "--layout", str(tmp_path / "layout")]
+    assert subprocess.run(listed, check=True, timeout=60, capture_output=True, text=True).stdout.split() == ["v1.0.0"]
+    for data in FILES.values():
+        assert (tmp_path / "layout" / "blobs" / "sha256" / hashlib.sha256(data).hexdigest()).read_bytes() == data
 
 
 def test_pythons_tarfile_reads_it_and_is_read(tmp_path: Path) -> None:

@@ -33,6 +33,19 @@ async def test_a_blocked_version_is_refused_until_it_is_cleared(house: House) ->
     assert "not blocked" in missing["error"]["message"]
 
 
+async def test_a_roll_back_for_cause_blocks_what_it_leaves(house: House) -> None:
+    await live(house, "v1.0.0")
+    await live(house, "v1.1.0")
+    wrong = await house.post("/rollback", {"model": "support-bot", "block": True}, 400)
+    assert "reason" in wrong["error"]["message"]
+    revision = await house.post("/rollback?wait=20", {"model": "support-bot", "block": True, "reason": "It swears."})
+    assert revision["label"] == "v1.0.0"
+    [block] = await house.get("/blocks")
+    assert (block["label"], block["reason"]) == ("v1.1.0", "It swears.")
+    refused = await house.post("/promote", {"model": "support-bot", "label": "v1.1.0"}, 409)
+    assert refused["error"]["code"] == "version_blocked"
+
+
 async def test_a_block_needs_a_reason_and_a_version(house: House) -> None:
     await house.push("support-bot", "v1.0.0")
     await house.post("/blocks", {"model": "support-bot", "label": "v1.0.0", "reason": ""}, 400)

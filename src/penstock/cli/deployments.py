@@ -76,16 +76,20 @@ def promote(
 @click.argument("name")
 @click.option("--in", "environment", required=True, metavar="ENV", help="Environment to roll back.")
 @click.option("--to", "to", help="Revision number or label [default: the state before this one].")
+@click.option("--block", is_flag=True, help="Keep what is left out of ENV until somebody clears it; needs --reason.")
 @_reason
 @_wait
 @with_session
-def rollback(session: Session, name: str, environment: str, to: str | None, reason: str, wait_s: float) -> None:
+def rollback(
+    session: Session, name: str, environment: str, to: str | None, block: bool, reason: str, wait_s: float
+) -> None:
     """Go back to an earlier whole state of the model NAME, as a new revision that copies it."""
     if ":" in name or "@" in name:
         raise BadRequest(
             f"{name!r}: rollback takes a model's name alone; --to chooses where to go back to.", param="NAME"
         )
-    _settle(session, "/rollback", {"model": name, "environment": environment, "to": to, "reason": reason}, wait_s)
+    body = {"model": name, "environment": environment, "to": to, "reason": reason, "block": block}
+    _settle(session, "/rollback", body, wait_s)
 
 
 def _settle(session: Session, path: str, body: dict[str, Any], wait_s: float) -> None:

@@ -96,6 +96,16 @@ async def read_revision(connection: AsyncConnection, identity: str) -> Any:
     return (await connection.execute(select(revisions).where(revisions.c.id == identity))).one()
 
 
+async def live_revision(connection: AsyncConnection, environment: str, model: str) -> Any:
+    """The revision of `model` that `environment` serves; None: none."""
+    statement = (
+        select(revisions)
+        .join(deployments, deployments.c.live == revisions.c.id)
+        .where(deployments.c.environment == environment, deployments.c.model == model)
+    )
+    return (await connection.execute(statement)).one_or_none()
+
+
 def whole_of(row: Any) -> Whole:
     """The whole state of a revision."""
     one = revision_of(row)

@@ -2,17 +2,19 @@
 
 import asyncio
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import Field
+from pydantic import Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
 from penstock.control.api.system import PublisherPart
 from penstock.control.auth import ControlPart, needs
+from penstock.control.blocks import block_version
 from penstock.control.context import Control
+from penstock.control.deployment_rows import live_revision
 from penstock.control.deployments import Promotion, promote, roll_back
 from penstock.control.publisher import Publisher
 from penstock.control.specs import Name, Precision, Spec
@@ -56,6 +58,16 @@ class RollbackBody(Spec):
     )
     reason: str = Field(default="", max_length=4096)
     generation: int | None = None
+    block: bool = Field(
+        default=False,
+        description="Keep what is gone back from out of the environment until somebody clears it; needs a reason.",
+    )
+
+    @model_validator(mode="after")
+    def _why(self) -> Self:
+        if self.block and not self.reason:
+            raise ValueError("'block' needs a 'reason', for whoever meets the block")
+        return self
 
 
 def revision_answer(row: Any) -> dict[str, Any]:
@@ -105,6 +117,7 @@ async def post_rollback(
 ) -> dict[str, Any]:
     """Go back to an earlier whole state, by a new revision that copies it."""
     async with control.change(who) as change:
+        left = await live_revision(change.connection, body.environment, body.model) if body.block else None
         row = await roll_back(
             change,
             body.model,
@@ -113,7 +126,17 @@ async def post_rollback(
             to=body.to,
             reason=body.reason,
             generation=body.generation,
+            leaves_live=body.block,
         )
+        if left is not None and left.digest != row.digest:
+            await block_version(
+                change,
+                environment=body.environment,
+                model=body.model,
+                label=left.label,
+                digest=left.digest,
+                reason=body.reason,
+            )
     return await _settled(control, publisher, row, wait)
 
 
