@@ -13,7 +13,7 @@ ARGS ?=
 MAKEFLAGS += --jobs=2
 
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
-.PHONY: bench-content up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance
+.PHONY: bench-content up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance bench-registry
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -88,6 +88,9 @@ bench-fairness: install-dev
 
 bench-experiments: install-dev
 	$(BIN)/python -m bench.experiments $(ARGS)
+
+bench-registry: install-dev
+	$(BIN)/python -m bench.registry $(ARGS)
 
 bench-drift: install-dev
 	$(BIN)/python -m bench.drift $(ARGS)

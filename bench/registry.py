@@ -309,8 +309,6 @@ def measure(folder: Path, megabytes: int, rounds: int) -> dict[str, Any]:
     """Everything."""
     with running(folder) as house:
         small = dedupe(house, folder, megabytes)
-    shutil.rmtree(folder / "data")
-    with running(folder) as house:
         fast = speeds(house, folder, megabytes, rounds)
     return {"dedupe": small, "speed": fast, **ratios(small, fast)}
 
