@@ -197,6 +197,12 @@ TABLE: tuple[Metric, ...] = (
         labels=("route",),
     ),
     Metric(
+        name="penstock_prefix_cached_tokens_total",
+        kind="counter",
+        help="Prompt tokens that engines found in their prefix caches, as their usage told; the embedded engine is not told, and tells none.",
+        labels=("route", "arm"),
+    ),
+    Metric(
         name="penstock_guard_findings_total",
         kind="counter",
         help="Findings of content rules.",

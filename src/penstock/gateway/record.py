@@ -144,6 +144,9 @@ def count(meters: Meters, exchange: Exchange) -> None:
     if usage.prompt and cache not in FROM_CACHE:
         cells.prompt.observe(usage.prompt)
         cells.completion.observe(usage.completion)
+        if usage.cached:
+            name = "penstock_prefix_cached_tokens_total"
+            meters.cell(name, exchange.route, exchange.arm).value += usage.cached
         if stream and usage.completion > 1 and phases.last_token > phases.first_token:
             cells.per_token.observe((phases.last_token - phases.first_token) * 1e-9 / (usage.completion - 1))
     if exchange.trace:
