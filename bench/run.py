@@ -7,6 +7,7 @@ interleaved (every target, then every target again) and the median is printed, s
 import argparse
 import json
 import math
+import os
 import statistics
 import sys
 
@@ -28,6 +29,14 @@ _STEADY = 4000  # requests a second for each worker, over 32 connections: about 
 
 def _median(figures: list[float]) -> float:
     return statistics.median(figures or [math.nan])
+
+
+def direct_p99_ms(seconds: float) -> float:
+    """What 1,000 requests/s take with nothing in between: the upstream's own time, the load generator's and the kernel's."""
+    with upstream() as behind:
+        return fire(
+            port=behind, pid=os.getpid(), connections=64, seconds=seconds, rate=1000, body=HERE / "body1k.json"
+        ).p99_ms
 
 
 def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
@@ -67,7 +76,9 @@ def main() -> int:
     options = parser.parse_args()
     names = [n for n in targets() if not options.only or n in options.only.split(";")]
     gathered: dict[str, dict[str, list[Figures]]] = {name: {} for name in names}
+    direct: list[float] = []
     for _ in range(options.rounds):
+        direct.append(direct_p99_ms(options.seconds))
         for name in names:
             for exercise, figures in measure(name, options.seconds, 1).items():
                 gathered[name].setdefault(exercise, []).extend(figures)
@@ -85,9 +96,11 @@ def main() -> int:
     }
     tokens = [] if options.skip_engine else engine.measure_starter()
     OUT.mkdir(exist_ok=True)
-    (OUT / "result.json").write_bytes(msgspec.json.encode({"gateways": rows, "engine": tokens}))
+    (OUT / "result.json").write_bytes(
+        msgspec.json.encode({"gateways": rows, "direct_p99_ms_at_1000": _median(direct), "engine": tokens})
+    )
     if options.json:
-        print(json.dumps({"gateways": rows, "engine": tokens}))
+        print(json.dumps({"gateways": rows, "direct_p99_ms_at_1000": _median(direct), "engine": tokens}))
         return 0
     print(
         f"\n{'gateway':21} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'p99 ms at 1000/s':>17} {'MiB':>6} {'bad':>5}   ratio to vllm-router"
@@ -102,9 +115,19 @@ def main() -> int:
         print(
             f"{name:21} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['p99_ms_at_1000']:17.2f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
         )
-    for line in [*_second_worker(rows), *engine.table(tokens)]:
+    for line in [*_added(rows, _median(direct)), *_second_worker(rows), *engine.table(tokens)]:
         print(line)
     return 0
+
+
+def _added(rows: dict[str, dict[str, float]], direct: float) -> list[str]:
+    ours, floor = rows.get("penstock"), rows.get("nginx")
+    if ours is None or floor is None:
+        return []
+    mine, its = ours["p99_ms_at_1000"] - direct, floor["p99_ms_at_1000"] - direct
+    return [
+        f"p99 added at 1,000 requests/s to the {direct:.2f} ms without anything in between: {mine:.2f} ms, nginx {its:.2f} ms, ratio {mine / its:.1f}"
+    ]
 
 
 def _second_worker(rows: dict[str, dict[str, float]]) -> list[str]:
@@ -112,8 +135,10 @@ def _second_worker(rows: dict[str, dict[str, float]]) -> list[str]:
     if one is None or two is None:
         return []
     return [
-        f"CPU a request with two workers, of that with one: {two['steady_us'] / one['steady_us']:.2f} where each has {_STEADY} requests/s"
-        f" ({one['steady_us']:.1f} and {two['steady_us']:.1f} us), {two['json_us'] / one['json_us']:.2f} where both share what one has to itself, core and load"
+        (
+            f"CPU a request with two workers, of that with one: {two['steady_us'] / one['steady_us']:.2f} where each has {_STEADY} requests/s"
+            f" ({one['steady_us']:.1f} and {two['steady_us']:.1f} us), {two['json_us'] / one['json_us']:.2f} where both share what one has to itself, core and load"
+        )
     ]
 
 
