@@ -15,6 +15,7 @@ from penstock.control.context import SYSTEM
 from penstock.control.evaluators import Evaluators, Worker
 from penstock.control.evaluators_ask import Held
 from penstock.control.evaluators_kind import evaluator_kinds
+from penstock.control.evaluators_store import used_by
 from penstock.control.experiments_store import load_statistics
 from penstock.control.kinds import ResourceKind
 from penstock.control.specs_evaluator import EvaluatorSpec, ReferencesSpec
@@ -416,6 +417,10 @@ async def test_calls_are_booked_for_evaluators_and_for_nobody_else(scene: Scene)
     assert {row["tenant"] for row in await scene.bed.table(visits)} == {"a"}
     usage = {row["tenant"]: row["cost_nanousd"] for row in await scene.bed.table(ingested.usage_minute)}
     assert usage["(evaluators)"] == 500
+    async with scene.bed.control.database.read() as connection:
+        used = (await used_by(connection, ("v", "w")))["v"]
+    assert (used["calls"], used["refused"], used["errors"], used["cost_usd"]) == (2, 1, 0, 500e-9)
+    assert (used["prompt_tokens"], used["completion_tokens"]) == (2 * call.usage.prompt, 2 * call.usage.completion)
     overview = (await scene.bed.call("GET", "/overview", window_s=864000)).json()
     assert (overview["requests"], overview["refused"]) == (1, 0)
     assert overview["cost_usd"] >= 500e-9
@@ -473,6 +478,12 @@ async def test_evaluators_follow_what_is_declared(scene: Scene) -> None:
         await eventually(lambda: evaluators.workers.get("facts") not in (None, first))
         await scene.bed.send([scene.said(2, "control", "Who?", "me")])
         await scored(2)
+        second = evaluators.workers["facts"]
+        evaluators._running["facts"][2].cancel()  # stands for a fault that nobody has thought of
+        await eventually(lambda: evaluators.workers.get("facts") not in (None, second))
+        await scene.bed.send([scene.said(3, "control", "Who?", "me")])
+        await scored(3)
+        assert evaluators.failures == 1
         async with scene.bed.control.change(SYSTEM) as change:
             await EVALUATOR.delete(change, "facts")
         await eventually(lambda: not evaluators.workers)

@@ -260,7 +260,7 @@ async def _undisturbed(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Evaluators:
-    """A worker for each evaluator that is there, for as long as it is what it is."""
+    """A worker for each evaluator that is there, for as long as it is what it is. `failures` counts those that broke off."""
 
     def __init__(
         self, control: Control, keys: Keystore, signal: Signal, gateway: httpx.AsyncClient, *, poll_s: float = POLL_S
@@ -271,6 +271,7 @@ class Evaluators:
         self._signal = signal
         self._gateway = gateway
         self._running: dict[str, tuple[Any, Worker, asyncio.Task[None]]] = {}
+        self.failures = 0
 
     @property
     def workers(self) -> dict[str, Worker]:
@@ -291,6 +292,12 @@ class Evaluators:
                 await self._stop(name)
 
     async def _follow(self) -> None:
+        for name, (_, _, task) in list(self._running.items()):
+            if task.done():  # what nobody has thought of: begun anew, as after a kill
+                self.failures += 1
+                why = None if task.cancelled() else task.exception()
+                _LOG.error("the evaluator %s broke off and is begun anew", name, exc_info=why)
+                del self._running[name]
         wanted = await self._declared()
         for name in [name for name, (mark, _, _) in self._running.items() if wanted.get(name, (None,))[0] != mark]:
             await self._stop(name)

@@ -14,7 +14,7 @@ from penstock.experiments.answer_rules import check_rules
 from penstock.experiments.design import parse_design
 from penstock.experiments.references import check_references
 from penstock.store.schema import resources
-from penstock.store.schema_evaluators import evaluator_counts, evaluator_offsets, evaluator_waiting
+from penstock.store.schema_evaluators import evaluator_counts, evaluator_offsets, evaluator_usage, evaluator_waiting
 from penstock.store.schema_experiments import experiments
 
 
@@ -86,7 +86,7 @@ class EvaluatorKind(ResourceKind):
         """Remove it with its counts; what it has told stays."""
         await _check_unmeasured(change.connection, name)
         await super().delete(change, name)
-        for table in (evaluator_offsets, evaluator_counts, evaluator_waiting):
+        for table in (evaluator_offsets, evaluator_counts, evaluator_usage, evaluator_waiting):
             await change.connection.execute(delete(table).where(table.c.evaluator == name))
 
 

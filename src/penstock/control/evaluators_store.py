@@ -3,17 +3,15 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.evaluators_page import first_sequence
 from penstock.control.evaluators_work import Seat, Tally
-from penstock.control.snapshot_evaluators import EVALUATORS, route_of
 from penstock.experiments.design import parse_design
-from penstock.store.schema_evaluators import evaluator_counts, evaluator_offsets, evaluator_waiting
-from penstock.store.schema_experiments import exchanges, experiments, usage_minute
+from penstock.store.schema_evaluators import evaluator_counts, evaluator_offsets, evaluator_usage, evaluator_waiting
+from penstock.store.schema_experiments import exchanges, experiments
 
-_SUMMED = ("requests", "errors", "refused", "prompt_tokens", "completion_tokens")
 UNUSED: dict[str, Any] = {
     "calls": 0,
     "errors": 0,
@@ -142,22 +140,9 @@ async def behind_of(connection: AsyncConnection, name: str, now: float) -> float
 
 async def used_by(connection: AsyncConnection, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Calls (those that the gateway refused or that failed among them), tokens and cost of each evaluator that has asked a model, ever."""
-    table = usage_minute
-    routes = {route_of(name): name for name in names}
-    sums = [func.sum(table.c[name]).label(name) for name in _SUMMED]
-    rows = await connection.execute(
-        select(table.c.route, *sums, func.sum(table.c.cost_nanousd).label("cost"))
-        .where(table.c.tenant == EVALUATORS, table.c.route.in_(sorted(routes)))
-        .group_by(table.c.route)
-    )
-    return {
-        routes[row.route]: {
-            "calls": int(row.requests),
-            "errors": int(row.errors),
-            "refused": int(row.refused),
-            "prompt_tokens": int(row.prompt_tokens),
-            "completion_tokens": int(row.completion_tokens),
-            "cost_usd": int(row.cost) / 1e9,
-        }
-        for row in rows
-    }
+    rows = await connection.execute(select(evaluator_usage).where(evaluator_usage.c.evaluator.in_(sorted(names))))
+    found = {}
+    for row in rows.mappings():
+        used = dict(row)
+        found[used.pop("evaluator")] = used | {"cost_usd": used.pop("cost_nanousd") / 1e9}
+    return found

@@ -24,6 +24,7 @@ from penstock.control.experiments_store import (
 )
 from penstock.control.ingest_counts import add_counts
 from penstock.control.ingest_engagement import EngagementBatch, Place
+from penstock.control.ingest_evaluators import EvaluatorUsage
 from penstock.control.ingest_usage import UsageBatch
 from penstock.control.snapshot_evaluators import EVALUATORS
 from penstock.core.exchange import Exchange, Observation, Record
@@ -72,6 +73,7 @@ class IngestBatch:
         ] = {}  # by experiment and unit: its bad events of all epochs
         self._past: dict[tuple[str, str], int] = {}  # by experiment and unit: the covariate
         self._usage = UsageBatch()
+        self._evaluators = EvaluatorUsage()
         self._shown: dict[str, Exchange] = {}  # with two answers, by id
         self._drift = DriftBatch()
         self._engagement = EngagementBatch(first)
@@ -231,8 +233,9 @@ class IngestBatch:
         )
         self._known[exchange.id] = known
         self._usage.add(exchange)
-        # Nobody has seen a copy, and evaluators are no users.
-        if (exchange.pair is None or not exchange.pair.of) and exchange.tenant != EVALUATORS:
+        if exchange.tenant == EVALUATORS:
+            self._evaluators.add(exchange)
+        elif exchange.pair is None or not exchange.pair.of:  # nobody has seen a copy
             self._engagement.add(exchange)
             self._drift.add(exchange, sequence)
         if exchange.pair is not None:
@@ -434,6 +437,7 @@ class IngestBatch:
                 [{"p_tenant": t, "p_id": i, "p_state": state} for (t, i), state in self._settled.items()],
             )
         await self._usage.save(connection)
+        await self._evaluators.save(connection)
         await self._drift.save(connection)
         await self._engagement.save(connection)
         changed = {key: self._units[key] for key in self._changed_units}

@@ -17,6 +17,11 @@ def route_of(evaluator: str) -> str:
     return f"{EVALUATORS}/{evaluator}"
 
 
+def evaluator_of(route: str) -> str:
+    """Whose route it is: what `route_of` was told; "" if it is nobody's (a request that was refused before it had one)."""
+    return route.removeprefix(f"{EVALUATORS}/") if route.startswith(f"{EVALUATORS}/") else ""
+
+
 def secret_of(service_token: str, evaluator: str) -> str:
     """The text of an evaluator's key: it is worked out wherever it is needed, and kept nowhere."""
     digest = hmac.digest(service_token.encode(), f"penstock evaluator {evaluator}".encode(), "sha256")

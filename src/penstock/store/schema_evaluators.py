@@ -24,6 +24,19 @@ evaluator_counts = Table(
     Column("count", BigInteger, nullable=False),
 )
 
+# What the calls of each have come to, since ever; "": those that were refused before they had a route.
+evaluator_usage = Table(
+    "evaluator_usage",
+    metadata,
+    Column("evaluator", NAME, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost_nanousd", BigInteger, nullable=False),
+)
+
 # Answers that wait for one of another arm to the same question: by a keyed hash of it.
 evaluator_waiting = Table(
     "evaluator_waiting",
