@@ -126,7 +126,7 @@ class Differ:
         before, after = await self._places(old, folder), await self._places(new, other)
         same = 0
         changed: list[TensorChange] = []
-        total = Sums()
+        total, subtracted = Sums(), False
         for name in sorted(before.keys() | after.keys()):
             a, b = before.get(name), after.get(name)
             if a is None or b is None:
@@ -137,6 +137,7 @@ class Differ:
                 same += 1
                 continue
             if sums.known:
+                subtracted = True
                 total.add(sums)
             changed.append(
                 TensorChange(
@@ -157,8 +158,8 @@ class Differ:
         return Tensors(
             same=same,
             changed=tuple(changed),
-            relative=total.relative if changed else None,
-            cosine=total.cosine if changed else None,
+            relative=total.relative if subtracted else None,
+            cosine=total.cosine if subtracted else None,
         )
 
     async def _places(self, manifest: Manifest, folder: str) -> dict[str, "_Placed"]:
