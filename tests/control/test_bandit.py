@@ -206,3 +206,58 @@ async def test_a_context_that_fails_more_blames_no_arm_that_is_sent_there(bed: B
 async def test_what_makes_no_bandit_is_refused_by_its_path(bed: Bed, change: dict[str, Any], param: str) -> None:
     wrong = await bed.call("POST", "/experiments", {"name": "e", "spec": BANDIT | change})
     assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, param)
+
+
+async def test_an_arm_that_does_harm_loses_its_share_at_once_and_the_others_go_on(bed: Bed) -> None:
+    await bed.begin(BANDIT | {"guardrails": [{"metric": "error_rate"}], "plan": {"units": 9000, "step_s": 600}})
+    assigner = compile_experiment(await entry_of(bed))
+    records: list[Record] = []
+    for number in range(240):
+        one = exchange(number, at=bed.now)
+        arm, propensity, epoch = assigner.assign(one.id, bed.now)
+        failed = arm.name == "a" and number % 3 > 0
+        records.append(
+            msgspec.structs.replace(
+                one, experiment="e", arm=arm.name, epoch=epoch, propensity=propensity, unit=one.id,
+                outcome="error" if failed else "ok", status=502 if failed else 200,
+            )
+        )  # fmt: skip
+    assert (await bed.send(records)).status_code == 200
+    assert await bed.signal.alarm() == {"e"}
+    await bed.evaluator.evaluate("e", news=False, alarm=True)  # long before the epoch's time is over
+    told = (await bed.call("GET", "/experiments/e")).json()
+    assert (told["state"], told["epoch"]) == ("running", 2)
+    shares = told["shares"]
+    assert shares["a"] == 0.0 and min(shares["control"], shares["b"]) > 0.2
+    await bed.evaluator.round()
+    verdict = (await bed.call("GET", "/experiments/e/verdict")).json()["verdict"]
+    assert (verdict["state"], verdict["tripped"]) == ("running", "")
+    assert verdict["reasons"][0] == "a gets no more traffic."
+    assert verdict["reasons"][1].startswith("The guardrail on error rate tripped")
+    gauges = {one["arm"]: one["tripped"] for one in verdict["guardrails"]}
+    assert gauges == {"a": True, "b": False}
+    assert {one["arm"]: one["share"] for one in verdict["contenders"]}["a"] == 0.0
+    await feed(bed, range(240, 340), lambda *_: 0.5)
+    bed.now += 700
+    await bed.evaluator.round()
+    after = (await bed.call("GET", "/experiments/e")).json()
+    assert (after["epoch"], after["shares"]["a"]) == (3, 0.0)
+
+
+async def test_a_bandit_whose_treatments_all_do_harm_ends_on_its_control(bed: Bed) -> None:
+    await bed.begin(BANDIT | {"guardrails": [{"metric": "error_rate"}]})
+    assigner = compile_experiment(await entry_of(bed))
+    records: list[Record] = []
+    for number in range(400):
+        one = exchange(number, at=bed.now)
+        arm, propensity, epoch = assigner.assign(one.id, bed.now)
+        records.append(
+            msgspec.structs.replace(
+                one, experiment="e", arm=arm.name, epoch=epoch, propensity=propensity, unit=one.id,
+                outcome="ok" if arm.name == "control" else "error",
+            )
+        )  # fmt: skip
+    assert (await bed.send(records)).status_code == 200
+    await bed.evaluator.round()
+    told = (await bed.call("GET", "/experiments/e")).json()
+    assert (told["state"], told["serving"], told["verdict"]["tripped"]) == ("decided", "control", "error_rate")

@@ -10,6 +10,7 @@ import pytest
 
 from penstock.control.experiments import experiment_entries
 from penstock.core.exchange import Exchange, Observation, Pair, Phases, Record, Usage
+from penstock.store import schema
 from penstock.store import schema_experiments as tables
 from penstock.store.sql import Database
 from tests.control.bed import T0, Bed, exchange
@@ -193,6 +194,8 @@ async def test_the_dose_keeps_the_pace_and_ends_with_the_budget(bed: Bed) -> Non
     told = await judged(bed)
     assert told["state"] == "decided"
     assert told["verdict"]["reasons"][0].startswith("The budget of $0.0006 is spent")
+    audited = {row["action"] for row in await bed.table(schema.audit_events)}
+    assert "experiment.decide" in audited and "experiment.dose" not in audited  # the pace was registered by somebody
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Two answers to one request: what is measured, what is forecast, what may be spent."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from penstock.core.exchange import Exchange, Observation, Pair, Phases, Usage
 from penstock.experiments.counted import Statistics
 from penstock.experiments.design import parse_design
 from penstock.experiments.metrics import METRICS
-from penstock.experiments.pair_verdict import dose_of
+from penstock.experiments.pair_verdict import BURST_S, dose_of
 from penstock.experiments.pairs import forecast, judged_of, measures_of, paired_difference, sides, treatment_of, vote_on
 from penstock.experiments.similarity import MILLION, similarity
 from penstock.experiments.statistics import moments_of
@@ -128,3 +129,30 @@ def test_the_pace_of_a_budget() -> None:
     assert (
         dose_of(design, statistics, ran_s=941) == 0.3
     )  # a tenth of a cent a second, and a minute's worth to begin with
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 5.0), st.floats(0.0, 0.01)), min_size=50, max_size=400))
+def test_a_paced_dose_changes_at_most_twice_in_half_a_burst_and_keeps_the_pace(
+    rounds: list[tuple[float, float]],
+) -> None:
+    """Rounds of the evaluator: seconds since the last one, and what a copy a second would cost, if any is made."""
+    design = parse_design(
+        {
+            "strategy": "shadow",
+            "route": "bot",
+            "arms": [{"name": "control", "pool": "a"}, {"name": "new", "pool": "b"}],
+            "primary": {"metric": "latency", "minimum_effect": 0.1},
+            "shadow": {"share": 0.3, "usd_per_hour": 3.6},  # a tenth of a cent a second
+        }
+    )
+    spent, ran_s, dose, turned_on = 0.0, 0.0, 0.3, []
+    for took, usd in rounds:
+        ran_s += took
+        spent += usd * took if dose else 0.0
+        moments = {(1, "new", "cost"): moments_of([(round(spent * 1e9), 1)])}
+        now = dose_of(design, Statistics(moments=moments, shares={1: {"new": 1.0}}), ran_s=ran_s, dose=dose)
+        if now and not dose:
+            turned_on.append(ran_s)
+        dose = now
+        assert spent <= 0.001 * (ran_s + BURST_S) + 5.0 * 0.01  # what one round may overshoot
+    assert all(later - earlier >= BURST_S / 2 - 1e-6 for earlier, later in itertools.pairwise(turned_on))
