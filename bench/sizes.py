@@ -147,7 +147,7 @@ async def indexed(folder: Path, exchanges: int) -> float:
         settings=Settings(),
         data=folder,
         database=database,
-        blobs=open_blobs("", folder / "blobs"),
+        blobs=open_blobs("", folder / "blobs", database),
         service_token="-",
         clock=lambda: START,
         entropy=random.randbytes,
