@@ -94,10 +94,10 @@ class Folding:
         for name in self._margins:
             statistics.guardrails.setdefault(name, Guardrail(metric=name))
         self._limit = guardrail_limit(design)
+        self._over_before = self._over()
         self._seen = {
             name: sum(
                 sum(counts.values())
-        self._over_before = self._over()
                 for (_, arm, metric), counts in statistics.histograms.items()
                 if arm == self._control and metric == name
             )
@@ -110,14 +110,14 @@ class Folding:
             return self._over() != self._over_before
         return any(self.statistics.guardrails[name].tripped for name in self.guarded)
 
-    def knows(self, epoch: int, arm: str) -> bool:
-        """Whether there is such an arm in such an epoch: what names another was not counted by this experiment."""
-        return arm in self._arms and epoch in self.statistics.shares
     def _over(self) -> frozenset[str]:
         """The arms of which a guardrail has had enough."""
         guardrails = self.statistics.guardrails.values()
         return frozenset(arm for one in guardrails for arm, found in one.evidence.items() if found >= self._limit)
 
+    def knows(self, epoch: int, arm: str) -> bool:
+        """Whether there is such an arm in such an epoch: what names another was not counted by this experiment."""
+        return arm in self._arms and epoch in self.statistics.shares
 
     def exposed(self, unit: UnitRecord, exchange: Exchange, sequence: int) -> None:
         """Count a finished exchange of `unit`, which is new if it has no values yet."""
