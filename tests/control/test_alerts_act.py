@@ -131,7 +131,9 @@ async def test_what_keeps_it_from_acting_is_told(deployed: tuple[House, AlertAct
     await tell(house, notice(fires(mark="asked", model="support-bot:v1.1.0", signal="perplexity")))
     before = len(await actions(house))
     assert await actor.round() == 0
-    assert len(await actions(house)) == before  # what is asked may become again what it was
+    told = await actions(house)
+    assert len(told) == before + 1
+    assert told[0]["action"] == "wait"  # what is asked may become again what it was
     assert served(house.publisher.current) == "support-bot:v1.1.0"
 
 
@@ -188,7 +190,9 @@ async def test_an_experiment_decides_alone_until_it_ends(
         )
     await tell(house, notice(fires(model="support-bot:v1.1.0")))
     assert (await actor.round(), await actor.round()) == (0, 0)
-    assert await actions(house) == []
+    (waits,) = await actions(house)
+    assert (waits["action"], waits["revision"]) == ("wait", None)
+    assert "The experiment try decides" in waits["reason"]
     assert caplog.text.count("The experiment try decides") == 1
     async with house.control.database.write() as connection:
         await connection.execute(experiments.delete())

@@ -30,6 +30,7 @@ from penstock.store.schema_experiments import experiments
 
 _LOG = logging.getLogger("penstock.control")
 _ALMOST = 0.6  # of the way to an alarm, in logarithms: evidence that chance gives once in tens of thousands of requests
+WAIT = "wait"  # in place of an action: nothing is decided yet
 _LOOK_S = 30.0  # at the latest: another control may have taken the notice
 
 
@@ -93,7 +94,7 @@ class AlertActor:
         live, stands = found
         decision = decide(policy, _fired(alert, about), stands, control.clock())
         if decision.passing:
-            self._wait(alert, environment, about.model, decision.reason)
+            await self._wait(alert, live, decision.reason)
             return False
         if decision.action == "none":
             async with control.database.write() as connection:
@@ -104,12 +105,17 @@ class AlertActor:
                 change.abandon()
         return done
 
-    def _wait(self, alert: Alert, environment: str, model: str, reason: str) -> None:
-        """Leave the alert for the next round, and log why: once, not each time."""
-        which = (alert.sequence, environment, model)
-        if self._waits.get(which) != reason:
-            self._waits[which] = reason
-            _LOG.warning("%s (alert %d) waits in %s: %s", alert.name, alert.sequence, environment, reason)
+    async def _wait(self, alert: Alert, live: Row[Any], reason: str) -> None:
+        """Leave the alert for the next round, and say why: once, not each time."""
+        which = (alert.sequence, live.environment, live.model)
+        if self._waits.get(which) == reason:
+            return
+        _LOG.warning("%s (alert %d) waits in %s: %s", alert.name, alert.sequence, live.environment, reason)
+        async with self._control.database.write() as connection:
+            await _write(
+                connection, alert, live, Decision(action="none", reason=reason), None, self._control.clock(), waits=True
+            )
+        self._waits[which] = reason
 
     async def _act(self, change: Change, alert: Alert, policy: AlertPolicy, about: About, environment: str) -> bool:
         """Decide once more, on what holds within the change, and do it."""
@@ -181,29 +187,35 @@ async def _is_settled(connection: AsyncConnection, alert: Alert, environment: st
         alert_actions.c.sequence == alert.sequence,
         alert_actions.c.environment == environment,
         alert_actions.c.model == model,
+        alert_actions.c.action != WAIT,
     )
     return (await connection.execute(statement)).first() is not None
 
 
 async def _write(
-    connection: AsyncConnection, alert: Alert, live: Row[Any], decision: Decision, revision: str | None, now: float
+    connection: AsyncConnection,
+    alert: Alert,
+    live: Row[Any],
+    decision: Decision,
+    revision: str | None,
+    now: float,
+    *,
+    waits: bool = False,
 ) -> bool:
-    """Say what was done; False if another control has settled the alert meanwhile."""
+    """Say what was done, or what is waited for; False if another control has settled the alert meanwhile."""
     insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    told = {
+        "at": now,
+        "label": live.label,
+        "action": WAIT if waits else decision.action,
+        "reason": decision.reason,
+        "revision": revision,
+    }
+    which = {"sequence": alert.sequence, "environment": live.environment, "model": live.model}
     written = await connection.execute(
         insertion(alert_actions)
-        .values(
-            sequence=alert.sequence,
-            at=now,
-            alert=alert.name,
-            environment=live.environment,
-            model=live.model,
-            label=live.label,
-            action=decision.action,
-            reason=decision.reason,
-            revision=revision,
-        )
-        .on_conflict_do_nothing()
+        .values(alert=alert.name, **which, **told)
+        .on_conflict_do_update(index_elements=list(which), set_=told, where=alert_actions.c.action == WAIT)
     )
     return written.rowcount == 1
 
@@ -280,7 +292,7 @@ async def _standing(
     acted = select(func.max(alert_actions.c.at)).where(
         alert_actions.c.environment == environment,
         alert_actions.c.model == model,
-        alert_actions.c.action != "none",
+        alert_actions.c.action.not_in(("none", WAIT)),
     )
     return live, Standing(
         environment=environment,
@@ -325,7 +337,7 @@ async def _deciding(connection: AsyncConnection, model: str) -> tuple[str, ...]:
 async def read_actions(
     control: Control, *, environment: str | None, model: str | None, limit: int
 ) -> list[dict[str, Any]]:
-    """What alerts made control do, and why it did nothing, newest first.
+    """What alerts made control do, why it did nothing, and what it waits for, newest first.
 
     Raises:
         Unavailable: if the database cannot be read.
