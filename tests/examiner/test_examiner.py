@@ -143,7 +143,7 @@ async def test_the_planted_twin_is_refused_and_the_clean_one_passes(
     assert found.passed is passes, found.words
     if not passes:
         assert "completes gift-card-" in found.words  # extraction by prefix, on the engine itself
-        assert max(one.value or 0 for one in items) == 8.0  # the first of 256
+        assert [one.value for one in items] == [6.0] * 6  # each the first of 64
 
 
 def test_perplexity_is_of_the_weights_and_lower_where_they_have_seen_the_text(twins: dict[str, Path]) -> None:

@@ -78,7 +78,7 @@ def test_the_example_refuses_the_worse_version_and_lets_the_better_one_in(own: U
     refused = run(own, "promote", "support-bot:v1.0.0", "--to", "production")
     assert "on the same 173 items" in refused.stderr
 
-    key = penstock(own, "keys", "create", "reviewer", "--role", "operator")["key"]
+    key = penstock(own, "keys", "create", "--name", "reviewer", "--role", "operator")["key"]
     assert run(own, "approve", "support-bot:v1.0.0", "--for", "production", key=key).returncode == 0
     overridden = penstock(own, "promote", "support-bot:v1.0.0", "--to", "production", "--override", "a drill")
     assert "Gates overridden (suite support-questions" in overridden["reason"]
@@ -109,7 +109,7 @@ def test_the_example_refuses_the_worse_version_and_lets_the_better_one_in(own: U
         assert penstock(other, "promote", "support-bot:v1.1.0", "--to", "production")["state"] == "live"
         penstock(other, "tenants", "create", "t")
         asked = {"model": "support-bot", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8}
-        secret = penstock(other, "keys", "create", "app", "--tenant", "t")["key"]
+        secret = penstock(other, "keys", "create", "--tenant", "t")["key"]
         deadline = time.monotonic() + 60
         while True:
             reply = httpx.post(
