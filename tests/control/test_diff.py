@@ -37,7 +37,7 @@ def tokenizer(*tokens: str) -> bytes:
 async def versions(house: House, *files: dict[str, bytes], metadata: tuple[dict[str, Any], ...] = ()) -> None:
     for number, one in enumerate(files):
         whole = {f"safetensors/{name}": data for name, data in one.items()}
-        await push(house, f"v1.{number}.0", metadata[number] if metadata else {}, **whole)
+        await push(house, f"v1.{number}.0", metadata[number] if metadata else {}, more=whole)
 
 
 async def test_what_differs_is_told_by_tensor_with_the_bump(house: House) -> None:
@@ -115,7 +115,7 @@ async def test_memory_stays_flat_while_large_tensors_are_compared(small_house: H
 
 async def test_a_stretch_is_the_bytes_of_the_file(small_house: House) -> None:
     data = np.random.default_rng(2).bytes(9 << 20)
-    await push(small_house, "v1.0.0", **{"safetensors/notes.txt": data})
+    await push(small_house, "v1.0.0", more={"safetensors/notes.txt": data})
     blobs = small_house.control.blobs
     manifest = (await small_house.get("/models/m/versions/v1.0.0"))["files"]
     digest = next(one["digest"] for one in manifest if one["path"] == "safetensors/notes.txt")

@@ -21,10 +21,15 @@ NAMED: dict[str, Any] = {
 
 
 async def push(
-    house: House, label: str, metadata: dict[str, Any] | None = None, status: int = 200, key: str = "", **more: bytes
+    house: House,
+    label: str,
+    metadata: dict[str, Any] | None = None,
+    status: int = 200,
+    key: str = "",
+    more: dict[str, bytes] | None = None,
 ) -> Any:
-    """Push with metadata; `more` are files by name with `__` for a dot."""
-    files = version_files(f"m:{label}") | {name.replace("__", "."): data for name, data in more.items()}
+    """Push with metadata, and `more` files than a version has."""
+    files = version_files(f"m:{label}") | (more or {})
     body = {
         "label": label,
         "files": {p: {"digest": sha256_digest(b), "size": len(b)} for p, b in files.items()},
@@ -228,11 +233,11 @@ async def test_a_card_has_revisions_a_template_and_a_list_of_what_it_lacks(house
 async def test_processing_is_part_of_every_build_and_refused_if_it_could_not_run(small_house: House) -> None:
     plain = await push(small_house, "v1.0.0")
     steps = json.dumps({"output": [{"do": "trim"}]}).encode()
-    processed = await push(small_house, "v1.1.0", processing__json=steps)
+    processed = await push(small_house, "v1.1.0", more={"processing.json": steps})
     files = {f["path"] for f in processed["files"]}
     assert "processing.json" in files
     assert processed["builds"][0]["digest"] != plain["builds"][0]["digest"]
     refused = await push(
-        small_house, "v1.2.0", status=400, processing__json=b'{"output": [{"do": "replace", "pattern": "("}]}'
+        small_house, "v1.2.0", status=400, more={"processing.json": b'{"output": [{"do": "replace", "pattern": "("}]}'}
     )
     assert refused["error"]["param"] == "processing.json.output.0.pattern"

@@ -115,21 +115,22 @@ def test_sums_are_those_of_the_whole_whatever_the_pieces(count: int, step: int, 
 
 
 def test_types_are_read_as_published() -> None:
-    assert numbers(b"\x80\x3f\x00\xc0", "BF16").tolist() == [1.0, -2.0]  # type: ignore[union-attr]
+    assert numbers(b"\x80\x3f\x00\xc0", "BF16").tolist() == [1.0, -2.0]
     eight = numbers(bytes([0x38, 0xB8, 0x7E, 0x01]), "F8_E4M3")
-    assert eight is not None
     assert eight.tolist() == [1.0, -1.0, 448.0, 2.0**-9]  # OCP 8-bit floating point specification, table 1
     wide = numbers(bytes([0x3C, 0x7B]), "F8_E5M2")
-    assert wide is not None
     assert wide.tolist() == [1.0, 57344.0]
-    assert numbers(b"abc", "C64") is None
+    sums = Sums()
+    sums.feed(bytes(16), bytes(16), "C64", "C64")
+    assert (sums.equal, sums.relative) == (True, None)
 
 
 def test_the_same_numbers_in_another_type_have_not_moved() -> None:
     values = np.array([1.0, -2.0, 0.5], dtype="<f4")
     sums = Sums()
     sums.feed(values.astype("<f2").tobytes(), values.tobytes(), "F16", "F32")
-    assert (sums.equal, sums.relative, sums.cosine) == (False, 0.0, pytest.approx(1.0))
+    assert (sums.equal, sums.relative) == (False, 0.0)
+    assert sums.cosine == pytest.approx(1.0)
 
 
 def test_custody_is_followed_to_its_origins_and_its_gaps_are_told() -> None:
