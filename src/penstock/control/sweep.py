@@ -16,7 +16,7 @@ from penstock.control.context import Control
 from penstock.core.errors import Damaged
 from penstock.registry.blocks import Block, block_name, unpack_recipe
 from penstock.registry.manifest import read_manifest
-from penstock.store.block_index import Place, find_places, open_pack, places_in, some
+from penstock.store.block_index import Place, find_places, open_packs, places_in, some
 from penstock.store.schema import revisions, uploads, versions
 from penstock.store.schema_storage import packs, pins, pulls, stored_blocks, stored_files, upload_files
 
@@ -199,7 +199,7 @@ async def _rewrite_one(control: Control, pack: str) -> None:
         places = await places_in(connection, pack)
     identity = secrets.token_hex(16)
     async with control.database.write() as connection:
-        await open_pack(connection, identity, control.clock())
+        await open_packs(connection, [identity], control.clock())
     moved = await asyncio.to_thread(_copy, control, places, identity)
     async with control.database.write() as connection:
         size = sum(place.length for place in places)

@@ -23,7 +23,7 @@ from penstock.registry.blocks import block_name
 from penstock.registry.delta import WORTH, decode_delta, encode_delta
 from penstock.registry.layout import Tensor
 from penstock.registry.manifest import Manifest, read_manifest
-from penstock.store.block_index import Place, StoredFile, open_pack
+from penstock.store.block_index import Place, StoredFile, open_packs
 from penstock.store.schema import versions
 from penstock.store.schema_storage import packs, stored_blocks, stored_files
 from penstock.store.sql import next_value
@@ -166,7 +166,7 @@ async def _store(control: Control, pairs: list[_Pair]) -> None:
         return
     identity = secrets.token_hex(16)
     async with control.database.write() as connection:
-        await open_pack(connection, identity, control.clock())
+        await open_packs(connection, [identity], control.clock())
     writer = await asyncio.to_thread(control.blobs.packs.begin, identity)
     try:
         await asyncio.to_thread(writer.write, [data for _, data in made])

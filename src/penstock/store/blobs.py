@@ -18,7 +18,7 @@ from penstock.core.digests import is_digest, short
 from penstock.core.errors import BadRequest, Damaged, Unavailable
 from penstock.registry.blocks import Block, Recipe, block_name
 from penstock.registry.delta import decode_delta
-from penstock.store.block_index import Place, StoredFile, find_file, find_places, touch_blocks
+from penstock.store.block_index import Place, StoredFile, find_file, find_places, open_packs, touch_blocks
 from penstock.store.intake import Intake
 from penstock.store.packs import FolderPacks, ObjectPacks, Packs
 from penstock.store.schema_storage import stored_files
@@ -27,6 +27,8 @@ from penstock.store.taking import take_whole
 from penstock.store.whole_files import WholeFile, WholeFiles
 
 PIECE = 1 << 20  # bytes in one piece of a stream
+_RESERVE = 16  # packs that are opened together
+_RESERVE_S = 900.0  # for which they are used; the sweep takes open ones that are older than an hour
 _AHEAD = 64  # blocks whose places are looked up together
 
 
@@ -47,6 +49,9 @@ class Blobs:
         self.whole = whole
         self.clock = clock
         self._entropy = entropy
+        self._reserve: list[str] = []
+        self._reserved_at = 0.0
+        self._reserving = asyncio.Lock()
 
     # -- files ---------------------------------------------------------------------------------------------------------
 
@@ -141,11 +146,21 @@ class Blobs:
 
     async def intake(self, recipe: Recipe) -> Intake:
         """A pack to be filled with the blocks of `recipe`."""
-        taking = Intake(
-            database=self.database, packs=self.packs, identity=self._entropy(16).hex(), recipe=recipe, clock=self.clock
-        )
+        identity = await self._reserved()
+        taking = Intake(database=self.database, packs=self.packs, identity=identity, recipe=recipe, clock=self.clock)
         await taking.begin()
         return taking
+
+    async def _reserved(self) -> str:
+        """The id of a pack that is open: some are opened together, since each transaction waits for the disk."""
+        async with self._reserving:
+            now = self.clock()
+            if not self._reserve or now - self._reserved_at > _RESERVE_S:
+                identities = [self._entropy(16).hex() for _ in range(_RESERVE)]
+                async with self.database.write() as connection:
+                    await open_packs(connection, identities, now)
+                self._reserve, self._reserved_at = identities, now
+            return self._reserve.pop()
 
     async def present(self, names: Iterable[str]) -> set[str]:
         """Those of `names` that are there; the sweep leaves them alone for its grace."""

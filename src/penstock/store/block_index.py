@@ -90,9 +90,10 @@ async def places_in(connection: AsyncConnection, pack: str) -> list[Place]:
     return [_place(row) for row in await connection.execute(statement)]
 
 
-async def open_pack(connection: AsyncConnection, identity: str, now: float) -> None:
-    """A pack is about to be written."""
-    await connection.execute(insert(packs).values(id=identity, size=0, state="open", created_at=now))
+async def open_packs(connection: AsyncConnection, identities: Iterable[str], now: float) -> None:
+    """Packs are about to be written."""
+    rows = [{"id": identity, "size": 0, "state": "open", "created_at": now} for identity in identities]
+    await connection.execute(insert(packs), rows)
 
 
 async def seal_pack(connection: AsyncConnection, identity: str, places: Sequence[Place], size: int, now: float) -> None:

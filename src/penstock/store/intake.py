@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from penstock.core.errors import BadRequest, Unavailable
 from penstock.registry.blocks import Recipe
-from penstock.store.block_index import Place, drop_pack, open_pack, seal_pack
+from penstock.store.block_index import Place, drop_pack, seal_pack
 from penstock.store.packs import Packs, PackWriter
 from penstock.store.sql import Database
 
@@ -43,13 +43,11 @@ class Intake:
         self._current: list[memoryview] = []
 
     async def begin(self) -> None:
-        """Note the pack and make it.
+        """Make the pack, whose row is there.
 
         Raises:
-            Unavailable: if the store or the database cannot be written.
+            Unavailable: if the store cannot be written.
         """
-        async with self._database.write() as connection:
-            await open_pack(connection, self.identity, self._clock())
         try:
             self._writer = await asyncio.to_thread(self._packs.begin, self.identity)
         except OSError as error:

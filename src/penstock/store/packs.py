@@ -91,8 +91,9 @@ class FolderPacks:
     def begin(self, identity: str) -> "_File":
         """See `Packs.begin`."""
         path = self._folder / pack_key(identity)
+        fresh = not path.parent.is_dir()
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _File(path)
+        return _File(path, flush=(path.parent, path.parent.parent) if fresh else (path.parent,))
 
     def read(self, identity: str, start: int, length: int) -> bytes:
         """See `Packs.read`."""
@@ -132,8 +133,9 @@ class FolderPacks:
 
 
 class _File:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, flush: Sequence[Path]) -> None:
         self._path = path
+        self._flush = flush  # folders that have come to hold something
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
     def write(self, pieces: Sequence[Piece]) -> None:
@@ -151,7 +153,7 @@ class _File:
         finally:
             os.close(self._fd)
             self._fd = -1
-        for folder in (self._path.parent, self._path.parent.parent):
+        for folder in self._flush:
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(fd)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LEFT_OUT = {"__pycache__", "node_modules"}
 _REQUEST = 32 << 20  # bytes of blocks in one request
-_AT_ONCE = 2
+_AT_ONCE = 3
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
