@@ -25,7 +25,6 @@ from penstock.journal.content import Said
 from penstock.journal.keystore import Keystore
 from penstock.journal.reading import open_content
 from penstock.journal.telling import with_texts
-from penstock.journal.telling import with_texts
 from penstock.store.schema_experiments import exchanges, observations
 
 _PAGE = 500
@@ -143,7 +142,7 @@ class Exporter:
         lines: list[dict[str, Any]] = []
         for one in found:
             counts["observations"] += len(one.told)
-            consented = [with_texts(self._keys, told) for told in pairs.wanted(one.told)]
+            consented = pairs.wanted(one.told)
             counts["no_consent"] += len(one.told) - len(consented)
             if not consented:
                 continue
