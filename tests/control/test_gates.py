@@ -257,6 +257,9 @@ async def test_administrators_alone_override_and_it_stands_in_the_record(house: 
     assert (kept["overridden_by"], kept["reason"]) == ("admin", "The site is down.")
     audit = await house.get("/audit")
     [event] = [one for one in audit if one["action"] == "gates.override"]
+    metrics = (await house.admin.get("/metrics")).text
+    assert 'penstock_gates_judged_total{environment="production",result="overridden"} 1.0' in metrics
+    assert 'penstock_evaluations{state="queued"} 0.0' in metrics
     assert [one["gate"] for one in event["detail"]["gates"]] == ["signature", "smoke"]
 
 

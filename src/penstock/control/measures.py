@@ -15,6 +15,7 @@ from penstock.control.context import Control
 from penstock.control.engagement_measures import EngagementMeasures
 from penstock.control.evaluators_measures import EvaluatorMeasures
 from penstock.control.experiments_measures import ExperimentMeasures
+from penstock.control.gate_measures import GateMeasures
 from penstock.control.publisher import Publisher
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
@@ -71,6 +72,8 @@ class Measures:
         self.registry.register(self._experiments)
         self._evaluators = EvaluatorMeasures()
         self.registry.register(self._evaluators)
+        self._gates = GateMeasures()
+        self.registry.register(self._gates)
         ProcessCollector(registry=self.registry)
 
     def install(self, app: FastAPI) -> None:
@@ -103,6 +106,7 @@ class Measures:
             await self._canaries.read(connection)
             await self._experiments.read(connection)
             await self._evaluators.read(connection, now)
+            await self._gates.read(connection)
             await self._engagement.read(connection)
             by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")
             firing = (await connection.execute(by_severity.group_by(alerts.c.severity))).all()

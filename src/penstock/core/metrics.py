@@ -750,6 +750,20 @@ TABLE: tuple[Metric, ...] = (
         on=("control",),
     ),
     Metric(
+        name="penstock_evaluations",
+        kind="gauge",
+        help="Evaluations of versions: queued, running, done, failed, cancelled.",
+        labels=("state",),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_gates_judged_total",
+        kind="counter",
+        help="Revisions that an environment with gates let in: passed, or overridden by an administrator.",
+        labels=("environment", "result"),
+        on=("control",),
+    ),
+    Metric(
         name="penstock_experiments_ended_total",
         kind="counter",
         help="Experiments that have ended, canaries among them: better, worse, harm (a guardrail), no_difference, inconclusive, or by_hand.",
