@@ -40,7 +40,8 @@ async def versions(house: House, *files: dict[str, bytes], metadata: tuple[dict[
         await push(house, f"v1.{number}.0", metadata[number] if metadata else {}, more=whole)
 
 
-async def test_what_differs_is_told_by_tensor_with_the_bump(house: House) -> None:
+async def test_what_differs_is_told_by_tensor_with_the_bump(small_house: House) -> None:
+    house = small_house
     draw = np.random.default_rng(1)
     a, b = draw.normal(size=(64, 32)), draw.normal(size=(48,))
     step = draw.normal(size=(48,)) * 0.01

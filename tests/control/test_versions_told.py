@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-import pytest
-
 from penstock.core.digests import sha256_digest
 from penstock.registry.card import parse_card
 from tests.control.house import House, eventually, version_files
@@ -134,22 +132,20 @@ async def test_one_day_is_one_label_and_the_next_one_is_told(small_house: House)
     assert (await small_house.get("/models/m/next?scheme=semantic&pre=rc"))["next"] == "v1.0.0-rc.1"
 
 
-@pytest.mark.parametrize(
-    ("metadata", "path"),
-    [
-        ({"licenze": "mit"}, "metadata.licenze"),
-        ({"training": {"data": [{"dataset": "nobody"}]}}, "metadata.training.data.0.dataset"),
-        ({"lineage": [{"relation": "fine_tuned_from", "version": "m:v9.9.9"}]}, "metadata.lineage.0.version"),
-        ({"lineage": [{"relation": "child_of", "version": "m:v1.0.0"}]}, "metadata.lineage.0.relation"),
-        ({"metrics": {"right": {"value": "high"}}}, "metadata.metrics.right"),
-        ({"price": {"prompt": -1}}, "metadata.price.prompt"),
-    ],
-)
-async def test_metadata_that_is_wrong_is_refused_by_its_path(
-    small_house: House, metadata: dict[str, Any], path: str
-) -> None:
-    refused = await push(small_house, "v1.0.0", metadata, status=400)
-    assert refused["error"]["param"].startswith(path)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"licenze": "mit"}, "metadata.licenze"),
+    ({"training": {"data": [{"dataset": "nobody"}]}}, "metadata.training.data.0.dataset"),
+    ({"lineage": [{"relation": "fine_tuned_from", "version": "m:v9.9.9"}]}, "metadata.lineage.0.version"),
+    ({"lineage": [{"relation": "child_of", "version": "m:v1.0.0"}]}, "metadata.lineage.0.relation"),
+    ({"metrics": {"right": {"value": "high"}}}, "metadata.metrics.right"),
+    ({"price": {"prompt": -1}}, "metadata.price.prompt"),
+]
+
+
+async def test_metadata_that_is_wrong_is_refused_by_its_path(small_house: House) -> None:
+    for number, (metadata, path) in enumerate(WRONG):
+        refused = await push(small_house, "v1.0.0", metadata, status=400, key=f"k{number}")
+        assert refused["error"]["param"].startswith(path)
     assert (await small_house.get("/models")) == []
 
 
@@ -198,7 +194,8 @@ async def test_data_sets_are_applied_and_their_revisions_stay(small_house: House
     assert (await small_house.get(f"/datasets/{DATA}"))["number"] == 2
 
 
-async def test_a_card_has_revisions_a_template_and_a_list_of_what_it_lacks(house: House) -> None:
+async def test_a_card_has_revisions_a_template_and_a_list_of_what_it_lacks(small_house: House) -> None:
+    house = small_house
     await house.post("/datasets", {"name": "talks", "spec": NAMED})
     metadata = {
         "licence": "apache-2.0",

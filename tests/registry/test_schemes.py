@@ -2,13 +2,14 @@
 
 import datetime as dt
 import functools
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.errors import BadRequest
-from penstock.registry.schemes import Label, compare, newest, parse_label, suggest_next
+from penstock.registry.schemes import Label, compare, newest, parse_label, suggest_next, twin
 
 TODAY = dt.date(2024, 5, 1)
 numbers = st.integers(0, 9999)
@@ -57,6 +58,14 @@ def test_the_three_schemes_are_known(text: str, scheme: str) -> None:
         "run",
         "Run1",
         "v1.2.3 ",
+        "v\u0661.0.0",
+        "run\uff11",
+        "run007",
+        "experiment01-run1",
+        "\u0662\u0660230915",
+        "v1.2.3-\u200b",
+        "v1.2.3+build",
+        "v" + "9" * 19 + ".0.0",
     ],
 )
 def test_what_follows_no_scheme_is_refused_by_name(text: str) -> None:
@@ -114,6 +123,35 @@ def test_suggestions_follow_the_bump_and_the_experiment() -> None:
     assert suggest_next(labels("v1.3.0-rc.1"), "semantic", today=TODAY) == "v1.3.0"
     assert suggest_next(labels("2024-05-01"), "date", today=TODAY) == "2024-05-02"
     assert suggest_next(labels("experiment4-run7", "run9"), "run", today=TODAY) == "experiment4-run8"
+
+
+def test_pre_releases_experiments_and_spellings_are_followed() -> None:
+    def following(*texts: str, scheme: str = "semantic", **wish: Any) -> str:
+        return suggest_next([parse_label(text) for text in texts], scheme, today=TODAY, **wish)  # type: ignore[arg-type]
+
+    assert following(pre="rc") == "v1.0.0-rc.1"
+    assert following("v1.2.0", pre="rc") == "v1.3.0-rc.1"
+    assert following("v1.3.0-rc.1", pre="rc") == "v1.3.0-rc.2"
+    assert following("v1.3.0-beta.4", pre="rc") == "v1.3.0-rc.1"
+    assert following("v1.3.0-rc.1", pre="beta") == "v1.4.0-beta.1"
+    assert following("experiment4-run7", "experiment5-run2", scheme="run", experiment=4) == "experiment4-run8"
+    assert following(scheme="run", experiment=9) == "experiment9-run1"
+    assert following("20230915", scheme="date") == "20240501"
+    assert following("2023-09-15", scheme="date", compact=True) == "20240501"
+    for text, wish in (("9999-12-31", "date"), ("run" + "9" * 18, "run")):
+        with pytest.raises(BadRequest, match="comes after"):
+            following(text, scheme=wish)
+
+
+@given(dates)
+def test_a_day_has_two_spellings_that_are_one_label(text: str) -> None:
+    label = parse_label(text)
+    other = twin(label)
+    assert other is not None
+    assert other != text
+    assert compare(parse_label(other), label) == 0
+    assert twin(parse_label(other)) == text
+    assert twin(parse_label("v1.0.0")) is None
 
 
 def test_labels_of_different_schemes_cannot_be_compared() -> None:
