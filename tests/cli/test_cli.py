@@ -241,6 +241,49 @@ def test_the_size_of_an_experiment(control: Control) -> None:
     assert control.run("experiments", "status", "nobody").returncode == 1
 
 
+EXPERIMENT = """
+kind: Pool
+name: mock
+spec: {adopt: ["http://127.0.0.1:9"]}
+---
+kind: Route
+name: mock
+spec: {to: [{pool: mock}]}
+---
+kind: Experiment
+name: tone
+spec:
+  strategy: ab
+  route: mock
+  holdout: {name: winter, share: 0.1}
+  arms: [{name: control, pool: mock}, {name: warm, pool: mock, system: Be warm., params: {temperature: 0.5}}]
+  primary: {metric: success, minimum_effect: 0.05}
+"""
+
+
+def test_an_experiment_is_killed_taken_away_and_put_away(control: Control, tmp_path: Path) -> None:
+    path = tmp_path / "stack.yaml"
+    path.write_text(EXPERIMENT.replace("0.5}}", "5}}"))
+    hot = control.run("apply", "-f", str(path))
+    assert hot.returncode == 1
+    assert "spec.arms[1].params.temperature" in hot.stderr
+    path.write_text(EXPERIMENT)
+    assert control.run("apply", "-f", str(path)).returncode == 0
+    assert control.json("experiments", "start", "tone")["state"] == "running"
+    assert control.run("experiments", "kill").returncode == 2
+    assert control.json("experiments", "kill", "--all", "--reason", "enough") == {"killed": ["tone"]}
+    status = control.json("experiments", "status", "tone")
+    assert (status["state"], status["serving"]) == ("decided", "control")
+    assert status["decision"]["reasons"] == ["Killed by admin: enough."]
+    exported = control.json("experiments", "export", "tone")
+    assert exported["spec"]["holdout"] == {"name": "winter", "share": 0.1}
+    sheet = tmp_path / "epochs.csv"
+    control.json("experiments", "export", "tone", "--format", "csv", "--table", "epochs", "-o", str(sheet))
+    assert sheet.read_text().splitlines()[0] == "experiment,epoch,started_at,arm,share"
+    assert control.json("experiments", "archive", "tone")["state"] == "archived"
+    assert control.run("experiments", "kill", "tone").returncode == 1
+
+
 def test_the_journal_of_a_folder_without_one(control: Control, tmp_path: Path) -> None:
     done = control.run("journal", "stats", "--data", str(tmp_path / "nothing"))
     assert done.returncode == 1

@@ -1,13 +1,13 @@
 """Experiments as metrics: how they ended, and which of them say nothing because their split is broken."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import SYSTEM
@@ -41,7 +41,9 @@ class ExperimentMeasures(Collector):
             )
         ).all()
         self._routes = {row.route for row in rows}
-        self._ended = Counter((row.route, end_of(row)) for row in rows if row.decision is not None)
+        self._ended = Counter(
+            (row.route, end_of(row.decision, row.verdict)) for row in rows if row.decision is not None
+        )
         running = [row for row in rows if row.state == "running"]
         self._blocked = {(row.name, row.route): (row.verdict or {}).get("state") == "blocked" for row in running}
         self._doses = {(row.name, row.route): row.dose for row in running if row.dose is not None}
@@ -65,11 +67,11 @@ class ExperimentMeasures(Collector):
             yield gauge
 
 
-def end_of(row: Row[Any]) -> str:
+def end_of(decision: Mapping[str, Any], verdict: Mapping[str, Any] | None) -> str:
     """How an experiment ended: `harm` where a guardrail tripped, `by_hand` where somebody ended it."""
-    if row.decision["by"] != SYSTEM.name:
+    if decision["by"] != SYSTEM.name:
         return "by_hand"
-    verdict = row.verdict or {}
+    verdict = verdict or {}
     if verdict.get("tripped"):
         return "harm"
     state = verdict.get("state", "")
