@@ -26,6 +26,7 @@ PAGES = [
     "/models/support-bot",
     "/models/support-bot/v1.0.0",
     "/models/support-bot/diff?a=v1.0.0&b=v1.1.0",
+    "/models/support-bot/v1.1.0/readiness",
     "/datasets",
     "/datasets/talks",
     "/models/support-bot/promote?label=v1.0.0",

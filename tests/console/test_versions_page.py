@@ -55,6 +55,13 @@ async def test_a_request_shows_what_stands_behind_it(newcomer: httpx.AsyncClient
     assert "talks names no custodian." in text
 
 
+async def test_readiness_shows_evidence_and_what_would_supply_it(visitor: httpx.AsyncClient) -> None:
+    text = await page(visitor, "/models/support-bot/v1.1.0/readiness")
+    assert "of 7</h1>" in text
+    assert "Serving models can be rolled back" in text
+    assert "penstock rollback support-bot --in production" in text
+
+
 def test_a_graph_is_drawn_from_left_to_right() -> None:
     nodes = tuple(
         Node(id=name, kind=kind, depth=depth)

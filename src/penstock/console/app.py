@@ -50,6 +50,7 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/models/{name}/clear", models.clear),
     ("GET", "/models/{name}/diff", data.compare),
     ("GET", "/models/{name}/{label}", models.version),
+    ("GET", "/models/{name}/{label}/readiness", data.readiness),
     ("GET", "/models/{name}/{label}/gates", gates.show),
     ("POST", "/models/{name}/{label}/gates/run", gates.run),
     ("POST", "/models/{name}/{label}/gates/approve", gates.approve),

@@ -256,3 +256,28 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     build: Build | None = None
     deployments: tuple[Deployed, ...] = ()
     data: tuple[Data, ...] = ()
+
+
+class TestLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one test of readiness."""
+
+    __test__ = False  # nothing that pytest would collect
+
+    id: str
+    group: str
+    name: str
+    points: float
+    words: str
+    command: str = ""
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """The ML Test Score of a version."""
+
+    model: str
+    label: str
+    environment: str
+    score: float
+    meaning: str
+    groups: dict[str, float] = {}
+    lines: tuple[TestLine, ...] = ()

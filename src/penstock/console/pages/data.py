@@ -1,10 +1,10 @@
-"""Data sets and their custody; two versions compared."""
+"""Data sets and their custody; two versions compared; how ready one is."""
 
 from starlette.responses import Response
 
 from penstock.console.client import at
 from penstock.console.shapes import Version
-from penstock.console.shapes_versions import DataSet, Diff
+from penstock.console.shapes_versions import DataSet, Diff, Readiness
 from penstock.console.visit import Visit
 
 
@@ -24,3 +24,10 @@ async def compare(visit: Visit) -> Response:
     versions = await visit.api.get(at("models", name, "versions"), tuple[Version, ...])
     found = await visit.api.get("/diff", Diff, a=f"{name}:{a}", b=f"{name}:{b}") if a and b else None
     return visit.page("compare.html", name=name, versions=versions, a=a, b=b, d=found)
+
+
+async def readiness(visit: Visit) -> Response:
+    """How ready a version is: the tests of the rubric, their evidence, what is missing."""
+    where = at("models", visit.path("name"), "versions", visit.path("label"), "readiness")
+    found = await visit.api.get(where, Readiness, environment=visit.query("environment"))
+    return visit.page("readiness.html", r=found)
