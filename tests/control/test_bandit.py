@@ -12,6 +12,7 @@ from penstock.control.experiments import experiment_entries
 from penstock.core.exchange import Record
 from penstock.core.snapshot import ExperimentEntry
 from penstock.experiments.assignment import compile_experiment
+from penstock.gateway.pins import Pins, pinned
 from penstock.store import schema_experiments as tables
 from penstock.store.sql import Database
 from tests.control.bed import Bed, exchange, feedback
@@ -261,3 +262,32 @@ async def test_a_bandit_whose_treatments_all_do_harm_ends_on_its_control(bed: Be
     await bed.evaluator.round()
     told = (await bed.call("GET", "/experiments/e")).json()
     assert (told["state"], told["serving"], told["verdict"]["tripped"]) == ("decided", "control", "error_rate")
+
+
+async def test_what_is_sticky_reaches_the_gateways_and_counts_where_it_was_assigned(bed: Bed) -> None:
+    pins = Pins(slots=4096)
+    await bed.begin(BANDIT | {"unit": "user", "sticky": "unit"})
+    assert (await entry_of(bed)).sticky == "unit"
+    arms: dict[str, set[str]] = {}
+    number = 0
+    for epoch in (1, 2, 3):
+        assigner = compile_experiment(await entry_of(bed))
+        assert assigner.entry.epoch == epoch
+        records: list[Record] = []
+        for user in [*range(40), *range(100 * epoch, 100 * epoch + 80)]:  # some come again, others are new
+            number += 1
+            arm, propensity, of = pinned(pins, assigner, "a", f"u{user}", assigner.assign(f"u{user}", bed.now))
+            arms.setdefault(f"u{user}", set()).add(arm.name)
+            records.append(
+                exchange(
+                    number, at=bed.now, experiment="e", arm=arm.name, epoch=of, propensity=propensity, unit=f"u{user}"
+                )
+            )
+            records.append(feedback(number, success=user % 2 == 0))
+        assert (await bed.send(records)).status_code == 200
+        bed.now += 6
+        await bed.evaluator.round()
+    assert all(len(found) == 1 for found in arms.values())
+    units = await bed.table(tables.experiment_units)
+    assert sum(row["epoch"] == 1 for row in units) == 120  # who came first then, and nobody again as a new one
+    assert len({row["unit"] for row in units}) == len(units)
