@@ -173,6 +173,11 @@ RECORDS = (
         "The content of {{ $value | humanize }} requests at {{ $labels.instance }} was to be kept and could not be encrypted.",
     ),
     _alert(
+        "ForgettingUnconfirmed", "ticket", "15m", "forgetting",
+        "max by (host) (penstock_forgettings_unconfirmed) > 0",
+        "{{ $labels.host }} has not carried out {{ $value }} orders to forget somebody.",
+    ),
+    _alert(
         "SinkLag", "ticket", "10m", "sink-lag",
         "max by (instance, reader) (penstock_ship_lag_bytes) > 64 * 1024 * 1024",
         "The reader {{ $labels.reader }} is {{ $value | humanize1024 }}B of journal behind.",

@@ -163,6 +163,8 @@ async def test_content_of_a_host_is_read_and_forgotten_at_control(tmp_path: Path
         assert (told["state"], told["messages"]) == ("readable", [{"role": "user", "text": "hello"}])
         gone = (await client.post("/api/v1/subjects/forget", json={"tenant": "acme", "user": "jane"})).json()
         assert (gone["keys"], [(one["name"], one["waiting"]) for one in gone["hosts"]]) == (1, [("host-1", 1)])
+        metrics = (await client.get("/metrics")).text
+        assert 'penstock_forgettings_unconfirmed{host="host-1"} 1.0' in metrics
         assert (await client.get(f"/api/v1/requests/{name}/content")).json()["state"] == "destroyed"
         await exchange_.step()
         assert [one["waiting"] for one in (await client.get("/api/v1/subjects/hosts")).json()] == [0]

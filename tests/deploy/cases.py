@@ -99,6 +99,10 @@ CASES: dict[str, tuple[Case, Case]] = {
         _one('penstock_content_lost_total{instance="g",worker="w"}', "0x10 2x10", 12),
         _one('penstock_content_lost_total{instance="g",worker="w"}', "2x40", 12),
     ),
+    "PenstockForgettingUnconfirmed": (
+        _one('penstock_forgettings_unconfirmed{host="h"}', "0 1x30", 17),
+        _one('penstock_forgettings_unconfirmed{host="h"}', "0 1x10 0x20", 17),
+    ),
     "PenstockSinkLag": (
         _one('penstock_ship_lag_bytes{instance="s",reader="control"}', "100000000+0x30", 15),
         _one('penstock_ship_lag_bytes{instance="s",reader="control"}', "100000000x8 0x30", 15),

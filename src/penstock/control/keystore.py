@@ -133,17 +133,8 @@ class SharedKeystore:
         Raises:
             Unavailable: if the database cannot be read.
         """
-        behind = (
-            select(func.count())
-            .select_from(key_orders)
-            .where(key_orders.c.sequence > key_hosts.c.applied)
-            .scalar_subquery()
-        )
         async with self._database.read() as connection:
-            rows = await connection.execute(
-                select(key_hosts, behind.label("behind")).order_by(key_hosts.c.name, key_hosts.c.id)
-            )
-            return [KeyHost(id=row.id, name=row.name, waiting=row.behind, at=row.at) for row in rows]
+            return await unconfirmed(connection)
 
     async def remove(self, host: str) -> None:
         """Waits for this host no longer: it is gone, and its disk too.
@@ -233,6 +224,20 @@ class SharedKeystore:
         )
         at: float | None = (await connection.execute(statement)).scalar_one_or_none()
         return at
+
+
+async def unconfirmed(connection: AsyncConnection) -> list[KeyHost]:
+    """The hosts that have keys, by name, each with what it has not carried out."""
+    behind = (
+        select(func.count())
+        .select_from(key_orders)
+        .where(key_orders.c.sequence > key_hosts.c.applied)
+        .scalar_subquery()
+    )
+    rows = await connection.execute(
+        select(key_hosts, behind.label("behind")).order_by(key_hosts.c.name, key_hosts.c.id)
+    )
+    return [KeyHost(id=row.id, name=row.name, waiting=row.behind, at=row.at) for row in rows]
 
 
 def _insertion(connection: AsyncConnection) -> Any:

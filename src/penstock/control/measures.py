@@ -16,7 +16,9 @@ from penstock.control.engagement_measures import EngagementMeasures
 from penstock.control.evaluators_measures import EvaluatorMeasures
 from penstock.control.experiments_measures import ExperimentMeasures
 from penstock.control.gate_measures import GateMeasures
+from penstock.control.keystore import unconfirmed
 from penstock.control.publisher import Publisher
+from penstock.control.sweep import read_kept
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
 from penstock.experiments.drift_daily import Comparison
@@ -62,10 +64,14 @@ class Measures:
         self._expires = Gauge(expires.name, expires.help, expires.labels, registry=self.registry)
         self._started = Gauge(started.name, started.help, started.labels, registry=self.registry)
         self._units = Gauge(units.name, units.help, units.labels, registry=self.registry)
+        owing = metric("penstock_forgettings_unconfirmed")
+        self._owing = Gauge(owing.name, owing.help, owing.labels, registry=self.registry)
         logged = metric("penstock_log_alerts_firing")
         self._logged = Gauge(logged.name, logged.help, logged.labels, registry=self.registry)
         self._engagement = EngagementMeasures()
         self.registry.register(self._engagement)
+        kept = metric("penstock_registry_bytes")
+        self._kept = Gauge(kept.name, kept.help, kept.labels, registry=self.registry)
         self._canaries = CanaryMeasures()
         self.registry.register(self._canaries)
         self._experiments = ExperimentMeasures()
@@ -103,6 +109,8 @@ class Measures:
         """What stands in the database: alerts that fire, keys that will end, and experiments that run, with their units by arm."""
         now = self._control.clock()
         async with self._control.database.read() as connection:
+            for kind, count in (await read_kept(connection)).items():
+                self._kept.labels(kind).set(count)
             await self._canaries.read(connection)
             await self._experiments.read(connection)
             await self._evaluators.read(connection, now)
@@ -135,8 +143,11 @@ class Measures:
             ).all()
             ended = select(drift_days).where(drift_days.c.day == int(now // 86400) - 1)
             days = (await connection.execute(ended)).all()
-        for gauge in (self._firing, self._expires, self._started, self._units):
+            owing = await unconfirmed(connection)
+        for gauge in (self._firing, self._expires, self._started, self._units, self._owing):
             gauge.clear()
+        for one in owing:
+            self._owing.labels(one.name).inc(one.waiting)
         for severity in SEVERITIES:
             self._firing.labels(severity).set(0)
         for severity, count in firing:

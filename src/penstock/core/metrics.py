@@ -652,10 +652,24 @@ TABLE: tuple[Metric, ...] = (
         on=("control",),
     ),
     Metric(
+        name="penstock_registry_bytes",
+        kind="gauge",
+        help="Bytes of versions: `logical`, of all that are not deleted, and `stored`, of the packs that hold them.",
+        labels=("kind",),
+        on=("control",),
+    ),
+    Metric(
         name="penstock_alerts_firing",
         kind="gauge",
         help="Alerts that Alertmanager told of, or the log alerts, and that are not over, by severity: page, ticket, other.",
         labels=("severity",),
+        on=("control",),
+    ),
+    Metric(
+        name="penstock_forgettings_unconfirmed",
+        kind="gauge",
+        help="Orders to forget somebody that a host has not carried out yet, by host; of hosts that share their keys.",
+        labels=("host",),
         on=("control",),
     ),
     Metric(

@@ -56,8 +56,18 @@ def calls_of(message: Message) -> list[str]:
 
 def texts_of(body: bytes) -> list[tuple[int, str, str]]:
     """(Index of the choice, field, text) of a whole answer, in their order; nothing of what cannot be read."""
+    choices = _choices(body)
+    if len(choices) == 1:  # nearly every answer is one text and nothing else
+        message = choices[0].message
+        if (
+            message is not None
+            and message.reasoning_content is message.refusal is None
+            and message.tool_calls is message.function_call is NOTHING
+        ):
+            content = message.content
+            return [(choices[0].index, "content", content)] if isinstance(content, str) and content else []
     found: Texts = {}
-    _take(body, found)
+    _take(choices, found)
     return _joined(found)
 
 
@@ -66,15 +76,18 @@ def texts_of_events(pieces: list[bytes]) -> list[tuple[int, str, str]]:
     found: Texts = {}
     for event in split_events(b"".join(pieces)):
         if b"choices" in event:
-            _take(event_data(event), found)
+            _take(_choices(event_data(event)), found)
     return _joined(found)
 
 
-def _take(body: bytes, found: Texts) -> None:
+def _choices(body: bytes) -> list[_Choice]:
     try:
-        choices = _decode(body).choices
+        return _decode(body).choices
     except (ValueError, RecursionError):
-        return
+        return []
+
+
+def _take(choices: list[_Choice], found: Texts) -> None:
     for choice in choices:
         holder = choice.delta or choice.message
         if holder is None:
