@@ -396,6 +396,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     latest: str | None = None
 
 
+class Storage(msgspec.Struct, frozen=True, kw_only=True):
+    """What all versions take: bytes of their files, and of what is stored for them."""
+
+    versions: int = 0
+    logical: int = 0
+    stored: int = 0
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """A key; its text is never told again."""
 

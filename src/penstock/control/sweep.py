@@ -69,6 +69,16 @@ async def sweep(
     return swept
 
 
+async def read_kept(connection: AsyncConnection) -> dict[str, int]:
+    """Bytes of all versions that are not deleted (`logical`), and of the packs that hold them (`stored`)."""
+    logical = select(func.coalesce(func.sum(versions.c.size), 0)).where(versions.c.state != "deleted")
+    stored = select(func.coalesce(func.sum(packs.c.size), 0))
+    return {
+        "logical": int((await connection.execute(logical)).scalar_one()),
+        "stored": int((await connection.execute(stored)).scalar_one()),
+    }
+
+
 async def _mark(control: Control, now: float) -> _Needed:
     async with control.database.read() as connection:
         files = await _needed_files(connection, now)

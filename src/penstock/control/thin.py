@@ -91,6 +91,8 @@ async def waiting_to_thin(control: Control) -> int:
     async with control.database.read() as connection:
         statement = select(stored_files.c.digest).where(stored_files.c.thinned_at.is_(None))
         new = set((await connection.execute(statement)).scalars())
+        if not new:
+            return 0
         rows = await connection.execute(
             select(versions.c.manifest, versions.c.digest).where(versions.c.state != "deleted")
         )

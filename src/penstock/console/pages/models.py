@@ -10,7 +10,7 @@ from starlette.responses import Response
 from penstock.console.client import at
 from penstock.console.lineage import draw
 from penstock.console.pages import drift
-from penstock.console.shapes import Block, CanaryLine, Deployment, Model, Revision, Version
+from penstock.console.shapes import Block, CanaryLine, Deployment, Model, Revision, Storage, Version
 from penstock.console.shapes_versions import Alias, CardCheck, CardRevision, Graph
 from penstock.console.visit import Visit
 from penstock.core.errors import BadRequest, Conflict, NotFound
@@ -21,13 +21,15 @@ _USUAL = ("dev", "staging", "production")
 
 async def listing(visit: Visit) -> Response:
     """All models, and where each is deployed."""
-    models, deployments = await asyncio.gather(
-        visit.api.get("/models", tuple[Model, ...]), visit.api.get("/deployments", tuple[Deployment, ...])
+    models, deployments, storage = await asyncio.gather(
+        visit.api.get("/models", tuple[Model, ...]),
+        visit.api.get("/deployments", tuple[Deployment, ...]),
+        visit.api.get("/storage", Storage),
     )
     deployed: dict[str, list[Deployment]] = defaultdict(list)
     for one in deployments:
         deployed[one.model].append(one)
-    return visit.page("models.html", models=models, deployed=deployed)
+    return visit.page("models.html", models=models, deployed=deployed, storage=storage)
 
 
 async def _deployments(visit: Visit, name: str) -> list[Deployment]:
