@@ -175,6 +175,35 @@ async def test_evidence_of_another_engine_build_or_suite_does_not_count(house: H
     assert (await gates(house, "v1.0.0"))["suite questions"]["state"] == "missing"
 
 
+async def test_what_gates_ask_is_changed_by_those_alone_who_may_change_the_environment(house: House) -> None:
+    await suite(house)
+    await declare(house, suites=[{"suite": "questions"}])
+    developer = await key_of(house, "dev", "developer")
+    easy = json.dumps({"id": "q0", "prompt": "?", "score": {"type": "contains", "none_of": ["no"]}})
+    refused = await developer.post("/api/v1/suites", json={"name": "questions", "lines": easy})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "suite_in_use")
+    assert (await developer.post("/api/v1/suites", json={"name": "questions", "lines": SUITE})).status_code == 201
+    assert (await developer.post("/api/v1/suites", json={"name": "mine", "lines": easy})).status_code == 201
+    await house.post("/suites", {"name": "questions", "lines": easy})
+
+
+async def test_another_build_of_what_is_live_is_compared_with_it(house: House) -> None:
+    await suite(house)
+    await push(
+        house, "v1.0.0", **{"openvino-int4__openvino_model.xml": b"<net/>", "openvino-int4__openvino_model.bin": b"4"}
+    )
+    await promote(house, "v1.0.0")
+    await declare(house, suites=[{"suite": "questions"}])
+    found = await house.get("/gates?model=bot&label=v1.0.0&precision=int4")
+    assert found["outcomes"][0]["state"] == "missing"
+    body = {"model": "bot", "label": "v1.0.0", "environment": "production", "precision": "int4"}
+    assert len((await house.post("/gates/run", body))["asked"]) == 2
+    await work_off(house, {})
+    found = await house.get("/gates?model=bot&label=v1.0.0&precision=int4")
+    assert "bot:v1.0.0 in int8 100.0 %" in found["outcomes"][0]["words"]
+    assert (await promote(house, "v1.0.0", precision="int4"))["state"] == "live"
+
+
 async def test_a_run_that_is_cut_off_is_gone_on_with_item_by_item(house: House) -> None:
     await suite(house)
     await push(house, "v1.0.0")

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import allows
 from penstock.control.context import Change
+from penstock.control.deployment_rows import live_revision
 from penstock.control.evaluations import UNDER_WAY, Measured, ask, bound_to, load_items
 from penstock.control.signatures import signers_of
 from penstock.control.specs import EnvironmentSpec
@@ -30,7 +31,7 @@ from penstock.registry.gates import (
 )
 from penstock.registry.scan import Finding
 from penstock.registry.suites import parse_suite
-from penstock.store.schema import builds, deployments, resources, revisions
+from penstock.store.schema import builds, resources
 from penstock.store.schema_gates import approvals, evaluations, judgements
 
 
@@ -160,7 +161,7 @@ async def run_gates(
     build = await build_of(connection, version, precision)
     if "smoke" in missing and gated.policy.smoke is not None:
         asked.append((await _ask(change, _smoke(gated.policy, version, build))).id)
-    incumbent = await _incumbent(connection, environment, version)
+    incumbent = await _incumbent(connection, environment, version, build)
     for gate in gated.policy.suites_of(version.model):
         if f"suite {gate.suite}" not in missing:
             continue
@@ -259,20 +260,18 @@ async def measured_suite(connection: AsyncConnection, gate: SuiteGate, version: 
     )
 
 
-async def _incumbent(connection: AsyncConnection, environment: str, version: Any) -> tuple[Any, Any] | None:
-    """The rows of version and build that are live there, if they are others than the candidate."""
-    statement = (
-        select(revisions.c.label, revisions.c.config)
-        .join(deployments, deployments.c.live == revisions.c.id)
-        .where(deployments.c.environment == environment, deployments.c.model == version.model)
-    )
-    live = (await connection.execute(statement)).one_or_none()
-    if live is None or live.label == version.label:
+async def _incumbent(connection: AsyncConnection, environment: str, version: Any, build: Any) -> tuple[Any, Any] | None:
+    """The rows of version and build that are live there, if the build is another than `build` of `version`."""
+    live = await live_revision(connection, environment, version.model)
+    if live is None:
         return None
     other = await find_version(connection, Reference(name=version.model, label=live.label))
-    if other.digest == version.digest:
-        return None
-    return other, await build_of(connection, other, live.config.get("precision", "int8"))
+    precision = live.config.get("precision", "int8")
+    mine = select(builds).where(
+        builds.c.model == other.model, builds.c.label == other.label, builds.c.precision == precision
+    )
+    runs = (await connection.execute(mine)).one_or_none()
+    return None if runs is None or runs.digest == build.digest else (other, runs)
 
 
 async def _evidence(
@@ -282,7 +281,9 @@ async def _evidence(
         build = await build_of(connection, version, precision)
     except Conflict:
         build = None
-    incumbent = await _incumbent(connection, environment, version) if policy.suites else None
+    incumbent = None
+    if policy.suites and build is not None:
+        incumbent = await _incumbent(connection, environment, version, build)
     under_way: dict[str, str] = {}
     scanned = smoke = None
     if policy.scan:
@@ -306,11 +307,18 @@ async def _evidence(
         suites=suites,
         incumbents=others,
         under_way=under_way,
-        incumbent=f"{incumbent[0].model}:{incumbent[0].label}" if incumbent is not None else "",
+        incumbent=_name(incumbent, version) if incumbent is not None else "",
         signers=await signers_of(connection, version.digest),
         card_missing=missing_from(parse_card(version.card)) if version.card else ("the card itself: README.md",),
         approvals=await standing_approvals(connection, environment, version.model, version.digest),
     )
+
+
+def _name(incumbent: tuple[Any, Any], version: Any) -> str:
+    """What people are told of the incumbent; of another build of the same version its precision too."""
+    other, build = incumbent
+    name = f"{other.model}:{other.label}"
+    return f"{name} in {build.precision}" if other.label == version.label else name
 
 
 async def _newest(

@@ -5,11 +5,14 @@ from typing import Any
 from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.access.principals import allows
 from penstock.control.context import Change
-from penstock.core.errors import BadRequest, NotFound
+from penstock.control.specs import EnvironmentSpec
+from penstock.core.errors import BadRequest, Forbidden, NotFound
 from penstock.core.references import check_name
 from penstock.registry.exposure import chance_of, exposure_bits
 from penstock.registry.suites import Memorisation, Suite, parse_suite
+from penstock.store.schema import resources
 from penstock.store.schema_gates import suites
 
 _CHANCE = 1e-4
@@ -20,6 +23,7 @@ async def register_suite(change: Change, name: str, lines: str, description: str
 
     Raises:
         BadRequest: naming the line that is wrong, or saying that its canaries could show nothing.
+        Forbidden: if an environment's gates ask the newest suite of that name, and the caller may not change environments.
     """
     check_name(name)
     suite = parse_suite(lines)
@@ -28,6 +32,7 @@ async def register_suite(change: Change, name: str, lines: str, description: str
     row = (await change.connection.execute(select(suites).where(mine))).one_or_none()
     if row is not None:
         return row
+    await _check_may_replace(change, name)
     newest = select(func.coalesce(func.max(suites.c.number), 0)).where(suites.c.name == name)
     await change.connection.execute(
         insert(suites).values(
@@ -43,6 +48,23 @@ async def register_suite(change: Change, name: str, lines: str, description: str
     )
     await change.audit("suite.register", name, digest=suite.digest, items=len(suite.items))
     return (await change.connection.execute(select(suites).where(mine))).one()
+
+
+async def _check_may_replace(change: Change, name: str) -> None:
+    """Whoever may not change an environment does not change what its gates ask, either."""
+    rows = await change.connection.execute(
+        select(resources.c.name, resources.c.spec).where(resources.c.kind == "Environment")
+    )
+    for row in rows:
+        gates = EnvironmentSpec.model_validate(row.spec).gates
+        if gates is None or all(gate.suite != name for gate in gates.suites):
+            continue
+        if not allows(change.caller.roles, "tenants:write"):
+            raise Forbidden(
+                f"The gates of {row.name} ask the suite {name}: its newest form is registered by those who may change {row.name}.",
+                code="suite_in_use",
+                param="name",
+            )
 
 
 def _check_canaries(suite: Suite) -> None:
