@@ -115,7 +115,7 @@ async def replayed(pairs: list[Pair]) -> list[str]:
             settings=Settings(),
             data=data,
             database=database,
-            blobs=open_blobs("", data / "blobs"),
+            blobs=open_blobs("", data / "blobs", database),
             service_token="bench",
             clock=time.time,
             entropy=bytes,
