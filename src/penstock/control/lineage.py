@@ -18,7 +18,7 @@ from penstock.store.schema_versions import lineage_edges
 _LAYERS = 12
 
 
-async def resolve_edges(change: Change, told: VersionMetadata) -> list[dict[str, Any]]:
+async def resolve_edges(connection: AsyncConnection, told: VersionMetadata) -> list[dict[str, Any]]:
     """The edges of a version that is about to be committed, by digest.
 
     Raises:
@@ -28,9 +28,9 @@ async def resolve_edges(change: Change, told: VersionMetadata) -> list[dict[str,
     for index, one in enumerate(told.lineage):
         where = f"metadata.lineage.{index}"
         if one.version is not None:
-            found.append({"relation": one.relation, **await _version(change, one.version, f"{where}.version")})
+            found.append({"relation": one.relation, **await _version(connection, one.version, f"{where}.version")})
         elif one.dataset is not None:
-            target, digest = await _dataset(change, one.dataset, one.digest, f"{where}.dataset")
+            target, digest = await _dataset(connection, one.dataset, one.digest, f"{where}.dataset")
             found.append({"relation": one.relation, "kind": "dataset", "target": target, "target_digest": digest})
         else:
             found.append(
@@ -42,7 +42,7 @@ async def resolve_edges(change: Change, told: VersionMetadata) -> list[dict[str,
                 }
             )
     for index, use in enumerate(told.training.data):
-        target, digest = await _dataset(change, use.dataset, use.digest, f"metadata.training.data.{index}.dataset")
+        target, digest = await _dataset(connection, use.dataset, use.digest, f"metadata.training.data.{index}.dataset")
         edge = {"relation": "trained_on", "kind": "dataset", "target": target, "target_digest": digest}
         if edge not in found:
             found.append(edge)
@@ -57,17 +57,17 @@ async def write_edges(change: Change, model: str, label: str, edges: list[dict[s
         )
 
 
-async def _version(change: Change, text: str, where: str) -> dict[str, Any]:
+async def _version(connection: AsyncConnection, text: str, where: str) -> dict[str, Any]:
     try:
-        row = await find_version(change.connection, parse_reference(text))
+        row = await find_version(connection, parse_reference(text))
     except NotFound:
         raise BadRequest(f"{where}: there is no version {text}.", param=where, code="unknown_reference") from None
     return {"kind": "version", "target": f"{row.model}:{row.label}", "target_digest": row.digest}
 
 
-async def _dataset(change: Change, name: str, digest: str | None, where: str) -> tuple[str, str]:
+async def _dataset(connection: AsyncConnection, name: str, digest: str | None, where: str) -> tuple[str, str]:
     try:
-        return await find_digest(change.connection, name, digest)
+        return await find_digest(connection, name, digest)
     except NotFound as error:
         raise BadRequest(f"{where}: {error.message}", param=where, code="unknown_reference", hint=error.hint) from None
 

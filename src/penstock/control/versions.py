@@ -116,7 +116,7 @@ async def commit_version(change: Change, upload: Any, manifest: Manifest, card: 
     if state == "committed":
         return await find_row(connection, upload.model, upload.label)
     await check_free(connection, upload.model, upload.label, digest)
-    edges = await resolve_edges(change, check_version_metadata(upload.metadata))
+    edges = await resolve_edges(connection, check_version_metadata(upload.metadata))
     known = await connection.execute(select(models.c.name).where(models.c.name == upload.model))
     if known.one_or_none() is None:
         await connection.execute(

@@ -12,7 +12,9 @@ from penstock.access.principals import Principal
 from penstock.control.api.models import version_detail
 from penstock.control.auth import ControlPart, needs
 from penstock.control.fetching import hold, recipes_of
+from penstock.control.lineage import resolve_edges
 from penstock.control.specs import Spec
+from penstock.control.specs_version import check_version_metadata
 from penstock.control.uploads import (
     Missing,
     begin_upload,
@@ -78,6 +80,8 @@ async def new_upload(name: str, body: NewUpload, control: ControlPart, who: Writ
         files[path] = (digest, entry.size)
         recipes[digest] = recipe
     new = new_version(name, body.label, files, body.metadata, body.idempotency_key)
+    async with control.database.read() as connection:
+        await resolve_edges(connection, check_version_metadata(new.metadata))  # before any byte is sent for nothing
     row = await begin_upload(control, new, who, recipes)
     return _upload(row, await missing_of(control, row))
 
