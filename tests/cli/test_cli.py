@@ -194,7 +194,7 @@ def test_a_version_is_pushed_shown_and_pulled(control: Control, tmp_path: Path) 
     (source / ".git").mkdir()
     (source / ".git" / "HEAD").write_text("left out")
     meta = tmp_path / "meta.yaml"
-    meta.write_text("training_data: made up\nmetrics: {accuracy: 0.5}\n")
+    meta.write_text("training: {description: made up}\nmetrics: {accuracy: 0.5}\n")
     pushed = control.json("models", "push", str(source), "tiny:v0.1.0", "--meta", str(meta))
     assert control.json("models", "push", str(source), "tiny:v0.1.0", "--meta", str(meta))["digest"] == pushed["digest"]
     shown = control.json("models", "show", "tiny-v0.1.0")

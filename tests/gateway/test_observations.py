@@ -22,7 +22,7 @@ async def test_each_kind_is_journalled(tmp_path: Path) -> None:
             ("feedback", {"rating": 1, "success": True, "text": "good", "consent": True}),
             ("events", {"name": "conversion", "value": 9.5, "user": "u1", "at": "2024-05-01T12:00:00Z"}),
             ("reports", {"reason": "harmful", "text": "bad"}),
-            ("preferences", {"chosen": 1}),
+            ("preferences", {"chosen": 1, "consent": True}),
             ("preferences", {"chosen": "tie", "id": "mine-2"}),
         ):
             got = await ask(house.port, post(f"/v1/{path}", body(**fields)))
@@ -34,8 +34,8 @@ async def test_each_kind_is_journalled(tmp_path: Path) -> None:
         assert (found[0].rating, found[0].success, found[0].consent) == (1.0, True, True)
         assert (found[1].name, found[1].value, found[1].at) == ("conversion", 9.5, 1714564800.0)
         assert len(found[1].user) == 32
-        assert (found[3].name, found[3].value) == ("chosen", 1.0)
-        assert (found[4].name, found[4].value) == ("tie", None)
+        assert (found[3].name, found[3].value, found[3].consent) == ("chosen", 1.0, True)
+        assert (found[4].name, found[4].value, found[4].consent) == ("tie", None, False)
 
 
 @pytest.mark.parametrize(
