@@ -94,6 +94,10 @@ def test_damage_is_told_with_file_and_tensor_by_pull_and_fsck_and_mended_by_a_pu
     with pytest.raises(Damaged, match=r"weights/model\.safetensors is damaged at bytes .* in layer\.2"):
         told(control, "models", "pull", "hurt:v1.0.0", str(tmp_path / "out"))
     assert not (tmp_path / "out/weights/model.safetensors").exists()
+    pack.rename(tmp_path / "pack")
+    with pytest.raises(Damaged, match=r"weights/model\.safetensors is damaged at bytes"):
+        told(control, "models", "pull", "hurt:v1.0.0", str(tmp_path / "out"))
+    (tmp_path / "pack").rename(pack)
     with pytest.raises(Damaged, match="1 places are damaged"):
         told(control, "models", "fsck")
     done = control.run("models", "fsck")

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from obstore.store import MemoryStore
 
+from penstock.control.builds import Builds
 from penstock.control.storekeeper import Storekeeper
 from penstock.control.thin import thin_next
 from penstock.core.digests import sha256_digest
 from penstock.registry.blocks import Block
+from penstock.store.packs import ObjectPacks
 from penstock.store.whole_files import whole_key
 from tests.control.house import House
 from tests.control.storing import Pushing, checked, fetched, model, push, weights
@@ -322,3 +325,37 @@ async def test_of_many_pushes_at_once_one_wins_a_label_and_numbers_have_no_gap(h
     winner = next(i for i in range(0, count, 4) if statuses[i] == 200)
     got = await house.admin.get("/api/v1/models/m/versions/v1.0.0/files/a.json")
     assert hashlib.sha256(got.content).digest() == hashlib.sha256(f"{winner}".encode()).digest()
+
+
+class FarPacks(ObjectPacks):
+    """Packs in memory, as far away as a bucket; counts the bytes that are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore(), "memory")
+        self.asked = 0
+
+    def read(self, identity: str, start: int, length: int) -> bytes:
+        self.asked += length
+        return super().read(identity, start, length)
+
+
+async def test_a_build_takes_from_those_before_it_what_is_the_same(small_house: House) -> None:
+    control = small_house.control
+    far = control.blobs.packs = FarPacks()
+    builds = Builds(control)
+    data = random.Random(3).randbytes(9 << 20)
+    changed = data[: 8 << 20] + b"!" + data[(8 << 20) + 1 :]
+    folders = []
+    for label, binary in (("v1.0.0", data), ("v1.0.1", changed)):
+        await push(small_house, "m", label, {"openvino-int8/openvino_model.bin": binary, "openvino-int8/a.json": b"{}"})
+        state = await small_house.publisher.state()
+        [build] = [one for one in state.builds.values() if one.key.label == label]
+        before = far.asked
+        folders.append(await builds.folder(build))
+        moved = far.asked - before
+        assert (folders[-1] / "openvino_model.bin").read_bytes() == binary
+        assert moved == len(binary) + 2 if label == "v1.0.0" else moved == 1 << 20
+    (folders[0] / "openvino_model.bin").write_bytes(bytes(len(data)))  # what the index says is not believed
+    [again] = [one for one in (await small_house.publisher.state()).builds.values() if one.key.label == "v1.0.0"]
+    assert await Builds(control).folder(again) == folders[0]
+    assert (folders[0] / "openvino_model.bin").read_bytes() == data

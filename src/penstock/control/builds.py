@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,9 +18,11 @@ from penstock.control.state import BuildInfo
 from penstock.core.digests import short
 from penstock.core.errors import Damaged, NotFound, Unavailable
 from penstock.core.provenance import Provenance
+from penstock.registry.blocks import Block, Recipe, block_name
 from penstock.registry.builds import build_manifest
 from penstock.registry.manifest import Manifest, manifest_digest, read_manifest
 from penstock.store.block_index import find_file
+from penstock.store.nearby import Nearby
 from penstock.store.schema import versions
 
 
@@ -28,6 +32,7 @@ class Builds:
     def __init__(self, control: Control) -> None:
         self._control = control
         self._folder = control.data / "builds"
+        self._nearby = Nearby(self._folder / "blocks.db")
         self._checked: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -100,18 +105,52 @@ class Builds:
 
     async def _write(self, path: Path, manifest: Manifest) -> None:
         temporary = self._folder / f".{secrets.token_hex(8)}"
+        written: dict[str, Recipe] = {}
         try:
             for name, entry in manifest.files.items():
                 target = temporary / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
-                    async for piece in self._control.blobs.stream(entry.digest):
+                    recipe: list[Block] = []
+                    async for block, piece in self._pieces(entry.digest):
                         await asyncio.to_thread(file.write, piece)
+                        recipe += [] if block is None else [block]
                     file.flush()
                     await asyncio.to_thread(os.fsync, file.fileno())
+                written[name] = tuple(recipe)
             await asyncio.to_thread(_swap, temporary, path)
+            for name, blocks in written.items() if self._control.blobs.packs.far else ():
+                await asyncio.to_thread(self._nearby.add, path / name, blocks)
         finally:
             await asyncio.to_thread(shutil.rmtree, temporary, True)
+
+    async def _pieces(self, digest: str) -> AsyncIterator[tuple[Block | None, bytes]]:
+        """The bytes of a file, checked; from builds that lie here already, as far as the store is further away."""
+        file = await self._control.blobs.file(digest) if self._control.blobs.packs.far else None
+        if file is None:
+            async for piece in self._control.blobs.stream(digest):
+                yield None, piece
+            return
+        known = await asyncio.to_thread(self._nearby.known, file.recipe)
+        for near, run in itertools.groupby(file.recipe, key=lambda block: block.name in known):
+            asked: list[Block] = []
+            for block in run:
+                data = await asyncio.to_thread(self._nearby.find, block) if near else None
+                if data is None:
+                    asked.append(block)
+                    continue
+                async for other, bytes_of in self._fetched(asked):
+                    yield other, bytes_of
+                asked = []
+                yield block, data
+            async for other, bytes_of in self._fetched(asked):
+                yield other, bytes_of
+
+    async def _fetched(self, blocks: Sequence[Block]) -> AsyncIterator[tuple[Block, bytes]]:
+        async for block, data in self._control.blobs.read(blocks):
+            if await asyncio.to_thread(block_name, data) != block.name:
+                raise Damaged(f"The block {block.name[:12]} is damaged in the store.")
+            yield block, data
 
 
 def _swap(temporary: Path, path: Path) -> None:

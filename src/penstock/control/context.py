@@ -85,6 +85,7 @@ class Control:
         self.data = data
         self.database = database
         self.blobs = blobs
+        blobs.clock = clock
         self.binder = Binder(blobs)
         self.service_token = service_token
         self.clock = clock

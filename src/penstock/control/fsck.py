@@ -65,7 +65,7 @@ async def fsck(control: Control, *, forget: bool = False) -> AsyncIterator[Damag
     Raises:
         Unavailable: if the store or the database cannot be read.
     """
-    known, files, broken = await _read(control)
+    known, files, rows, broken = await _read(control)
     damaged = 0
     for damage in broken:
         damaged += 1
@@ -73,7 +73,7 @@ async def fsck(control: Control, *, forget: bool = False) -> AsyncIterator[Damag
     total = sum(block.size for block in _blocks(files.values()))
     checked = told = count = 0
     bad: dict[str, str] = {}
-    async for name, size, reason in _check_blocks(control, files):
+    async for name, size, reason in _check_blocks(control, files, rows):
         checked += size
         count += 1
         if reason is not None:
@@ -100,7 +100,8 @@ async def _forget(control: Control, bad: dict[str, str]) -> None:
             await connection.execute(delete(stored_blocks).where(stored_blocks.c.name.in_(part)))
 
 
-async def _read(control: Control) -> tuple[list[_Version], dict[str, StoredFile], list[Damage]]:
+async def _read(control: Control) -> "tuple[list[_Version], dict[str, StoredFile], list[_Named], list[Damage]]":
+    """What there is, at one moment: versions, files, blocks; and what of that is damaged itself."""
     known, files, broken = [], {}, []
     async with control.database.read() as connection:
         rows = await connection.execute(
@@ -119,7 +120,13 @@ async def _read(control: Control) -> tuple[list[_Version], dict[str, StoredFile]
                 files[row.digest] = read_file(row)
             except Damaged as error:
                 broken.append(_whole("", row.digest, error.message))
-    return known, files, broken
+        there = (
+            select(stored_blocks.c.name, stored_blocks.c.size)
+            .join(packs, packs.c.id == stored_blocks.c.pack)
+            .order_by(stored_blocks.c.pack, stored_blocks.c.start)
+        )
+        blocks = [_Named(row.name, row.size) for row in await connection.execute(there)]
+    return known, files, blocks, broken
 
 
 def _whole(version: str, file: str, reason: str) -> Damage:
@@ -135,15 +142,10 @@ class _Named(msgspec.Struct, frozen=True, array_like=True):
     size: int
 
 
-async def _check_blocks(control: Control, files: dict[str, StoredFile]) -> AsyncIterator[tuple[str, int, str | None]]:
+async def _check_blocks(
+    control: Control, files: dict[str, StoredFile], rows: list[_Named]
+) -> AsyncIterator[tuple[str, int, str | None]]:
     """Every block that is stored or should be: its name, size, and what is wrong with it."""
-    async with control.database.read() as connection:
-        statement = (
-            select(stored_blocks.c.name, stored_blocks.c.size)
-            .join(packs, packs.c.id == stored_blocks.c.pack)
-            .order_by(stored_blocks.c.pack, stored_blocks.c.start)
-        )
-        rows = [_Named(row.name, row.size) for row in await connection.execute(statement)]
     there = {row.name for row in rows}
     for block in _blocks(files.values()):
         if block.name not in there:
@@ -152,6 +154,8 @@ async def _check_blocks(control: Control, files: dict[str, StoredFile]) -> Async
         part = rows[start : start + 64]
         places = await control.blobs.places(block.name for block in part)
         for block in part:
+            if block.name not in places:
+                continue  # swept meanwhile
             try:
                 data = await asyncio.to_thread(control.blobs.read_block, block.name, places)
                 name = await asyncio.to_thread(block_name, data)

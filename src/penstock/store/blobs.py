@@ -172,8 +172,12 @@ class Blobs:
         async with self.database.read() as connection:
             return await find_places(connection, names)
 
-    async def read(self, blocks: Sequence[Block]) -> AsyncIterator[tuple[Block, bytes]]:
+    async def read(self, blocks: Sequence[Block], *, zeros: bool = False) -> AsyncIterator[tuple[Block, bytes]]:
         """The bytes of `blocks`, in their order, not checked against their names.
+
+        Args:
+            blocks: which.
+            zeros: give zeros for one that is not there or cannot be put together, which its reader will see not to be it.
 
         Raises:
             Damaged: if one is not there, or cannot be put together.
@@ -183,14 +187,22 @@ class Blobs:
             places = await self.places(block.name for block in part)
             for block in part:
                 try:
-                    data = await asyncio.to_thread(self.read_block, block.name, places)
-                except FileNotFoundError:  # moved to another pack since
-                    places |= await self.places([block.name])
-                    try:
-                        data = await asyncio.to_thread(self.read_block, block.name, places)
-                    except FileNotFoundError:
-                        raise Damaged(f"The pack of the block {block.name[:12]} is gone.") from None
+                    data = await self._read(block, places)
+                except Damaged:
+                    if not zeros:
+                        raise
+                    data = bytes(block.size)
                 yield block, data
+
+    async def _read(self, block: Block, places: dict[str, Place]) -> bytes:
+        try:
+            return await asyncio.to_thread(self.read_block, block.name, places)
+        except FileNotFoundError:  # moved to another pack since
+            places |= await self.places([block.name])
+        try:
+            return await asyncio.to_thread(self.read_block, block.name, places)
+        except FileNotFoundError:
+            raise Damaged(f"The pack of the block {block.name[:12]} is gone.") from None
 
     def read_block(self, name: str, places: dict[str, Place]) -> bytes:
         """The bytes of one block, not checked against its name; call it in a thread.

@@ -44,7 +44,13 @@ class PackWriter(Protocol):
 
 
 class Packs(Protocol):
-    """The port of what holds packs. Ids are ours: 32 hexadecimal digits."""
+    """The port of what holds packs. Ids are ours: 32 hexadecimal digits.
+
+    Attributes:
+        far: each read is a request to another host.
+    """
+
+    far: bool
 
     def begin(self, identity: str) -> PackWriter:
         """A new pack.
@@ -84,6 +90,8 @@ def pack_key(identity: str) -> str:
 
 class FolderPacks:
     """Packs as files below a folder; a finished one, and its name, are flushed to the disk."""
+
+    far = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -170,6 +178,8 @@ class _File:
 
 class ObjectPacks:
     """Packs in any store that obstore speaks to: S3, memory."""
+
+    far = True
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self._store = store

@@ -187,7 +187,7 @@ async def read_blocks(
     wanted = [known[text] for text in body.blocks]
 
     async def stream() -> AsyncIterator[bytes]:
-        async for _, data in control.blobs.read(wanted):
+        async for _, data in control.blobs.read(wanted, zeros=True):
             yield data
 
     size = sum(block.size for block in wanted)
