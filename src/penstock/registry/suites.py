@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -154,6 +155,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
         return sorted({item.family for item in self.items})
 
 
+@lru_cache(8)
 def parse_suite(text: str) -> Suite:
     """The suite that `text` holds, a JSON document a line; empty lines are left out.
 
