@@ -24,12 +24,39 @@ def pytest_sessionstart() -> None:
             pytest.exit(f"{source} has changed since it was compiled: run `make install`, or `make interpreted`.", 2)
 
 
+_TOGETHER = {"console", "engine"}  # rooms whose tests share what takes long to start
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Says which tests stay together where several processes run them: those of a file, of some rooms, and of one installation."""
+    root = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(root)
+        group = place.parts[0] if place.parts[0] in _TOGETHER else str(place)
+        if "up" in getattr(item, "fixturenames", ()):
+            group = "installation"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for the whole run."""
     server = PostgresServer()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with all tables and nothing in them: migrating takes longer than most tests, so it is done once, and copied."""
+    file = tmp_path_factory.mktemp("migrated") / "empty.db"
+
+    async def migrate() -> None:
+        await (await open_database(f"sqlite+aiosqlite:///{file}")).close()
+
+    asyncio.run(migrate())
+    return file
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -47,24 +74,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     opened = await open_database(database_url)
     yield opened
     await opened.close()
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with all tables and nothing in them: migrating takes longer than most tests, so it is done once, and copied."""
-    file = tmp_path_factory.mktemp("migrated") / "empty.db"
-
-    async def migrate() -> None:
-        await (await open_database(f"sqlite+aiosqlite:///{file}")).close()
-
-    asyncio.run(migrate())
-    return file
-
-
 
 
 @pytest.fixture
 async def sqlite(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
     """An open SQLite database with all tables."""
+    shutil.copy(migrated, tmp_path / "test.db")
     opened = await open_database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
     yield opened
     await opened.close()
-    shutil.copy(migrated, tmp_path / "test.db")
