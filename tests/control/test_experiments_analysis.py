@@ -256,5 +256,5 @@ async def test_the_api_describes_every_field_of_a_spec(bed: Bed) -> None:
     plan = spec["properties"]["plan"]
     assert "group_sequential" in plan["properties"]["inference"]["enum"]
     declared = spec["properties"]["metrics"]["items"]
-    assert set(declared["required"]) == {"name", "event", "type"}
+    assert set(declared["required"]) == {"name", "type"}
     assert "$ref" not in msgspec.json.encode(spec).decode()

@@ -25,6 +25,7 @@ from tests.gateway.house import House, running, until
 from tests.gateway.mock_upstream import MockUpstream
 from tests.gateway.model_server import ModelServer, models
 from tests.gateway.raw_client import ask, chat
+from tests.gateway.test_capture import keeping
 from tests.gateway.test_cascade import said
 from tests.gateway.test_interleave import says
 
@@ -204,3 +205,26 @@ async def test_each_experiment_has_its_own_copies_in_flight(tmp_path: Path) -> N
         candidate.gate.set()
         assert len([one for one in await records(house) if one.pair is not None]) == 6
     await candidate.stop()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_copys_answer_is_kept_where_the_users_is(tmp_path: Path, stream: bool) -> None:
+    async with keeping(tmp_path) as kept, models("small", "large") as (_first, then):
+        house = kept.house
+        arms_ = (
+            Arm(name="control", pool="pool", weight=0.0),
+            Arm(name="new", pool="large", weight=1.0, ranges=((0.0, 1.0),)),
+        )
+        entry = ExperimentEntry(
+            name="w", epoch=1, seed="w", unit="user", incumbent="control", arms=arms_, shadow=ShadowPlan(share=1.0)
+        )
+        route = Route(name="mock", to=(Target(pool="pool"),), experiment=entry)
+        house.take(pools=(*house.worker.gateway.index.snapshot.pools, then.pool()), routes=(route,))
+        await ask(house.port, chat("easy one", user="u", stream=stream))
+        found = await records(house)
+        [user] = [one for one in found if one.pair is None]
+        [copy] = [one for one in found if one.pair is not None]
+        assert kept.said(user).messages == kept.said(copy).messages == (("user", "easy one"),)
+        assert "".join(text for _, _, text in kept.said(copy).replies).strip() == "large says easy one"
+        assert user.content is not None and copy.content is not None
+        assert copy.content.key == user.content.key  # both are forgotten with the same subject
