@@ -1,5 +1,8 @@
 """Data sets and their custody; two versions compared; how ready one is."""
 
+from typing import Any
+
+import msgspec
 from starlette.responses import Response
 
 from penstock.console.client import at
@@ -23,7 +26,14 @@ async def compare(visit: Visit) -> Response:
     name, a, b = visit.path("name"), visit.query("a"), visit.query("b")
     versions = await visit.api.get(at("models", name, "versions"), tuple[Version, ...])
     found = await visit.api.get("/diff", Diff, a=f"{name}:{a}", b=f"{name}:{b}") if a and b else None
-    return visit.page("compare.html", name=name, versions=versions, a=a, b=b, d=found)
+    return visit.page("compare.html", name=name, versions=versions, a=a, b=b, d=found, told=told)
+
+
+def told(value: Any) -> str:
+    """A value of a document, for people: texts as they are, the rest as JSON."""
+    if value is None:
+        return "–"  # noqa: RUF001 - as in the other tables
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 async def readiness(visit: Visit) -> Response:
