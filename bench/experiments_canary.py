@@ -10,9 +10,9 @@ from bench.checks import Check, Measured
 from penstock.core.exchange import Exchange
 from penstock.experiments.arms import ArmSpec
 from penstock.experiments.design import Design
-from penstock.experiments.plan import GuardrailSpec, PlanSpec, Primary
 from penstock.experiments.fold import Folding, Statistics, UnitRecord
 from penstock.experiments.guardrails import Guardrail, with_bad_event
+from penstock.experiments.plan import GuardrailSpec, PlanSpec, Primary
 
 ALPHA = 0.01
 SHARE = 0.1

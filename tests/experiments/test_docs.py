@@ -6,13 +6,13 @@ from pathlib import Path
 
 import yaml
 
-from penstock.experiments.declared import Covariate, MetricSpec, Prior, Stratify
 from penstock.experiments.arms import ArmSpec
+from penstock.experiments.declared import Covariate, MetricSpec, Prior, Stratify
 from penstock.experiments.design import Design, parse_design
-from penstock.experiments.plan import GuardrailSpec, PlanSpec, Primary
 from penstock.experiments.group_sequential import inflation
 from penstock.experiments.metrics import GUARDRAILS, METRICS
 from penstock.experiments.paired_metrics import PAIRED
+from penstock.experiments.plan import GuardrailSpec, PlanSpec, Primary
 from penstock.experiments.sample_size import plan_units
 from penstock.experiments.strategies import BanditSpec, InterleavedSpec, ShadowSpec
 
