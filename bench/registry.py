@@ -175,10 +175,6 @@ class House:
         found: dict[str, Any] = json.loads(told.getvalue())
         return found
 
-    def bytes_in(self) -> int:
-        """Of blocks that came, since the start."""
-        return int(self.api.get("/storage")["stored"])
-
     def settle(self) -> dict[str, Any]:
         """Wait for deltas, sweep; how much is stored."""
         while self.api.get("/storage")["waiting"]:
@@ -228,9 +224,8 @@ def dedupe(house: House, folder: Path, megabytes: int) -> dict[str, Any]:
             write(tensors, source / f"model-{index}.safetensors")
         logical = sum(path.stat().st_size for path in source.iterdir())
         differs = sum(values.nbytes for part in files for values in part.values() if _new(values, sent))
-        before = house.bytes_in()
-        house.call("models", "push", str(source), f"m:v1.{number}.0", *(("--base", made_from) if made_from else ()))
-        moved = house.bytes_in() - before
+        base_of = ("--base", made_from) if made_from else ()
+        moved = house.call("models", "push", str(source), f"m:v1.{number}.0", *base_of)["sent"]
         rows.append({"version": name, "logical": logical, "differs": differs, "moved": moved})
         shutil.rmtree(source)
     pulled = folder / "pulled"

@@ -175,7 +175,7 @@ def _push(
     job = progress.add_task("sending", total=sum(block.size for block in missing))
     _Sender(session, upload["id"], files, progress, job).send(missing)
     version: dict[str, Any] = session.api.send("POST", f"{at('uploads', upload['id'])}/commit")
-    return version
+    return version | {"sent": sum(block.size for block in missing)}
 
 
 class _Sender:
