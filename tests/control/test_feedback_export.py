@@ -116,7 +116,8 @@ async def test_what_nobody_consented_to_needs_a_reason_and_is_written_down(house
     assert (await house.bed.send(sent)).status_code == 200
     lines, summary = await house.export()
     assert (lines, summary["left_out"]["no_consent"]) == ([], 1)
-    for body in ({"without_consent": True}, {"mask": []}):
+    bodies: tuple[dict[str, Any], ...] = ({"without_consent": True}, {"mask": []})
+    for body in bodies:
         refused = await house.http.post("/api/v1/feedback/export", json=body, headers={"authorization": "Bearer admin"})
         assert refused.json()["error"]["code"] == "reason_needed"
     lines, _ = await house.export(without_consent=True, mask=[], reason="the contract with a")

@@ -9,6 +9,7 @@ from penstock.store.schema_engagement import visits
 from penstock.store.schema_evaluators import evaluator_offsets
 from penstock.store.schema_experiments import exchanges
 from penstock.store.schema_gates import suites
+from penstock.store.schema_keys import subject_keys
 from penstock.store.schema_storage import packs
 from penstock.store.schema_versions import aliases
 
@@ -19,6 +20,7 @@ assert (
     is canaries.metadata
     is drift_groups.metadata
     is evaluator_offsets.metadata
+    is subject_keys.metadata
     is visits.metadata
     is packs.metadata
     is suites.metadata
