@@ -82,7 +82,7 @@ async def usage_rows(
 
 def as_traffic(rows: Iterable[Any]) -> list[Any]:
     """The rows as a picture of users' traffic: what evaluators asked costs, but nobody waited for it."""
-    silent = dict.fromkeys(("requests", "errors", "refused", "cancelled", "cached"), 0) | {
+    silent: dict[str, Any] = dict.fromkeys(("requests", "errors", "refused", "cancelled", "cached"), 0) | {
         "latency": {},
         "first_token": {},
     }

@@ -13,6 +13,11 @@ NOTHING = msgspec.Raw()  # a member that is not there
 Stop = Annotated[list[str], msgspec.Meta(max_length=16)]
 
 
+def nothing() -> msgspec.Raw:
+    """`NOTHING`, as a default that descriptions of these types need not write down."""
+    return NOTHING
+
+
 class Part(msgspec.Struct, frozen=True):
     """One part of a message whose content is a list; of the kinds only text is looked into."""
 
@@ -25,8 +30,8 @@ class Message(msgspec.Struct, frozen=True):
 
     role: Role
     content: str | list[Part] | None = None
-    tool_calls: msgspec.Raw = NOTHING  # read by those alone who keep them
-    function_call: msgspec.Raw = NOTHING  # as before tools
+    tool_calls: msgspec.Raw = msgspec.field(default_factory=nothing)  # read by those alone who keep them
+    function_call: msgspec.Raw = msgspec.field(default_factory=nothing)  # as before tools
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
