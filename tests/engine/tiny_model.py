@@ -5,6 +5,7 @@ chat template is as simple as one can be.
 """
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,35 @@ TEMPLATE = (
 )
 
 
-def build(directory: Path, *, seed: int = 0, template: bool = True, shift: float = 0.0) -> Path:
-    """Writes the model into `directory`, as the conversion of a real one would; returns `directory`. `shift` is added to all logits."""
+def build(
+    directory: Path,
+    *,
+    seed: int = 0,
+    template: bool = True,
+    shift: float = 0.0,
+    weights: Iterable[Any] | None = None,
+    merges: tuple[bytes, ...] = MERGES,
+) -> Path:
+    """Writes the model into `directory`, as the conversion of a real one would; returns `directory`. `shift` is added to all logits.
+
+    With `weights` they are its matrices: the table of embeddings, those of each layer (query, key, value, output, gate, up, down), the head.
+    """
     import openvino as ov
 
     directory.mkdir(parents=True, exist_ok=True)
-    ov.save_model(_decoder(seed, shift), directory / "openvino_model.xml", compress_to_fp16=False)
-    tokenizer, detokenizer = _tokenizers()
+    vocabulary = VOCAB[: BOS + len(SPECIAL)] + list(merges)
+    given = None if weights is None else iter(weights)
+    ov.save_model(
+        _decoder(seed, shift, len(vocabulary), given), directory / "openvino_model.xml", compress_to_fp16=False
+    )
+    tokenizer, detokenizer = _tokenizers(vocabulary, merges)
     ov.save_model(tokenizer, directory / "openvino_tokenizer.xml", compress_to_fp16=False)
     ov.save_model(detokenizer, directory / "openvino_detokenizer.xml", compress_to_fp16=False)
     config = {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
         "max_position_embeddings": 256,
-        "vocab_size": len(VOCAB),
+        "vocab_size": len(vocabulary),
         "hidden_size": WIDTH,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": 4,
@@ -54,7 +70,7 @@ def build(directory: Path, *, seed: int = 0, template: bool = True, shift: float
     return directory
 
 
-def _decoder(seed: int, shift: float) -> Any:
+def _decoder(seed: int, shift: float, tokens: int, given: Iterator[Any] | None) -> Any:
     import openvino as ov
     from openvino import opset13 as op
     from openvino.op.util import Variable, VariableInfo
@@ -63,6 +79,10 @@ def _decoder(seed: int, shift: float) -> Any:
     random = np.random.default_rng(seed)
 
     def weight(*shape: int, scale: float | None = None) -> Any:
+        if given is not None:
+            matrix = np.asarray(next(given), np.float32)
+            assert matrix.shape == shape
+            return op.constant(matrix)
         return op.constant(random.normal(0, scale or shape[-1] ** -0.5, shape).astype(np.float32))
 
     def ints(*values: int) -> Any:
@@ -86,7 +106,7 @@ def _decoder(seed: int, shift: float) -> Any:
     batch = op.gather(op.shape_of(ids), ints(0), ints(0))
     total = op.gather(op.shape_of(mask), op.constant(np.int64(1)), ints(0))
 
-    table = weight(len(VOCAB), width, scale=1.0)
+    table = weight(tokens, width, scale=1.0)
     x = op.gather(table, op.convert(ids, "i32"), op.constant(np.int32(0)))
 
     frequencies = op.constant((10000.0 ** (-np.arange(head // 2) / (head // 2))).astype(np.float32).reshape(1, 1, -1))
@@ -131,7 +151,7 @@ def _decoder(seed: int, shift: float) -> Any:
         normed = norm(x)
         gate = op.swish(linear(normed, inner, width))
         x = op.add(x, linear(op.multiply(gate, linear(normed, inner, width)), width, inner))
-    logits = op.matmul(norm(x), weight(len(VOCAB), width, scale=0.4), False, True)
+    logits = op.matmul(norm(x), weight(tokens, width, scale=0.4), False, True)
     if shift:
         logits = op.add(logits, op.constant(np.float32(shift)))
     result = op.result(logits)
@@ -139,18 +159,20 @@ def _decoder(seed: int, shift: float) -> Any:
     return ov.Model([result], sinks, [ids, mask, positions, beam], "tiny")
 
 
-def _tokenizers() -> tuple[Any, Any]:
+def _tokenizers(vocabulary: list[bytes], merges: tuple[bytes, ...]) -> tuple[Any, Any]:
     from openvino import Type
     from openvino_tokenizers import tokenizer_pipeline as step
     from openvino_tokenizers.constants import ATTENTION_MASK_INPUT_NAME, TOKEN_IDS_INPUT_NAME
     from openvino_tokenizers.utils import change_inputs_type, change_outputs_type
 
     pipeline = step.TokenizerPipeline()
-    pipeline.vocab = VOCAB
+    pipeline.vocab = vocabulary
     pipeline.add_steps(step.SpecialTokensSplit.from_string_iter(SPECIAL))
     pipeline.add_steps(step.RegexSplitStep.byte_level_splitter())
-    pairs = [_pair(token) for token in MERGES]
-    pipeline.add_steps(step.BPETokenizationStep(VOCAB, pairs, added_tokens={t: BOS + i for i, t in enumerate(SPECIAL)}))
+    pairs = [_pair(token) for token in merges]
+    pipeline.add_steps(
+        step.BPETokenizationStep(vocabulary, pairs, added_tokens={t: BOS + i for i, t in enumerate(SPECIAL)})
+    )
     bos = step.AddToken(token="<|bos|>")
     bos.token_id = BOS
     pipeline.add_steps(step.CombineSegmentsStep([bos, step.Sequence()]))
@@ -158,7 +180,7 @@ def _tokenizers() -> tuple[Any, Any]:
     padding.token_id = END
     pipeline.add_steps(padding)
     skip = list(range(BOS, BOS + len(SPECIAL)))
-    pipeline.add_steps(step.VocabDecoderStep(vocab=VOCAB, skip_tokens=skip))
+    pipeline.add_steps(step.VocabDecoderStep(vocab=vocabulary, skip_tokens=skip))
     pipeline.add_steps(step.FuseStep())
     pipeline.add_steps(step.UTF8ValidateStep(mode=step.UTF8ReplaceMode.REPLACE))
     tokenizer = pipeline.get_tokenizer_ov_subgraph()

@@ -80,7 +80,9 @@ def test_plain_events_go_the_quick_way_and_unchanged_ones_are_the_same_bytes() -
 
 
 def test_what_is_held_back_is_shown_in_the_next_event() -> None:
-    out, _, _, quickly = sent([event("<a>"), event("mail ann"), event(" now"), event(" ann@shop.exa"), event("mple <"), last()], quick=True)
+    out, _, _, quickly = sent(
+        [event("<a>"), event("mail ann"), event(" now"), event(" ann@shop.exa"), event("mple <"), last()], quick=True
+    )
     assert texts(out) == ["<a>", "mail ", "ann ", "now ", "[email] <", ""] and quickly >= 2
 
 

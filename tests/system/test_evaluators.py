@@ -74,7 +74,12 @@ def test_answers_are_scored_once_in_their_arms(up: Up) -> None:
         assert http.post("/v1/chat/completions", json=private).status_code == 404
         for number in range(2 * len(QUESTIONS)):
             messages = [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}]
-            body: dict[str, Any] = {"model": "scored-bot", "messages": messages, "user": f"asker-{number}", "temperature": 0}
+            body: dict[str, Any] = {
+                "model": "scored-bot",
+                "messages": messages,
+                "user": f"asker-{number}",
+                "temperature": 0,
+            }
             reply = http.post("/v1/chat/completions", json=body)
             assert reply.status_code == 200, reply.text
             arm = reply.headers["x-penstock-arm"].partition("/")[2]

@@ -101,7 +101,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[KeyEntry, ...] = ()
     deployments: tuple[Deployment, ...] = ()
     builds: dict[BuildKey, BuildInfo] = {}
-    aliases: dict[tuple[str, str], tuple[str, ...]] = {}  # (model, alias) -> the label that it means, and the one before
+    aliases: dict[
+        tuple[str, str], tuple[str, ...]
+    ] = {}  # (model, alias) -> the label that it means, and the one before
     replicas: tuple[ReplicaRow, ...] = ()
     experiments: tuple[ActiveExperiment, ...] = ()
     evaluators: dict[str, EvaluatorSpec] = {}

@@ -195,7 +195,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     corrected: str = ""
     consent: bool = False
     evaluator: str = ""  # which one has told this; clients cannot say so
-    content: Content | None = None  # the texts, sealed: `text` and `corrected` are empty then; `journal.telling` opens them
+    content: Content | None = (
+        None  # the texts, sealed: `text` and `corrected` are empty then; `journal.telling` opens them
+    )
     text_chars: int = 0  # how long these are
     corrected_chars: int = 0
 

@@ -103,7 +103,9 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     master: str = ""  # the master key, 64 hexadecimal digits; empty: that of the file
     master_file: str = ""  # empty: DATA/master.key, which is made at the first start
     folder: str = ""  # of the keys that it wraps; empty: DATA/keys
-    shared: bool = False  # control keeps those of all hosts, and has each forget: the same on control, gateways and shippers
+    shared: bool = (
+        False  # control keeps those of all hosts, and has each forget: the same on control, gateways and shippers
+    )
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,9 @@ _NUMPY = {
 }  # fmt: skip
 
 
-_IN_CACHE = 1 << 13  # numbers worked on at a time: they stay in the cache as 64-bit floats, and no product is shared among threads
+_IN_CACHE = (
+    1 << 13
+)  # numbers worked on at a time: they stay in the cache as 64-bit floats, and no product is shared among threads
 _Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 

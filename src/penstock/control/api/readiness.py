@@ -37,7 +37,12 @@ async def show_readiness(
     async with control.database.read() as connection:
         version = await find_version(connection, reference_in(name, label))
         found = await readiness_of(connection, version, environment)
-    about: dict[str, Any] = {"model": version.model, "label": version.label, "digest": version.digest, "environment": environment}
+    about: dict[str, Any] = {
+        "model": version.model,
+        "label": version.label,
+        "digest": version.digest,
+        "environment": environment,
+    }
     about |= msgspec.to_builtins(found)
     return about
 
