@@ -72,11 +72,12 @@ class Draft:
                 f"{self.name} is damaged at bytes {start} to {start + block.size}{where}: what came is not what was stored.",
                 param=self.name,
             )
-        for at in self._starts[block.name]:
-            left, to = memoryview(data), at
-            while left:
-                wrote = os.pwrite(self._fd, left, to)
-                left, to = left[wrote:], to + wrote
+        with self._lock:  # the kernel lets one write a file at a time, and has the others spin
+            for at in self._starts[block.name]:
+                left, to = memoryview(data), at
+                while left:
+                    wrote = os.pwrite(self._fd, left, to)
+                    left, to = left[wrote:], to + wrote
 
     def finish(self) -> None:
         """Flush it and give it its name."""
