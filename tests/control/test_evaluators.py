@@ -375,6 +375,10 @@ async def test_who_cannot_be_asked_for_now_is_waited_for(scene: Scene) -> None:
         assert len(scene.judge.asked) == asked + 2  # the first was scored, and is remembered
         found = [row for row in await scene.bed.table(tables.evaluator_counts) if row["evaluator"] == worker.name]
         assert [(row["result"], row["count"]) for row in found] == [("scored", 3)]
+        read = [
+            row for row in await scene.bed.table(schema.audit_events) if row["subject"] == f"evaluator {worker.name}"
+        ]
+        assert len(read) == 1, "a page that is begun again and again fills no trail"
 
 
 async def test_a_short_wait_for_the_budget_is_no_failure(scene: Scene) -> None:

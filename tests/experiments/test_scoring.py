@@ -82,6 +82,18 @@ def test_a_reply_without_a_letter_is_no_judgement() -> None:
         "",
         "A",
     ]
+    told = {
+        "Answer B": "B",
+        "Answer: **B**": "B",
+        "The better answer is B.": "B",
+        "Assistant A": "A",
+        "b.": "B",
+        "A: it": "A",
+    }
+    assert {reply: letter_in(reply) for reply in told} == told
+    assert {letter_in(reply) for reply in ("Both", "Both are", "Cannot say", "As an AI", "Answer", "Can't", "A's")} == {
+        ""
+    }
     assert both_orders(("A", "")).result == "unreadable"
 
 
@@ -89,6 +101,8 @@ def test_grades_run_from_0_to_1() -> None:
     assert [grade_in(one, 1, 5) for one in ("1", "Grade: 4/5", "5.")] == [0.0, 0.75, 1.0]
     assert [grade_in(one, 1, 5) for one in ("0", "six", "", "9" * 500)] == [None] * 4
     assert grade_in("-2", -2, 2) == 0.0
+    assert grade_in("0" * 20 + "9999", 0, 10) is None, "no grade above 1"
+    assert grade_in("0" * 5000, 0, 10) is None
 
 
 def test_the_newest_of_a_long_request_and_the_beginning_of_long_answers_are_shown() -> None:
@@ -185,12 +199,21 @@ def test_a_rule_holds_or_is_broken(rules: AnswerRules, holds: str, breaks: str) 
         (AnswerRules(refuses=True, refusals=("a", "(")), "rules.refusals.1"),
         (AnswerRules(contains=("!",)), "rules.contains.0"),
         (AnswerRules(json_schema={"properties": {"a": {"format": "date"}}}), "rules.json_schema.properties.a.format"),
+        (AnswerRules(json_schema={"required": [["a"]]}), "rules.json_schema.required"),
+        (AnswerRules(json_schema={"type": [["null"]]}), "rules.json_schema.type"),
+        (AnswerRules(json_schema={"pattern": 5}), "rules.json_schema.pattern"),
     ],
 )
 def test_rules_that_say_nothing_are_refused(rules: AnswerRules, path: str) -> None:
     with pytest.raises(BadRequest) as refused:
         check_rules(rules)
     assert refused.value.param == path
+
+
+def test_a_number_of_any_size_is_looked_at() -> None:
+    check_rules(AnswerRules(json_schema={"minimum": -(10**400)}))
+    for schema, value in (({"type": "integer"}, 1.0), ({"type": "number", "maximum": 5.5}, 0.0)):
+        assert score_by_rules(AnswerRules(json_schema=schema), "1" + "0" * 400) == Score("scored", value)
 
 
 SCHEMA = {

@@ -121,6 +121,7 @@ class Worker:
         scores = await self._score(planned.works)
         await _undisturbed(self._commit(offset, page, planned, scores))
         self._scores = {}
+        self._reader.turn()
         return page.more
 
     # -- what is to be scored ----------------------------------------------------------------------------------------

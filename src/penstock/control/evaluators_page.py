@@ -109,12 +109,13 @@ def drawn_from(name: str, spec: EvaluatorSpec, items: Sequence[Item]) -> list[It
 
 
 class Reader:
-    """Opens contents for one evaluator, and says so in the audit trail before anything is told."""
+    """Opens contents for one evaluator, and says so in the audit trail before anything is told: once a page, however often it is begun again."""
 
     def __init__(self, control: Control, keys: Keystore, name: str) -> None:
         self._control = control
         self._keys = keys
         self._name = name
+        self._noted: set[str] = set()  # requests of this page
 
     async def open(self, wanted: Sequence[Exchange]) -> dict[str, Text]:
         """What was said, by request; what was not kept or cannot be opened is left out.
@@ -126,9 +127,15 @@ class Reader:
             found = await asyncio.to_thread(self._open, wanted)
         except OSError as error:
             raise Unavailable(f"The keys of content cannot be read: {error.strerror}.") from None
-        if found:
-            await self._control.note(SYSTEM, "content.read", f"evaluator {self._name}", requests=sorted(found))
+        fresh = found.keys() - self._noted
+        if fresh:
+            await self._control.note(SYSTEM, "content.read", f"evaluator {self._name}", requests=sorted(fresh))
+            self._noted |= fresh
         return found
+
+    def turn(self) -> None:
+        """The page is done: what is opened from now on is said anew."""
+        self._noted.clear()
 
     def _open(self, wanted: Sequence[Exchange]) -> dict[str, Text]:
         found = {}

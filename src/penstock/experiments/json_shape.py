@@ -25,7 +25,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "array": lambda value: isinstance(value, list),
     "string": lambda value: isinstance(value, str),
     "number": _is_number,
-    "integer": lambda value: _is_number(value) and float(value).is_integer(),
+    "integer": lambda value: _is_number(value) and (isinstance(value, int) or value.is_integer()),
     "boolean": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
 }
@@ -76,19 +76,23 @@ def _wrong(name: str, value: Any) -> str:
     """What is wrong with one keyword, or ""."""
     if name not in KNOWN:
         return f"this keyword is not looked at; use {', '.join(KNOWN)}."
-    if name == "type" and not set(value if isinstance(value, list) else [str(value)]) <= set(_TYPES):
+    if name == "type" and not all(one in tuple(_TYPES) for one in (value if isinstance(value, list) else [value])):
         return f"use one of {', '.join(_TYPES)}, or a list of them."
     if name in _SIZES and not (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return "use a whole number from 0 on."
-    if name in _BOUNDS and not (_is_number(value) and math.isfinite(value)):
+    if name in _BOUNDS and not (_is_number(value) and (isinstance(value, int) or math.isfinite(value))):
         return "use a number."
     if name in {"required", "enum", "anyOf"} and not isinstance(value, list):
         return "use a list."
+    if name == "required" and not all(isinstance(one, str) for one in value):
+        return "use a list of names."
     if name == "properties" and not isinstance(value, dict):
         return "use an object."
     if name == "pattern":
+        if not isinstance(value, str):
+            return "use a text."
         try:
-            compile_pattern(str(value), _MEMORY)
+            compile_pattern(value, _MEMORY)
         except BadRequest as error:
             return error.message
     return ""

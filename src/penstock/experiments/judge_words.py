@@ -18,6 +18,12 @@ _GRADE = (
     "An assistant answered a request. {rubric}\nReply with one whole number from {low} to {high}, and nothing else."
 )
 _NUMBER = re.compile(r"-?\d+")
+_MOST_DIGITS = 20
+# The letter alone, or first, or behind what models put before it; "Both" and "Cannot say" begin with a letter and name none.
+_LETTER = re.compile(
+    r"[\W_]*(?:(?:the )?(?:better )?(?:answer|assistant|response|choice)\b(?: is)?[\W_]*)?([abc])(?![^\W_]|['\u2019])",
+    re.IGNORECASE,
+)
 
 Messages = list[dict[str, str]]
 
@@ -37,15 +43,15 @@ def ask_grade(question: str, answer: str, rubric: str, low: int, high: int) -> M
 
 
 def letter_in(reply: str) -> str:
-    """`A`, `B` or `C`; "" if the reply does not begin with one."""
-    letter = reply.strip().lstrip("*([\"'").upper()[:1]
-    return letter if letter in {"A", "B", "C"} else ""
+    """`A`, `B` or `C`; "" if the reply does not begin with one, as in "B", "**B** is better" or "Answer: B"."""
+    found = _LETTER.match(reply)
+    return found.group(1).upper() if found is not None else ""
 
 
 def grade_in(reply: str, low: int, high: int) -> float | None:
     """The first number of the reply, from 0 (`low`) to 1 (`high`); None if there is none, or it is no grade."""
     found = _NUMBER.search(reply)
-    if found is None or not low <= int(found.group()[:20]) <= high:
+    if found is None or len(found.group()) > _MOST_DIGITS or not low <= int(found.group()) <= high:
         return None
     return (int(found.group()) - low) / (high - low)
 
