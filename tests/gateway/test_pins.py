@@ -66,6 +66,12 @@ def test_a_disk_that_refuses_leaves_everything_as_drawn(tmp_path: Path) -> None:
     assert table.failed
 
 
+def test_the_whole_table_has_its_room_on_the_disk(tmp_path: Path) -> None:
+    table = Pins(tmp_path / "pins", slots=4096)
+    table.keep(1, Pin(0, 1, 0.5))
+    assert (tmp_path / "pins").stat().st_blocks * 512 >= 4096 * 16, "or a full disk would end the process"
+
+
 def bandit(*shares: float, epoch: int = 1, sticky: str = "unit", **changes: Any) -> ExperimentEntry:
     edges = [sum(shares[:index]) for index in range(len(shares) + 1)]
     arms = tuple(
@@ -114,6 +120,15 @@ async def test_a_unit_keeps_its_arm_though_the_shares_turn_round(tmp_path: Path)
         assert {record.epoch for record in records[24:48]} == {1}  # what they do counts where they were assigned
         assert {round(record.propensity, 9) for record in records[:48]} == {0.9, 0.1}
         assert {record.epoch for record in records[48:]} == {2}
+
+
+async def test_requests_that_name_nobody_take_no_room_from_those_that_do(tmp_path: Path) -> None:
+    async with running(tmp_path, route={"experiment": bandit(0.5, 0.5)}) as house:
+        await arms_of(house, 8)
+        path = next(tmp_path.rglob("pins"), None)
+        assert path is None or not any(path.read_bytes())
+        await arms_of(house, 1, user="u")
+        assert any(next(tmp_path.rglob("pins")).read_bytes())
 
 
 async def test_a_conversation_keeps_its_arm_and_the_users_next_one_is_drawn_anew(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ class Pins:
         try:
             if os.fstat(descriptor).st_size != size:
                 os.ftruncate(descriptor, size)
+            # All of it now: a page that a full disk has no room for kills whoever writes to it.
+            os.posix_fallocate(descriptor, 0, size)
             return mmap.mmap(descriptor, size)
         finally:
             os.close(descriptor)

@@ -99,7 +99,7 @@ def _assigned(call: Call, entry: RouteEntry, assigner: Assigner, caller: Caller,
     assignment = assigner.assign(unit, call.at, call.context)
     if assigner.sticky:
         about = unit if assigner.sticky == "unit" else session
-        if about:
+        if about and about != call.id:  # a request that names nobody does not come again
             assignment = pinned(gateway.pins, assigner, tenant, about, assignment)
     leg = entry.arms[assignment.arm.name]
     call.arm = leg.name
