@@ -271,13 +271,13 @@ def speeds(house: House, folder: Path, megabytes: int, rounds: int) -> dict[str,
                 opened.write(os.urandom(16))
             os.fsync(opened.fileno())
         for key, flush in (("cp_fsync", True), ("cp", False)):
-            os.sync()
+            _level(folder, file)
             found[key].append(_timed(lambda flush=flush: _copy(file, copy, flush=flush)))
             copy.unlink()
-        os.sync()
+        _level(folder, file)
         found["push"].append(_timed(lambda n=number: house.call("models", "push", str(source), f"s:run{2 * n + 1}")))
         found["again"].append(_timed(lambda n=number: house.call("models", "push", str(source), f"s:run{2 * n + 2}")))
-        os.sync()
+        _level(folder, file)
         os.environ["XDG_CACHE_HOME"] = str(folder / f"cache{number}")
         found["pull"].append(_timed(lambda n=number: house.call("models", "pull", f"s:run{2 * n + 1}", str(target))))
         found["load"].append(os.getloadavg()[0])
@@ -286,6 +286,14 @@ def speeds(house: House, folder: Path, megabytes: int, rounds: int) -> dict[str,
             house.api.send("POST", f"/models/s/versions/run{label}/state", {"state": "deleted", "reason": "measured"})
     shutil.rmtree(source)
     return {key: statistics.median(values) for key, values in found.items()} | {"bytes": megabytes * 1_000_000}
+
+
+def _level(folder: Path, file: Path) -> None:
+    """Leave as many pages free that were written a moment ago, for each measurement alike: a virtual machine's first touch of a page is ten times as slow."""
+    scratch = folder / "scratch"
+    _copy(file, scratch, flush=True)
+    scratch.unlink()
+    os.sync()
 
 
 def _timed(work: Any) -> float:
