@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from penstock.core.errors import Conflict, Unavailable
 from penstock.core.exchange import Content
@@ -19,6 +19,7 @@ from penstock.journal.sealing import SubjectKey
 from penstock.journal.ship import ControlSink, Shipper
 from penstock.journal.subjects import hash_subject
 from penstock.journal.writer import JournalWriter
+from penstock.store.schema import sequences
 from penstock.store.schema_keys import key_orders, subject_keys
 from tests.contract.shared_keys import Fleet, LoopThread, emptied, opened
 from tests.control.house import TOKEN, LocalServers
@@ -118,6 +119,32 @@ def test_a_database_out_of_a_backup_brings_no_key_back(fleet: Fleet) -> None:
     assert [fleet.shared.find(one.id) for one in (kept, late)] == [kept, late], (
         "what the backup had not is handed over again"
     )
+
+
+def test_numbers_of_orders_that_were_given_twice_confirm_nothing(fleet: Fleet) -> None:
+    """Control is put back to before an order and goes on, while a host that has carried it out is away."""
+    host, other = fleet.keystore("one"), fleet.keystore("other")
+    exchange_, key = fleet.exchange(host), host.key_of("acme", "user/b")
+    fleet.step(fleet.exchange(other))
+    fleet.step(exchange_)
+    fleet.now = 5.0
+    fleet.shared.forget("acme", "user/a", 5.0)
+    fleet.step(exchange_)
+
+    async def put_back() -> None:
+        async with fleet.database.write() as connection:
+            (given,) = (await connection.execute(select(key_orders.c.sequence))).scalars()
+            await connection.execute(key_orders.delete())
+            await connection.execute(update(sequences).where(sequences.c.name == "key_orders").values(value=given - 1))
+
+    fleet.thread.run(put_back())
+    fleet.now = 6.0
+    fleet.shared.forget("acme", "user/b", 6.0)
+    fleet.step(exchange_)
+    assert isinstance(host.find(key.id), Tombstone), "it has the number of the one that was carried out"
+    assert waiting(fleet) == {"one": 0, "other": 1}
+    fleet.step(fleet.exchange(host))  # what is saved is what is sent
+    assert waiting(fleet) == {"one": 0, "other": 1}
 
 
 def test_a_host_with_keys_of_its_own_is_refused_and_told_why(fleet: Fleet) -> None:

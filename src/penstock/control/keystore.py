@@ -82,8 +82,11 @@ class SharedKeystore:
 
     # -- for hosts -------------------------------------------------------------------------------------------------------
 
-    async def orders(self, host: str, name: str, root: str, after: int) -> Orders:
+    async def orders(self, host: str, name: str, root: str, after: int, at: float | None = None) -> Orders:
         """What comes after order `after`, which `host` has carried out, and all before.
+
+        `at` is what that order said. If it is another one here, this database is an older one that was put back, and has given the number
+        anew: then nothing is confirmed, and the host is to begin from the first.
 
         Raises:
             Conflict: if the host's keys have another root.
@@ -92,6 +95,8 @@ class SharedKeystore:
         self._check(root)
         async with self._database.write() as connection:
             newest = (await connection.execute(select(func.max(key_orders.c.sequence)))).scalar_one_or_none() or 0
+            if at is not None and await _is_another(connection, after, at):
+                newest = after = 0
             values = {"name": name, "applied": min(after, newest), "at": self._clock()}
             insertion = _insertion(connection)(key_hosts).values(id=host, slots=0, **values)
             made = insertion.on_conflict_do_update(index_elements=["id"], set_=values).returning(key_hosts.c.slots)
@@ -100,7 +105,7 @@ class SharedKeystore:
                 select(key_orders)
                 .where(key_orders.c.sequence > after)
                 .order_by(key_orders.c.sequence)
-                .limit(_MOST_ORDERS)
+                .limit(_MOST_ORDERS if newest else 0)
             )
             found = tuple(Order(sequence=r.sequence, tenant=r.tenant, subject=r.subject, at=r.at) for r in rows)
         return Orders(orders=found, newest=newest, slots=slots)
@@ -122,6 +127,7 @@ class SharedKeystore:
             except Damaged:
                 wrong += 1
         async with self._database.write() as connection:
+            await next_value(connection, "key_orders")  # an order is seen here, or sees what is kept here
             await self._keep(connection, good)
             more = update(key_hosts).where(key_hosts.c.id == host).values(slots=key_hosts.c.slots + len(slots))
             await connection.execute(more)
@@ -224,6 +230,12 @@ class SharedKeystore:
         )
         at: float | None = (await connection.execute(statement)).scalar_one_or_none()
         return at
+
+
+async def _is_another(connection: AsyncConnection, sequence: int, at: float) -> bool:
+    """Whether order `sequence` is not there, or says another time than `at`."""
+    statement = select(key_orders.c.at).where(key_orders.c.sequence == sequence)
+    return (await connection.execute(statement)).scalar_one_or_none() != at
 
 
 async def unconfirmed(connection: AsyncConnection) -> list[KeyHost]:

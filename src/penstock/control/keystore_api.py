@@ -33,9 +33,11 @@ def key_exchange_router(keys: SharedKeystore, root: Path) -> APIRouter:
         root: Id,
         name: Annotated[str, Query(max_length=255)],
         after: Annotated[int, Query(ge=0, lt=2**62)],
+        at: Annotated[float | None, Query(allow_inf_nan=False)] = None,
     ) -> Response:
-        """The next orders; all up to `after` have been carried out."""
-        return Response(msgspec.json.encode(await keys.orders(host, name, root, after)), media_type="application/json")
+        """The next orders; all up to `after`, which said `at`, have been carried out."""
+        told = await keys.orders(host, name, root, after, at)
+        return Response(msgspec.json.encode(told), media_type="application/json")
 
     @router.post("/slots")
     async def take(request: Request, host: Id, root: Id) -> dict[str, int]:

@@ -48,6 +48,7 @@ class _Kept(msgspec.Struct, kw_only=True):
     """How far it has come, in `exchange.json`."""
 
     applied: int = 0  # orders
+    at: float | None = None  # what the last of them said
     slots: int = 0  # handed over
     sizes: dict[str, int] = {}  # by file: bytes that control has
     destructions: int = -1  # that control has heard of
@@ -100,8 +101,10 @@ class KeyExchange:
 
     async def _obey(self) -> bool:
         """The next orders; whether there were any. To ask for those after N says that all up to N have been carried out."""
+        kept = self._kept
+        more = {"at": repr(kept.at)} if kept.applied and kept.at is not None else {}
         found = msgspec.json.decode(
-            await self._asked(b"GET", "orders", b"", name=self._name, after=str(self._kept.applied)), type=Orders
+            await self._asked(b"GET", "orders", b"", name=self._name, after=str(kept.applied), **more), type=Orders
         )
         if found.newest < self._kept.applied or found.slots < self._kept.slots:
             # Control was put back to an earlier day. Orders do no harm twice, nor do slots; and tombstones win over what came back there.
@@ -113,7 +116,7 @@ class KeyExchange:
             await asyncio.to_thread(
                 self._keys.destroy, bytes.fromhex(order.tenant), subject, order.at, order.at + SKEW_S
             )
-            self._kept.applied = order.sequence
+            self._kept.applied, self._kept.at = order.sequence, order.at
         if found.orders:
             self._save()
         return bool(found.orders)
