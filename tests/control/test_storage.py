@@ -93,7 +93,7 @@ async def test_blocks_of_other_bytes_or_not_announced_are_refused_and_leave_noth
 
 async def test_an_announced_digest_must_be_that_of_the_blocks(small_house: House) -> None:
     pushing = Pushing(small_house, "m", "v1.0.0", {"model.safetensors": weights(model())})
-    entry = pushing.body["files"]["model.safetensors"]  # type: ignore[index]
+    entry = pushing.body["files"]["model.safetensors"]
     entry["digest"] = sha256_digest(b"something else")
     assert (await pushing.put(await pushing.begin())).status_code == 201
     refused = await pushing.commit()
