@@ -121,6 +121,30 @@ def test_a_database_out_of_a_backup_brings_no_key_back(fleet: Fleet) -> None:
     )
 
 
+def test_what_a_start_repeats_is_written_only_where_something_is_there_again(fleet: Fleet) -> None:
+    host = fleet.keystore("one")
+    key = host.key_of("acme", "user/a")
+    fleet.step(fleet.exchange(host))
+
+    async def counted() -> int:
+        async with fleet.database.read() as connection:
+            statement = select(sequences.c.value).where(sequences.c.name == "key_orders")
+            return int((await connection.execute(statement)).scalar_one())
+
+    assert fleet.shared.forget("acme", "user/a", 5.0) == 1
+    before = fleet.thread.run(counted())
+    assert fleet.shared.forget("acme", "user/a", 5.0, made_before=5.0) == 0
+    assert fleet.thread.run(counted()) == before
+
+    async def put_back() -> None:
+        async with fleet.database.write() as connection:
+            await connection.execute(update(subject_keys).values(wrapped=b"x", destroyed_at=None))
+
+    fleet.thread.run(put_back())
+    assert fleet.shared.forget("acme", "user/a", 5.0, made_before=5.0) == 1
+    assert isinstance(fleet.shared.find(key.id), Tombstone)
+
+
 def test_numbers_of_orders_that_were_given_twice_confirm_nothing(fleet: Fleet) -> None:
     """Control is put back to before an order and goes on, while a host that has carried it out is away."""
     host, other = fleet.keystore("one"), fleet.keystore("other")

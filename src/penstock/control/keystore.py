@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.control.experiments_store import chunks
 from penstock.core.errors import Conflict, Damaged, NotFound
 from penstock.journal.key_exchange import SKEW_S, Order, Orders
 from penstock.journal.keyfiles import FileKeystore
@@ -182,31 +183,39 @@ class SharedKeystore:
     ) -> int:
         at = min(now, made_before)
         marks = {"tenant": tenant.hex(), "subject": "" if subject is None else subject.hex()}
+        whose: ColumnElement[bool] = (
+            subject_keys.c.tenant == marks["tenant"] if subject is None else subject_keys.c.subject == marks["subject"]
+        )
+        if made_before < math.inf:
+            whose &= subject_keys.c.made_at < made_before
+        whose &= subject_keys.c.destroyed_at.is_(None)
+        known = select(key_orders.c.sequence).where(
+            key_orders.c.tenant == marks["tenant"], key_orders.c.subject == marks["subject"], key_orders.c.at >= at
+        )
+        if not here:  # what every start repeats is mostly done: it is not to wait for the disk again, order by order
+            async with self._database.read() as connection:
+                ordered = (await connection.execute(known.limit(1))).first() is not None
+                if (
+                    ordered
+                    and (await connection.execute(select(subject_keys.c.id).where(whose).limit(1))).first() is None
+                ):
+                    return 0
         async with self._database.write() as connection:
             sequence = await next_value(connection, "key_orders")  # also makes writers wait for one another
             await self._keep(connection, here)
-            known = select(key_orders.c.sequence).where(
-                key_orders.c.tenant == marks["tenant"], key_orders.c.subject == marks["subject"], key_orders.c.at >= at
-            )
             if (await connection.execute(known.limit(1))).first() is None:
                 await connection.execute(_insertion(connection)(key_orders).values(sequence=sequence, at=at, **marks))
-            whose: ColumnElement[bool] = (
-                subject_keys.c.tenant == marks["tenant"]
-                if subject is None
-                else subject_keys.c.subject == marks["subject"]
-            )
-            if made_before < math.inf:
-                whose &= subject_keys.c.made_at < made_before
-            statement = update(subject_keys).where(whose, subject_keys.c.destroyed_at.is_(None))
+            statement = update(subject_keys).where(whose)
             return (await connection.execute(statement.values(wrapped=b"", destroyed_at=now))).rowcount
 
-    async def _keep(self, connection: AsyncConnection, slots: list[Slot]) -> None:
-        insertion = _insertion(connection)
+    async def _keep(self, connection: AsyncConnection, slots: Sequence[Slot]) -> None:
+        ordered = await _ordered(connection, slots)
+        living: list[dict[str, Any]] = []
+        dead: list[dict[str, Any]] = []
         for slot in slots:
-            name, dead_at = slot.id.hex(), None if slot.wrapped else slot.at
-            if dead_at is None:
-                dead_at = await self._ordered(connection, slot)
-            values = {
+            dead_at = ordered.get(slot.id) if slot.wrapped else slot.at
+            row = {
+                "id": slot.id.hex(),
                 "subject": slot.subject.hex(),
                 "tenant": slot.tenant.hex(),
                 "made_at": slot.at,
@@ -214,22 +223,38 @@ class SharedKeystore:
                 "wrapped": slot.wrapped if dead_at is None else b"",
                 "destroyed_at": dead_at,
             }
-            made = insertion(subject_keys).values(id=name, **values)
-            if dead_at is None:
-                await connection.execute(made.on_conflict_do_nothing())
-                continue
-            dead = {"wrapped": b"", "destroyed_at": func.coalesce(subject_keys.c.destroyed_at, dead_at)}
-            await connection.execute(made.on_conflict_do_update(index_elements=["id"], set_=dead))
+            (living if dead_at is None else dead).append(row)
+        made = _insertion(connection)(subject_keys)
+        if living:
+            await connection.execute(made.on_conflict_do_nothing(), living)
+        if dead:
+            gone = {
+                "wrapped": b"",
+                "destroyed_at": func.coalesce(subject_keys.c.destroyed_at, made.excluded.destroyed_at),
+            }
+            await connection.execute(made.on_conflict_do_update(index_elements=["id"], set_=gone), dead)
 
-    async def _ordered(self, connection: AsyncConnection, slot: Slot) -> float | None:
-        """When the subject of a slot that comes late was forgotten; None: it was made afterwards, or never was."""
-        statement = select(func.max(key_orders.c.at)).where(
-            key_orders.c.tenant == slot.tenant.hex(),
-            key_orders.c.subject.in_((slot.subject.hex(), "")),
-            key_orders.c.at + SKEW_S > slot.at,
-        )
-        at: float | None = (await connection.execute(statement)).scalar_one_or_none()
-        return at
+
+async def _ordered(connection: AsyncConnection, slots: Sequence[Slot]) -> dict[bytes, float]:
+    """By id, when the subjects of slots that come late were forgotten. A slot that is not there was made afterwards, or its subject never was."""
+    newest: dict[tuple[str, str], float] = {}
+    last = select(key_orders.c.tenant, key_orders.c.subject, func.max(key_orders.c.at).label("at"))
+    last = last.group_by(key_orders.c.tenant, key_orders.c.subject)
+    tenants, subjects = {slot.tenant.hex() for slot in slots}, {slot.subject.hex() for slot in slots}
+    whose: list[ColumnElement[bool]] = [
+        (key_orders.c.tenant.in_(piece)) & (key_orders.c.subject == "") for piece in chunks(tenants)
+    ]
+    whose += [key_orders.c.subject.in_(piece) for piece in chunks(subjects)]
+    for condition in whose:
+        for row in await connection.execute(last.where(condition)):
+            newest[row.tenant, row.subject] = row.at
+    found: dict[bytes, float] = {}
+    for slot in slots:
+        tenant = slot.tenant.hex()
+        at = max(newest.get((tenant, subject), -math.inf) for subject in (slot.subject.hex(), ""))
+        if at + SKEW_S > slot.at:
+            found[slot.id] = at
+    return found
 
 
 async def _is_another(connection: AsyncConnection, sequence: int, at: float) -> bool:
