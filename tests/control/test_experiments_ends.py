@@ -98,6 +98,20 @@ async def test_who_may_not_deploy_starts_nothing_that_deploys(lived: Lived) -> N
     assert "deployments:write" in refused.json()["error"]["message"]
 
 
+async def test_who_may_not_give_a_route_its_policy_gives_none_to_its_requests(lived: Lived) -> None:  # noqa: F811
+    made = await lived.house.post("/keys", {"name": "ann", "roles": ["analyst"]})
+    await lived.house.post("/policies", {"name": "lax", "spec": {}})
+    spec = versions("a", "b")
+    spec["arms"][1]["policy"] = "lax"
+    await lived.house.post("/experiments", {"name": "trial", "spec": spec})
+    async with lived.house.client(made["key"]) as analyst:
+        refused = await analyst.post("/api/v1/experiments/trial/start")
+        assert refused.status_code == 403
+        del spec["arms"][1]["policy"]
+        assert (await analyst.post("/api/v1/experiments", json={"name": "trial", "spec": spec})).status_code == 201
+        assert (await analyst.post("/api/v1/experiments/trial/start")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [

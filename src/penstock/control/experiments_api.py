@@ -264,6 +264,18 @@ async def _check_canary(change: Change, who: Principal, name: str) -> None:
         check_permission(who, "deployments:write")
 
 
+async def _check_draft(change: Change, who: Principal, name: str) -> None:
+    """See that `who` may change deployments, if the draft's verdict does so in their name, or an arm's policy takes the place of tenants' own.
+
+    Raises:
+        Forbidden: if it does and they may not.
+    """
+    row = await experiment_row(change.connection, name)
+    design = parse_design(row.spec)
+    if row.state == "draft" and (design.hooks is not None or any(arm.policy is not None for arm in design.arms)):
+        check_permission(who, "deployments:write")
+
+
 def _add_changing(router: APIRouter) -> None:
     schema = {
         "requestBody": {
@@ -294,15 +306,14 @@ def _add_changing(router: APIRouter) -> None:
     async def start(
         control: ControlPart, who: Writer, name: str, _body: Annotated[Reason | None, Body()] = None
     ) -> dict[str, Any]:
-        """Start it, or go on after a pause. Of a deployment's canary this needs `deployments:write` too."""
+        """Start it, or go on after a pause. With hooks, with a policy of an arm's own, or of a deployment's canary this needs `deployments:write` too."""
         async with control.database.read() as connection:
             row = await experiment_row(connection, name)
         if row.state == "draft":
-            if parse_design(row.spec).hooks is not None:  # its verdict changes deployments in the name of who starts it
-                check_permission(who, "deployments:write")
             await gather_past(control.database, name, parse_design(row.spec), control.clock())
         async with control.change(who) as change:
             await _check_canary(change, who, name)
+            await _check_draft(change, who, name)
             await life.start(change, name, environment=control.settings.control.environment)
         return await read_experiment(control, name)
 
