@@ -1,5 +1,6 @@
 """Resources by the API and by apply; keys, roles and errors."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -342,3 +343,19 @@ async def test_a_body_that_is_too_long_is_refused(small_house: House) -> None:
     for path in ("/api/v1/apply", "/api/v1/keys"):
         refused = await small_house.admin.post(path, content=b" " * ((8 << 20) + 1))
         assert (refused.status_code, refused.json()["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_a_stranger_is_not_listened_to_for_ever(small_house: House) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield b'{"holder": "'
+        while sent < 64 << 20:
+            sent += 1 << 20
+            yield b"a" * (1 << 20)
+
+    async with small_house.client(None) as nobody:
+        headers = {"content-type": "application/json"}
+        refused = await nobody.post("/internal/v1/evaluations/claim", content=endless(), headers=headers)
+    assert (refused.status_code, sent) == (413, 32 << 20)

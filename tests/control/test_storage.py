@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from obstore.store import MemoryStore
 
+from penstock.control import sweep as sweeping
 from penstock.control.builds import Builds
+from penstock.control.context import Control
 from penstock.control.storekeeper import Storekeeper
 from penstock.control.thin import thin_next
 from penstock.core.digests import sha256_digest
-from penstock.registry.blocks import Block
+from penstock.registry.blocks import Block, block_name
 from penstock.store.packs import ObjectPacks
 from penstock.store.whole_files import whole_key
 from tests.control.house import House
@@ -300,6 +302,61 @@ async def test_whole_files_of_older_folders_are_taken_over(small_house: House) -
     assert await pulled() == files
     assert await fetched(small_house, "m", "v1.0.1") == neighbour
     assert (await checked(small_house))[0] == []
+
+
+async def test_a_block_that_rotted_gives_no_file_another_digest(small_house: House) -> None:
+    files = {"model.safetensors": weights(model())}
+    pushing = Pushing(small_house, "m", "v1.0.0", files)
+    assert (await pushing.put(await pushing.begin())).status_code == 201
+    small_house.control.binder.forget(pushing.id)  # as after a restart
+    [pack] = packs_of(small_house)
+    data = bytearray(pack.read_bytes())
+    data[-5] ^= 1
+    pack.write_bytes(data)
+    refused = await pushing.commit()
+    assert refused.json()["error"]["code"] == "damaged"
+    assert len((await checked(small_house, forget=True))[0]) == 1
+    version = await push(small_house, "m", "v1.0.0", files)
+    assert version["files"][0]["digest"] == sha256_digest(files["model.safetensors"])
+
+
+async def test_the_same_blocks_sent_again_take_no_room(small_house: House) -> None:
+    pushing = Pushing(small_house, "m", "v1.0.0", {"x.txt": random.Random(1).randbytes(1 << 20)})
+    wanted = await pushing.begin()
+    for _ in range(4):
+        assert (await pushing.put(wanted)).status_code == 201
+    assert [pack.stat().st_size for pack in packs_of(small_house)] == [1 << 20]
+    assert (await pushing.commit()).status_code == 200
+
+
+async def test_a_push_that_is_cut_otherwise_later_can_be_ended(small_house: House) -> None:
+    data = random.Random(2).randbytes(1000)
+    pushing = Pushing(small_house, "m", "v1.0.0", {"x.txt": data})
+    entry = pushing.body["files"]["x.txt"]  # type: ignore[index]
+    entry["digest"] = sha256_digest(data)
+    entry["blocks"], cut_well = [[block_name(part), len(part)] for part in (data[:9], data[9:])], entry["blocks"]
+    assert len(await pushing.begin()) == 2
+    entry["blocks"] = cut_well
+    assert (await pushing.put(await pushing.begin())).status_code == 201
+    assert (await pushing.commit()).json()["files"][0]["digest"] == entry["digest"]
+
+
+async def test_a_whole_file_that_is_needed_while_the_sweep_runs_stays(
+    small_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"of older days"
+    path = small_house.control.data / "blobs" / whole_key(sha256_digest(data))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    before = sweeping._sweep_objects
+
+    async def pushed_meanwhile(control: Control, found: sweeping.Swept) -> None:
+        await before(control, found)
+        await small_house.push("m", "v1.0.0", {"x.txt": data})
+
+    monkeypatch.setattr(sweeping, "_sweep_objects", pushed_meanwhile)
+    await swept(small_house)
+    assert (await small_house.admin.get("/api/v1/models/m/versions/v1.0.0/files/x.txt")).content == data
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.soak)])

@@ -32,6 +32,7 @@ from penstock.control.context import Control
 from penstock.control.drift_api import router as drift_router
 from penstock.control.errors import install_error_handlers
 from penstock.control.evaluators_kind import evaluator_kinds
+from penstock.control.ingest import MAX_BODY_BYTES as MAX_BATCH_BYTES
 from penstock.control.keys import KeyKind
 from penstock.control.kinds import Kind, resource_kinds
 from penstock.control.measures import Measures
@@ -40,6 +41,7 @@ from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 
 MAX_BODY_BYTES = 8 << 20
+MAX_INTERNAL_BODY_BYTES = MAX_BATCH_BYTES + 1  # what is larger is refused by name
 _TEXT = """The control plane of Penstock: models and versions, deployments, resources, keys, experiments.
 
 Every call carries `Authorization: Bearer KEY`. Every error is `{"error": {"message", "type", "param", "code"}}`."""
@@ -73,7 +75,12 @@ def build_app(
     app.state.control = control
     app.state.publisher = publisher
     install_error_handlers(app)
-    app.add_middleware(BoundedBodies, limit=MAX_BODY_BYTES, unbounded=("/api/v1/blobs/", "/internal/"))
+    app.add_middleware(
+        BoundedBodies,
+        limit=MAX_BODY_BYTES,
+        larger={"/internal/": MAX_INTERNAL_BODY_BYTES},
+        unbounded=("/api/v1/blobs/",),
+    )
     measures = Measures(control, publisher)
     measures.install(app)
 

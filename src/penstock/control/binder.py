@@ -10,8 +10,8 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from penstock.core.errors import Conflict
-from penstock.registry.blocks import Recipe
+from penstock.core.errors import Conflict, Damaged
+from penstock.registry.blocks import Recipe, block_name
 from penstock.store.blobs import Blobs
 from penstock.store.block_index import Place
 
@@ -91,6 +91,9 @@ class Binder:
         """
         self.follow(upload, files)
         held = self._uploads[upload]
+        async with held.lock:  # one that was announced with other blocks before is waited for no more
+            held.files = [file for file in held.files if file.seal in files]
+            held.turn = 0
         await self._go_on(held)
         found = {}
         for file in held.files:
@@ -128,7 +131,7 @@ class Binder:
                 if block.name not in places:
                     return False
                 async for _, data in self._blobs.read([block]):
-                    await asyncio.to_thread(_update, file, [memoryview(data)])
+                    await asyncio.to_thread(_update_checked, file, block.name, data)
             file.at += 1
         return True
 
@@ -136,3 +139,12 @@ class Binder:
 def _update(file: _File, views: Sequence[memoryview]) -> None:
     for view in views:
         file.hashed.update(view)
+
+
+def _update_checked(file: _File, name: str, data: bytes) -> None:
+    # What has rotted on the disk would give the file a SHA-256 that is not its own, for every push of it to come.
+    if block_name(data) != name:
+        raise Damaged(
+            f"The block {name[:12]} is damaged in the store.", hint="penstock models fsck --forget, and push again."
+        )
+    file.hashed.update(data)

@@ -1,6 +1,6 @@
 """Request bodies are bounded before anything parses them; those that are streamed to the blob store bound themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,12 +16,15 @@ class _Exceeded(Exception):
 class BoundedBodies:
     """ASGI middleware: a body of more than `limit` bytes is answered with 413, except at paths that begin as one of `unbounded`.
 
+    At paths that begin as one of `larger` its limit counts instead: bodies are parsed before anything asks who sent them.
+
     Addresses with a NUL are refused, too: PostgreSQL takes none.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, unbounded: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, larger: Mapping[str, int], unbounded: Sequence[str]) -> None:
         self._app = app
         self._limit = limit
+        self._larger = dict(larger)
         self._unbounded = tuple(unbounded)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,6 +36,7 @@ class BoundedBodies:
             refused = BadRequest("The address holds the character NUL, which no name here has.", param="path")
             await error_response(refused)(scope, receive, send)
             return
+        limit = next((most for begin, most in self._larger.items() if scope["path"].startswith(begin)), self._limit)
         seen = 0
         begun = False
 
@@ -41,18 +45,18 @@ class BoundedBodies:
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
-                if seen > self._limit:
+                if seen > limit:
                     raise _Exceeded
             return message
 
         async def watched(message: Message) -> None:
             nonlocal begun
-            if begun or seen <= self._limit:  # else: what the app makes of the exception, ours is said instead
+            if begun or seen <= limit:  # else: what the app makes of the exception, ours is said instead
                 begun = True
                 await send(message)
 
         with suppress(_Exceeded):
             await self._app(scope, counted, watched)
-        if seen > self._limit and not begun:
-            error = TooLarge(f"The body is longer than {self._limit} bytes.", param="body")
+        if seen > limit and not begun:
+            error = TooLarge(f"The body is longer than {limit} bytes.", param="body")
             await error_response(error)(scope, receive, send)

@@ -269,6 +269,10 @@ async def _sweep_whole(control: Control, needed: _Needed, swept: Swept) -> None:
                 names = {block.name for block in unpack_recipe(row.blocks)} if row is not None else set()
                 if row is None or len(await find_places(connection, names)) < len(names):
                     continue
-        await control.blobs.whole.delete(whole.digest)
+        # A version may have come to need it since the mark, and has no row to touch: it is looked for again where no commit comes between.
+        async with control.database.write() as connection:
+            if whole.digest not in needed.files and whole.digest in await _needed_files(connection, control.clock()):
+                continue
+            await control.blobs.whole.delete(whole.digest)
         swept.whole_files += 1
         swept.freed += whole.size

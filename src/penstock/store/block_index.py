@@ -135,6 +135,12 @@ async def discard_pack(connection: AsyncConnection, identity: str, sealed_at: fl
     """Forget the blocks of a pack that nobody has touched since it was sealed; whether the pack itself is forgotten, too."""
     mine = stored_blocks.c.pack == identity
     await connection.execute(delete(stored_blocks).where(mine, stored_blocks.c.touched_at == sealed_at))
+    return await drop_if_empty(connection, identity)
+
+
+async def drop_if_empty(connection: AsyncConnection, identity: str) -> bool:
+    """Forget a pack in which no block lies; whether it was one."""
+    mine = stored_blocks.c.pack == identity
     if (await connection.execute(select(stored_blocks.c.name).where(mine).limit(1))).first() is not None:
         return False
     await drop_pack(connection, identity)

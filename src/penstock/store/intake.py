@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from penstock.core.errors import BadRequest, Unavailable
 from penstock.registry.blocks import Recipe
-from penstock.store.block_index import Place, drop_pack, seal_pack
+from penstock.store.block_index import Place, drop_if_empty, drop_pack, seal_pack
 from penstock.store.packs import Packs, PackWriter
 from penstock.store.sql import Database
 
@@ -93,6 +93,9 @@ class Intake:
         now = self._clock()
         async with self._database.write() as connection:
             await seal_pack(connection, self.identity, unique, at, now)
+            empty = await drop_if_empty(connection, self.identity)
+        if empty:  # all of it was there: whoever sends the same again and again fills no disk
+            await asyncio.to_thread(self._packs.delete, self.identity)
         return now
 
     async def abort(self) -> None:
