@@ -111,6 +111,7 @@ async def test_experiments_of_one_namespace_that_overlap_do_not_run_together(sma
         ("first: small", "first: large", "spec.arms[1].routing.cascade.first"),
         ("range: [0, 0.5]", "range: [0.5, 0]", "spec.namespace.range"),
         ("share: 0.05", "share: 5", "spec.holdout.share"),
+        ("holdout: {name: winter", "holdout: {name: tone", "seed"),
         ("tenants: [acme]", "tenants: [acme, acme]", "spec.targeting.tenants"),
     ],
 )

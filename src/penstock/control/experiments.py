@@ -30,7 +30,7 @@ from penstock.core.snapshot import ExperimentEntry
 from penstock.experiments.arms import check_parameters
 from penstock.experiments.assignment import UNEXPOSED, respan, spans_by_weight
 from penstock.experiments.design import TRANSITIONS, Design, parse_design
-from penstock.experiments.population import audience_of, holdout_of, namespace_of, overlap
+from penstock.experiments.population import audience_of, check_holdout, holdout_of, namespace_of, overlap
 from penstock.experiments.ramp import Move
 from penstock.store.schema_delivery import canaries
 from penstock.store.schema_experiments import experiment_epochs, experiments
@@ -52,10 +52,11 @@ async def register(change: Change, name: str, design: Design, origin: str = "api
     """Register `design` as the experiment `name`: "created", "updated" (a draft) or "unchanged".
 
     Raises:
-        BadRequest: if the name is wrong.
+        BadRequest: if the name is wrong, or the holdout's is the arms' seed.
         Conflict: if the experiment has started and the spec is another.
     """
     check_name(name)
+    check_holdout(design.holdout, seed_of(design, name, 1))
     plain = msgspec.to_builtins(design)
     row = (await change.connection.execute(select(experiments).where(experiments.c.name == name))).one_or_none()
     if row is None:

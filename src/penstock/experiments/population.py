@@ -101,6 +101,19 @@ def check_population(
         raise _refuse(f"share is {holdout.share}: it must be between 0 and 1.", "holdout.share")
 
 
+def check_holdout(holdout: HoldoutSpec | None, seed: str) -> None:
+    """Refuse a holdout that is hashed as the arms are, with their `seed`: it would take all of its units from the first arm.
+
+    Raises:
+        BadRequest: `param` is the path of what is wrong.
+    """
+    if holdout is not None and holdout.name == seed:
+        raise _refuse(
+            f"The arms are drawn with the seed {seed!r} too: call the holdout otherwise, or give the experiment a seed.",
+            "holdout.name",
+        )
+
+
 def _check_targeting(spec: TargetingSpec) -> None:
     if not (spec.tenants or spec.headers or spec.metadata):
         raise _refuse("Name tenants, headers or metadata; without any of them leave it out.", "targeting")
