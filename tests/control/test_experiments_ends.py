@@ -34,10 +34,12 @@ def versions(incumbent: str, other: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-async def run(lived: Lived, spec: dict[str, Any]) -> dict[str, Any]:  # noqa: F811
-    """The experiment, run to its end; half of the requests of the arm called canary fail."""
+async def run(lived: Lived, spec: dict[str, Any], blocked: str = "") -> dict[str, Any]:  # noqa: F811
+    """The experiment, run to its end; half of the requests of the arm called canary fail. `blocked`: a label, once it has started."""
     await lived.house.post("/experiments", {"name": "trial", "spec": spec})
     await lived.house.post("/experiments/trial/start", status=200)
+    if blocked:
+        await lived.house.post("/blocks", {"model": "support-bot", "label": blocked, "reason": "its licence"})
     await eventually(lambda: lived.experiment() is not None)
     for _ in range(10):
         lived.clock[0] += 5
@@ -73,9 +75,7 @@ async def test_a_loss_blocks_and_what_may_not_be_done_is_said(lived: Lived) -> N
 
 
 async def test_a_win_of_a_version_that_was_blocked_meanwhile_is_told_and_promotes_nothing(lived: Lived) -> None:  # noqa: F811
-    block = {"model": "support-bot", "label": NEW, "environment": "production", "reason": "its licence"}
-    await lived.house.post("/blocks", block)
-    told = await run(lived, versions("canary", "better", hooks={"win": "promote"}))
+    told = await run(lived, versions("canary", "better", hooks={"win": "promote"}), blocked=NEW)
     assert told["decision"]["reasons"][-1].startswith(f"support-bot:{NEW} could not be promoted in production: ")
     assert served(lived.house.publisher.current) == f"support-bot:{OLD}"
 

@@ -287,6 +287,45 @@ async def test_administrators_alone_override_and_it_stands_in_the_record(house: 
 
 
 @ONE
+async def test_no_experiment_brings_users_what_may_not_be_promoted(house: House) -> None:
+    await push(house, "v1.0.0")
+    await promote(house, "v1.0.0")
+    await push(house, "v1.1.0")
+    await declare(house, approval={})
+    analyst = await key_of(house, "ann", "analyst")
+    arms = [
+        {"name": "a", "build": "bot@production", "weight": 0.01},
+        {"name": "b", "build": "bot:v1.1.0", "weight": 0.99},
+    ]
+    spec = {
+        "strategy": "ab",
+        "route": "bot",
+        "unit": "user",
+        "hypothesis": "It is better.",
+        "arms": arms,
+        "primary": {"metric": "success", "minimum_effect": 0.05},
+        "guardrails": [{"metric": "error_rate"}],
+        "plan": {"units": 300},
+    }
+
+    async def start(name: str, strategy: dict[str, Any]) -> tuple[int, str]:
+        document = {"kind": "Experiment", "name": name, "spec": spec | strategy}
+        made = await analyst.post("/api/v1/apply", content=json.dumps(document))
+        assert made.status_code == 200, made.text
+        started = await analyst.post(f"/api/v1/experiments/{name}/start")
+        return started.status_code, started.json().get("error", {}).get("code", "")
+
+    assert await start("tempting", {}) == (409, "gates_not_passed")
+    await house.post("/approvals", {"model": "bot", "label": "v1.1.0"}, 403)
+    bob = await key_of(house, "bob", "operator")
+    assert (await bob.post("/api/v1/approvals", json={"model": "bot", "label": "v1.1.0"})).status_code == 201
+    await house.post("/blocks", {"model": "bot", "label": "v1.1.0", "reason": "It swore."})
+    assert await start("tempting", {}) == (409, "version_blocked")
+    await house.post("/blocks/clear", {"model": "bot", "label": "v1.1.0", "reason": "It does not any more."}, 200)
+    assert await start("tempting", {}) == (200, "")
+
+
+@ONE
 async def test_a_scan_finds_a_lying_header_and_a_missing_licence(house: House) -> None:
     await declare(house, "staging", scan=True)
     lying = (10**9).to_bytes(8, "little") + b"{}"

@@ -22,6 +22,7 @@ from penstock.control.experiments_entry import (
     seed_of,
     shadow_of,
 )
+from penstock.control.experiments_gates import check_arms
 from penstock.control.experiments_resolve import resolve
 from penstock.control.state import ActiveExperiment, load_state
 from penstock.core.errors import Conflict, NotFound
@@ -133,6 +134,7 @@ async def start(change: Change, name: str, *, environment: str, resolved: dict[s
     if row.state == "draft":
         if resolved is None:
             resolved = resolve(design, await load_state(change.connection, environment=environment))
+            await check_arms(change, design, resolved, environment)
         shares = design.shares()
         values |= {
             "resolved": msgspec.to_builtins(resolved),
