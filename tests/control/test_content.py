@@ -10,7 +10,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert, select
 
-from penstock.control.content import Contents
+from penstock.control.content import STRAY_S, Contents
 from penstock.control.content_api import content_router
 from penstock.control.errors import install_error_handlers
 from penstock.core.digests import hash_secret
@@ -25,6 +25,7 @@ from penstock.journal.subjects import hash_subject
 from penstock.journal.telling import seal_texts
 from penstock.journal.vault import Vault
 from penstock.store import schema
+from penstock.store.schema_experiments import told_texts
 from penstock.store.sql import Database
 from tests.control.bed import T0, Bed, exchange
 from tests.control.house import House as ControlHouse
@@ -291,6 +292,23 @@ async def test_texts_are_forgotten_with_whoever_asked(house: House, before: bool
     assert isinstance(house.keys.find(foreign.content.key if foreign.content else ""), SubjectKey), "another tenant's"
     assert (await house.forget({"tenant": "a", "everyone": True})).json()["keys"] == 2
     assert await house.texts(2) == [("destroyed", "")]
+
+
+async def test_a_text_whose_request_never_comes_is_not_kept_for_ever(house: House) -> None:
+    """Its record was removed before, or is lost: the wish of whoever asked would not reach the text."""
+    strays = [house.told(1, "of whom?"), house.told(2, "of jane")]
+    assert (await house.bed.send(strays)).status_code == 200
+
+    def found() -> list[str]:
+        return [type(house.keys.find(one.content.key if one.content else "")).__name__ for one in strays]
+
+    house.bed.now += STRAY_S - 60
+    assert (await house.bed.send([house.kept(2, user="jane")])).status_code == 200
+    assert await house.contents.forget_strays() == 0
+    house.bed.now += 120
+    assert await house.contents.forget_strays() == 1
+    assert found() == ["Tombstone", "SubjectKey"]
+    assert [row["request"] for row in await house.bed.table(told_texts)] == [strays[1].request]
 
 
 async def test_a_text_that_is_taken_in_after_its_author_was_forgotten(house: House) -> None:

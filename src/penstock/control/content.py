@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from penstock.access.principals import Principal
 from penstock.control.context import Control
@@ -20,11 +20,12 @@ from penstock.journal.reading import Opened, open_content
 from penstock.journal.subjects import hash_subject
 from penstock.journal.telling import open_texts, subject_of_request
 from penstock.store.schema import audit_events
-from penstock.store.schema_experiments import exchanges, observations
+from penstock.store.schema_experiments import exchanges, observations, told_texts
 
 Hosts = Callable[[], Awaitable[list[KeyHost]]]
 _LOG = logging.getLogger("penstock.control")
 _PIECE = 500
+STRAY_S = 7 * 86400.0  # a text waits so long for its request: longer than any shipper should be away
 _observation = msgspec.msgpack.Decoder(Observation).decode
 
 
@@ -144,6 +145,27 @@ class Contents:
             _LOG.error("texts of people who are forgotten can still be read: %s", error.message)
             return
         del self._owed[: len(owed)]
+
+    async def forget_strays(self) -> int:
+        """Destroys texts whose request has not come for `STRAY_S`, or had been removed before they came; how many keys that were.
+
+        Whose they are is known to nobody, so that no wish to be forgotten would ever reach them.
+
+        Raises:
+            Unavailable: if not all of it could be done.
+        """
+        waits = told_texts.c.subject.is_(None) & (told_texts.c.received < self._control.clock() - STRAY_S)
+        async with self._control.database.read() as connection:
+            found = select(told_texts.c.tenant, told_texts.c.request).where(waits).limit(_PIECE)
+            strays = [Text(row.tenant, row.request) for row in await connection.execute(found)]
+        if not strays:
+            return 0
+        count = await self._destroy_texts([Late(one, self._control.clock()) for one in strays])
+        async with self._control.database.write() as connection:
+            for one in strays:
+                mine = (told_texts.c.tenant == one.tenant) & (told_texts.c.request == one.request)
+                await connection.execute(delete(told_texts).where(mine, told_texts.c.subject.is_(None)))
+        return count
 
     async def _destroy_texts(self, texts: list[Late]) -> int:
         now = self._control.clock()

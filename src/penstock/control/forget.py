@@ -5,7 +5,7 @@ What is counted of an exchange (usage, experiments) stays; observations stay, si
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,8 +52,10 @@ async def read_retention(connection: AsyncConnection) -> Retention:
 class Forgetter:
     """Removes exchanges that are too old from the index. Several controls may do so at once."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, strays: Callable[[], Awaitable[int]] | None = None) -> None:
+        """`strays` destroys, in each round, texts that wait for requests that do not come."""
         self._control = control
+        self._strays = strays
 
     async def run(self) -> None:
         """Look every now and then, until cancelled; a round that fails is told and tried again."""
@@ -61,6 +63,8 @@ class Forgetter:
             await asyncio.sleep(EVERY_S)
             try:
                 removed = await self.round()
+                while self._strays is not None and (gone := await self._strays()):
+                    _LOG.info("%d keys of texts whose requests never came were destroyed", gone)
             except PenstockError as error:
                 _LOG.warning("Old exchanges could not be removed: %s", error.message)
                 continue

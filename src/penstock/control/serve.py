@@ -173,7 +173,7 @@ async def serve_control(
             loops: list[Coroutine[Any, Any, None]] = [
                 evaluator.run(),
                 evaluators.run(),
-                Forgetter(control).run(),
+                Forgetter(control, contents.forget_strays).run(),
                 LogAlerts(control).run(),
             ]
             loops.append(actor.run())
