@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from penstock.cli.client import Api
 from penstock.cli.main import cli
 from penstock.core.errors import BadRequest, Damaged, NotFound
 from tests.cli.test_cli import Control
@@ -157,3 +158,36 @@ def test_hostile_folders_are_refused_before_anything_is_sent(control: Control, t
     assert packs(control) == before
     with pytest.raises(NotFound):
         told(control, "models", "show", "hostile:v1.0.0")
+
+
+def test_a_server_that_lies_writes_and_removes_nothing(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = told(control, "models", "push", str(folder(tmp_path / "s", a_ext_json=b"{}")), "honest:v1.0.0")["digest"]
+    mine = tmp_path / "mine.txt"
+    mine.write_text("kept")
+    real = Api.get
+
+    def renamed(api: Api, path: str, **query: Any) -> Any:
+        found = real(api, path, **query)
+        if path == "/resolve":
+            found["files"][0]["path"] = str(mine)
+        return found
+
+    def other(api: Api, path: str, **query: Any) -> Any:
+        found = real(api, path, **query)
+        if path.endswith("/blocks"):
+            found["files"]["a.json"]["digest"] = "sha256:" + "0" * 64
+        return found
+
+    def another(api: Api, path: str, **query: Any) -> Any:
+        return real(api, path, **query) | ({"digest": "sha256:" + "0" * 64} if path == "/resolve" else {})
+
+    monkeypatch.setattr(Api, "get", renamed)
+    told(control, "models", "pull", "honest:v1.0.0", str(tmp_path / "out"), "--sha256")
+    assert mine.read_text() == "kept"
+    for lie in (other, another):
+        monkeypatch.setattr(Api, "get", lie)
+        with pytest.raises(Damaged):
+            told(control, "models", "pull", f"honest@{digest}", str(tmp_path / lie.__name__))
+        assert not (tmp_path / lie.__name__).exists()

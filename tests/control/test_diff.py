@@ -158,3 +158,10 @@ async def test_what_stands_behind_an_answer_is_told_for_any_request(house: House
     before = await house.get(f"/models/m/versions/v1.1.0/provenance?at={promoted['created_at'] - 1}")
     assert before["deployments"] == []
     await house.get(f"/requests/{exchange(1).id}/provenance", status=404)
+
+
+async def test_texts_too_long_to_align_are_counted(small_house: House) -> None:
+    one, other = ("\n".join(["same", *(f"{word} {n % 70}" for n in range(60_000))]).encode() for word in "ab")
+    await versions(small_house, {"chat_template.jinja": one}, {"chat_template.jinja": other})
+    told = await small_house.get("/diff?a=m:v1.0.0&b=m:v1.1.0")
+    assert told["difference"]["template"][2] == "... 60000 lines from line 2 on, more than are compared"

@@ -344,6 +344,20 @@ async def test_a_scan_finds_a_lying_header_and_a_missing_licence(house: House) -
             assert (told["state"], "no licence" in told["words"]) == ("failed", True)
 
 
+@ONE
+async def test_what_was_not_scanned_has_passed_no_scan(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    await push(house, "v1.0.0")
+
+    async def none_yet(*_: object) -> None:
+        await declare(house, "staging", scan=True)  # somebody does, between the look and the run
+
+    monkeypatch.setattr("penstock.control.api.gates.gates_of", none_yet)
+    body = {"model": "bot", "label": "v1.0.0", "environment": "staging"}
+    assert (await house.post("/gates/run", body))["asked"] == []
+    assert (await gates(house, "v1.0.0", "staging"))["scan"]["state"] == "missing"
+    monkeypatch.undo()
+
+
 async def test_signatures_are_made_checked_and_revoked(house: House) -> None:
     await push(house, "v1.0.0")
     await declare(house, signature={"signers": ["release"]})

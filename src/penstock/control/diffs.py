@@ -30,6 +30,7 @@ from penstock.store.block_index import StoredFile
 _NUMBERS = 1 << 20  # compared at a time
 _MAX_SMALL = 64 << 20  # of a tokenizer or a configuration
 _MOST_LINES = 200
+_MOST_COMPARED = 4000  # lines of each text that differ: aligning more takes minutes, and a template has some hundreds
 _MOST_KEPT = 64
 _OLDER = ("config.json", "generation_config.json")
 
@@ -85,13 +86,15 @@ class Differ:
             tokenizer=compare_tokenizers(
                 await self._json(old, f"{folder}tokenizer.json"), await self._json(new, f"{other}tokenizer.json")
             ),
-            template=_lines(await self._template(old, folder), await self._template(new, other)),
+            template=await asyncio.to_thread(
+                _lines, await self._template(old, folder), await self._template(new, other)
+            ),
             config=configs[0],
             generation=configs[1],
             metadata=differences(facts[0], facts[1]),
             metrics=compare_metrics(before.metadata.get("metrics") or {}, after.metadata.get("metrics") or {}),
             processing=differences(await self._json(old, PROCESSING), await self._json(new, PROCESSING)),
-            card=_lines(before.card, after.card),
+            card=await asyncio.to_thread(_lines, before.card, after.card),
             files_added=tuple(sorted(paths[1].keys() - paths[0].keys())),
             files_removed=tuple(sorted(paths[0].keys() - paths[1].keys())),
             files_changed=tuple(sorted(p for p in paths[0].keys() & paths[1].keys() if paths[0][p] != paths[1][p])),
@@ -240,7 +243,14 @@ def _lines(before: str, after: str) -> tuple[str, ...]:
     """A unified diff, at most some hundred lines of it."""
     if before == after:
         return ()
-    found = list(difflib.unified_diff(before.splitlines(), after.splitlines(), "before", "after", lineterm="", n=1))
+    old, new = before.splitlines(), after.splitlines()
+    begin = next(
+        (at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), min(len(old), len(new))
+    )
+    differ = max(len(old), len(new)) - begin
+    if differ > _MOST_COMPARED:
+        return ("--- before", "+++ after", f"... {differ} lines from line {begin + 1} on, more than are compared")
+    found = list(difflib.unified_diff(old, new, "before", "after", lineterm="", n=1))
     return (
         *found[:_MOST_LINES],
         *((f"... {len(found) - _MOST_LINES} lines more",) if len(found) > _MOST_LINES else ()),

@@ -142,9 +142,9 @@ async def keep_judgement(change: Change, revision: str, gated: Gated | None, ove
 
 
 async def run_gates(
-    change: Change, version: Any, environment: str, precision: str | None, findings: list[Finding]
+    change: Change, version: Any, environment: str, precision: str | None, findings: list[Finding] | None
 ) -> list[str]:
-    """Put in the queue what the gates of `environment` lack of evaluations, the incumbent's too; of a scan `findings` are kept. Gives their ids.
+    """Put in the queue what the gates of `environment` lack of evaluations, the incumbent's too; of a scan `findings` are kept, unless None was made. Gives their ids.
 
     Raises:
         NotFound: as `judge`.
@@ -156,7 +156,7 @@ async def run_gates(
         return []
     asked: list[str] = []
     missing = {one.gate for one in gated.judgement.open if one.state == "missing"}
-    if "scan" in missing:
+    if "scan" in missing and findings is not None:
         asked.append(await _keep_scan(change, version, findings))
     build = await build_of(connection, version, precision)
     if "smoke" in missing and gated.policy.smoke is not None:

@@ -18,6 +18,7 @@ from penstock.core.errors import Damaged
 from penstock.core.references import parse_reference
 from penstock.registry.blocks import Block, batches
 from penstock.registry.files import check_paths
+from penstock.registry.manifest import read_manifest
 from penstock.store.draft import Draft
 from penstock.store.memory import keep_buffers
 from penstock.store.nearby import Nearby
@@ -42,8 +43,10 @@ def pull(session: Session, reference: str, directory: Path, sha256: bool) -> Non
     Only blocks that no file fetched before on this host has are asked for. Every block is checked before it is written, and a file stands
     under its name once it is whole; what is there already and right stays.
     """
-    parse_reference(reference)
+    wanted = parse_reference(reference)
     found = session.api.get("/resolve", ref=reference)
+    if wanted.digest not in {None, found["digest"]}:
+        raise Damaged(f"{reference} was asked for, and {found['digest']} is what came.")
     fetched = fetch(session, found, directory, sha256=sha256)
     document = {key: found[key] for key in ("model", "label", "digest")} | {
         "directory": str(directory),
@@ -64,6 +67,11 @@ def fetch(session: Session, found: dict[str, Any], directory: Path, *, sha256: b
     name, version = found["model"], found["digest"]
     listing = session.api.get(f"{at('models', name, 'versions', version)}/blocks")["files"]
     check_paths(listing)
+    manifest = read_manifest(session.api.text(f"{at('models', name, 'versions', version)}/manifest"), version)
+    if {p: (e.digest, e.size) for p, e in manifest.files.items()} != {
+        p: (e["digest"], e["size"]) for p, e in listing.items()
+    }:
+        raise Damaged(f"The files that are told of {name} are not those of its manifest {version}.")
     nearby = Nearby(_cache() / "blocks.db")
     with progress_of(session) as progress, ExitStack() as stack:
         job = progress.add_task("fetching", total=sum(entry["size"] for entry in listing.values()))
@@ -89,8 +97,8 @@ def fetch(session: Session, found: dict[str, Any], directory: Path, *, sha256: b
             draft.finish()
             nearby.add(draft.target, draft.recipe)
     if sha256:
-        for entry in found["files"]:
-            _check_whole(directory / entry["path"], entry)
+        for path, entry in listing.items():
+            _check_whole(directory / path, {"path": path, "digest": entry["digest"]})
     return sum(block.size for _, block in missing)
 
 

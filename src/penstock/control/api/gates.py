@@ -123,7 +123,7 @@ async def run(body: GatesBody, control: ControlPart, who: Pusher) -> dict[str, A
     async with control.database.read() as connection:
         version = await find_version(connection, reference_in(body.model, body.label))
         policy = await gates_of(connection, body.environment)
-    findings = await scan(control, version) if policy is not None and policy.scan else []
+    findings = await scan(control, version) if policy is not None and policy.scan else None
     async with control.deed(who) as change:
         asked = await run_gates(change, version, body.environment, body.precision, findings)
         told = await _told(change.connection, version, body.environment, body.precision, change.now)
