@@ -531,3 +531,26 @@ async def test_gateways_are_told_of_a_route_that_is_the_evaluators_alone(small_h
         assert (
             await connection.execute(select(schema.keys.c.id).where(schema.keys.c.tenant == "(evaluators)"))
         ).first() is None
+
+
+async def test_who_belongs_to_a_tenant_has_its_own_answers_read_alone(small_house: House) -> None:
+    house = small_house
+    for name in ("acme", "other"):
+        await house.post("/tenants", {"name": name, "spec": {}})
+    made = await house.post("/keys", {"name": "ann", "tenant": "acme", "roles": ["admin"]})
+    async with house.client(made["key"]) as ann:
+
+        async def tried(path: str, body: dict[str, Any]) -> int:
+            return (await ann.post(f"/api/v1{path}", json=body)).status_code
+
+        for tenants, status in (([], 403), (["other"], 403), (["acme", "other"], 403), (["acme"], 201)):
+            spec = {"toxic": {}, "tenants": tenants}
+            assert await tried("/evaluators", {"name": "v", "spec": spec}) == status, tenants
+        # Nor is there a way round by a key of somebody else's.
+        assert await tried("/keys", {"name": "k", "roles": ["admin"]}) == 403
+        assert await tried("/keys", {"name": "k", "tenant": "other", "roles": ["auditor"]}) == 403
+        assert await tried("/keys", {"name": "k", "tenant": "acme"}) == 201
+        [admin] = [one for one in await house.get("/keys") if one["tenant"] is None]
+        assert await tried(f"/keys/{admin['id']}/revoke", {}) == 403
+        changed = await ann.put(f"/api/v1/keys/{admin['id']}", json={"roles": ["admin"]})
+        assert changed.status_code == 403

@@ -221,6 +221,10 @@ async def test_content_of_a_host_is_read_and_forgotten_at_control(tmp_path: Path
         assert [one["waiting"] for one in (await client.get("/api/v1/subjects/hosts")).json()] == [0]
         assert isinstance(keys.find(key.id), Tombstone)
         (one,) = gone["hosts"]
+        assert (await client.post("/api/v1/tenants", json={"name": "acme", "spec": {}})).status_code == 201
+        ann = await client.post("/api/v1/keys", json={"name": "ann", "tenant": "acme", "roles": ["admin"]})
+        hers = {"authorization": f"Bearer {ann.json()['key']}"}
+        assert (await client.delete(f"/api/v1/subjects/hosts/{one['id']}", headers=hers)).status_code == 403
         assert (await client.delete(f"/api/v1/subjects/hosts/{one['id']}")).status_code == 204
         assert (await client.delete(f"/api/v1/subjects/hosts/{one['id']}")).status_code == 404
         assert (await client.get("/internal/v1/keys/root")).status_code == 401, "hosts alone"

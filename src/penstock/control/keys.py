@@ -10,7 +10,7 @@ from penstock.control.context import Change, Control
 from penstock.control.kinds import Origin, parse_spec
 from penstock.control.specs import KeySpec
 from penstock.core.digests import hash_secret
-from penstock.core.errors import BadRequest, Conflict, NotFound
+from penstock.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from penstock.store.schema import keys, principals, resources
 
 PREFIX = "pk-"
@@ -53,8 +53,10 @@ async def create_key(change: Change, name: str, spec: KeySpec, *, text: str, ori
 
     Raises:
         BadRequest: if its tenant or principal is not there, or it could do nothing.
+        Forbidden: if the caller belongs to another tenant.
     """
     connection = change.connection
+    _check_tenant(change, spec.tenant)
     if spec.tenant is not None:
         statement = select(resources.c.name).where(resources.c.kind == "Tenant", resources.c.name == spec.tenant)
         if (await connection.execute(statement)).one_or_none() is None:
@@ -97,10 +99,12 @@ async def revoke_key(change: Change, identity: str) -> dict[str, Any]:
     Raises:
         NotFound: if there is none.
         Conflict: if it is the last one that may create keys.
+        Forbidden: if the caller belongs to another tenant.
     """
     row = (await change.connection.execute(select(keys).where(keys.c.id == identity))).one_or_none()
     if row is None:
         raise NotFound(f"There is no key {identity!r}.")
+    _check_tenant(change, row.tenant)
     if row.revoked_at is None:
         was_admin = "admin" in await _roles(change.connection, row)
         await change.connection.execute(update(keys).where(keys.c.id == identity).values(revoked_at=change.now))
@@ -129,7 +133,15 @@ async def change_key(change: Change, identity: str, spec: KeySpec) -> dict[str, 
     return key_row((await change.connection.execute(select(keys).where(keys.c.id == identity))).one())
 
 
+def _check_tenant(change: Change, tenant: str | None) -> None:
+    """Who belongs to a tenant has power over its keys alone: with another's it could read what others said."""
+    caller = change.caller
+    if caller.tenant and tenant != caller.tenant:
+        raise Forbidden(f"{caller.name} belongs to the tenant {caller.tenant!r}, and may change its keys alone.")
+
+
 async def _replace(change: Change, row: Any, spec: KeySpec, origin: Origin) -> None:
+    _check_tenant(change, row.tenant)
     was_admin = "admin" in await _roles(change.connection, row)
     await change.connection.execute(
         update(keys)
