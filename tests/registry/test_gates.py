@@ -165,6 +165,20 @@ def test_latency_and_perplexity_may_rise_by_their_margin_alone() -> None:
         assert only(SUITE, evidence).state == state
 
 
+def test_who_refuses_what_is_timed_is_worse_and_a_bound_counts_as_right_and_wrong() -> None:
+    def timed(seconds: float | None, *, right: bool | None = None) -> Found:
+        return found(tuple(ItemResult(id=f"t{i}", family="latency", value=seconds, right=right) for i in range(20)))
+
+    evidence = Evidence(
+        suites={"questions": timed(None, right=False)}, incumbents={"questions": timed(1.0)}, incumbent="v1"
+    )
+    told = only(SUITE, evidence)
+    assert (told.state, told.words) == ("failed", "latency: it answered 0 of the 20 items that v1 did.")
+    floor = GatePolicy(suites=(SuiteGate(suite="questions", at_least=0.5),))
+    assert only(floor, Evidence(suites={"questions": timed(9.0, right=False)})).state == "failed"
+    assert only(floor, Evidence(suites={"questions": timed(1.0, right=True)})).state == "passed"
+
+
 APPROVAL = GatePolicy(approval=ApprovalGate(valid_days=7))
 
 

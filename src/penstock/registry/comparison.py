@@ -37,7 +37,7 @@ def summarise(items: Iterable[ItemResult]) -> list[Figure]:
     for name, value in [("", ""), *_slices(all_items)]:
         group = _within(all_items, name, value)
         shown = f"{name} {value}".strip()
-        judged = [one for one in group if one.family == "right" and one.right is not None]
+        judged = [one for one in group if _is_judged(one)]
         if judged:
             hits = sum(bool(one.right) for one in judged)
             low, high = wilson(hits, len(judged))
@@ -104,6 +104,7 @@ def compare_suite(
     if at_least is not None:
         parts += _floor(candidate, at_least, confidence)
     for family in ("perplexity", "latency"):
+        parts += _unmeasured(candidate, incumbent, family, incumbent_name)
         part = _measures(candidate, incumbent, family, measure_margin, confidence, incumbent_name)
         if part is not None:
             parts.append(part[0])
@@ -113,6 +114,11 @@ def compare_suite(
         return Told(passed=True, words="Measured; nothing is live to compare it with.", figures=tuple(figures))
     bad = [words for passed, words in parts if not passed]
     return Told(passed=not bad, words=" ".join(bad or [words for _, words in parts]), figures=tuple(figures))
+
+
+def _is_judged(one: ItemResult) -> bool:
+    """Whether it counts among right and wrong answers: an answer's time does, where it has a bound. Canaries are judged by themselves."""
+    return one.right is not None and one.family != "memorisation"
 
 
 def _shares(
@@ -125,10 +131,10 @@ def _shares(
 ) -> tuple[tuple[bool, str], Figure] | None:
     if incumbent is None:
         return None
-    others = {one.id: one.right for one in incumbent if one.right is not None and one.family == "right"}
+    others = {one.id: one.right for one in incumbent if _is_judged(one)}
     cells = [0, 0, 0, 0]
     for one in group:
-        if one.family == "right" and one.right is not None and one.id in others:
+        if _is_judged(one) and one.id in others:
             cells[(0 if one.right else 2) + (0 if others[one.id] else 1)] += 1
     if not sum(cells):
         return None
@@ -155,6 +161,18 @@ def _size_hint(found: Difference, margin: float, confidence: float) -> str:
     if enough is None:
         return " More items would not help: it seems to be worse by more than that."
     return f" The suite may be too small to tell: about {enough} items would."
+
+
+def _unmeasured(
+    candidate: Sequence[ItemResult], incumbent: Sequence[ItemResult] | None, family: Family, other_name: str
+) -> list[tuple[bool, str]]:
+    """What the incumbent has a figure of and the candidate has none, because it refused to answer: no less can be worse."""
+    others = {one.id for one in incumbent or () if one.family == family and one.value is not None}
+    without = [one.id for one in candidate if one.id in others and one.value is None]
+    if not without:
+        return []
+    words = f"{family}: it answered {len(others) - len(without)} of the {len(others)} items that {other_name or 'the incumbent'} did."
+    return [(False, words)]
 
 
 def _measures(
@@ -185,7 +203,7 @@ def _measures(
 
 
 def _floor(candidate: Sequence[ItemResult], at_least: float, confidence: float) -> list[tuple[bool, str]]:
-    judged = [one for one in candidate if one.family == "right" and one.right is not None]
+    judged = [one for one in candidate if _is_judged(one)]
     if not judged:
         return []
     hits = sum(bool(one.right) for one in judged)
