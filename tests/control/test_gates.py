@@ -203,6 +203,26 @@ async def test_another_build_of_what_is_live_is_compared_with_it(house: House) -
     assert (await promote(house, "v1.0.0", precision="int4"))["state"] == "live"
 
 
+@ONE
+async def test_gates_approvals_and_promotions_mean_the_same_build(house: House) -> None:
+    await suite(house)
+    small = {"openvino-int4__openvino_model.xml": b"<net/>", "openvino-int4__openvino_model.bin": b"4"}
+    await push(house, "v1.0.0", **small)
+    await promote(house, "v1.0.0", precision="int4")
+    await push(house, "v1.1.0", **small)
+    await declare(house, suites=[{"suite": "questions"}], approval={})
+    bob = await key_of(house, "bob", "operator")
+    body = {"model": "bot", "label": "v1.1.0", "environment": "production"}
+    for precision in ({"precision": "int8"}, {}):
+        await house.post("/gates/run", body | precision)
+        assert {job.label for job in await work_off(house, {})} >= {"v1.1.0"}
+        assert (await bob.post("/api/v1/approvals", json=body | precision)).status_code == 201
+        assert (await house.get(f"/gates?model=bot&label=v1.1.0&precision={precision.get('precision', 'int4')}"))[
+            "passed"
+        ]
+    assert (await promote(house, "v1.1.0"))["state"] == "live"
+
+
 async def test_a_run_that_is_cut_off_is_gone_on_with_item_by_item(house: House) -> None:
     await suite(house)
     await push(house, "v1.0.0")

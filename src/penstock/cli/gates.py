@@ -16,7 +16,7 @@ _environment = click.option(
 _precision = click.option(
     "--precision",
     type=click.Choice(["int8", "int4", "fp16", "fp32"]),
-    help="Build that is evaluated [default: int8, if there is one].",
+    help="Build that is meant [default: what runs there now, else int8, if there is one].",
 )
 _MARKS = {"passed": "passed", "failed": "FAILED", "missing": "missing"}
 
@@ -107,15 +107,18 @@ def cancel(session: Session, evaluation: str) -> None:
 @click.command()
 @click.argument("reference", metavar="REF")
 @_environment
+@_precision
 @click.option("--reason", default="", help="Why, for the record.")
 @click.option("--withdraw", is_flag=True, help="Take one's approval back.")
 @with_session
-def approve(session: Session, reference: str, environment: str, reason: str, withdraw: bool) -> None:
+def approve(
+    session: Session, reference: str, environment: str, precision: str | None, reason: str, withdraw: bool
+) -> None:
     """Give one's word for a version in an environment, with the results that its gates have now.
 
     It is bound to the version's digest, the policy and these results, and expires. Whoever pushed the version is not counted, where the policy says so.
     """
-    body = {**_named(reference), "environment": environment, "reason": reason}
+    body = {**_named(reference), "environment": environment, "precision": precision, "reason": reason}
     if withdraw:
         left = session.api.send("POST", "/approvals/withdraw", body)
         session.answer(

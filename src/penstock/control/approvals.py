@@ -10,15 +10,17 @@ from penstock.core.errors import Conflict, Forbidden, NotFound
 from penstock.store.schema_gates import approvals
 
 
-async def approve(change: Change, version: Any, environment: str, reason: str) -> Row[Any]:
-    """The approval of the caller, for the version whose row is given.
+async def approve(
+    change: Change, version: Any, environment: str, reason: str, precision: str | None = None
+) -> Row[Any]:
+    """The approval of the caller, for the version whose row is given, with what its build in `precision` showed; None: the one that a promotion takes.
 
     Raises:
         NotFound: if there is no such environment.
         Conflict: if nobody asks for approvals there.
         Forbidden: if the caller pushed the version, and another's word is asked for.
     """
-    gated = await judge(change.connection, version, environment, None, change.now)
+    gated = await judge(change.connection, version, environment, precision, change.now)
     wanted = gated.policy.approval if gated is not None else None
     if gated is None or wanted is None:
         raise Conflict(f"Nobody asks for approvals in {environment}.", code="no_approval_needed", param="environment")

@@ -69,6 +69,7 @@ async def judge(
     policy = await gates_of(connection, environment)
     if policy is None:
         return None
+    precision = precision or await _as_now(connection, environment, version)
     subject = Subject(
         reference=f"{version.model}:{version.label}",
         digest=version.digest,
@@ -158,7 +159,7 @@ async def run_gates(
     missing = {one.gate for one in gated.judgement.open if one.state == "missing"}
     if "scan" in missing and findings is not None:
         asked.append(await _keep_scan(change, version, findings))
-    build = await build_of(connection, version, precision)
+    build = await build_of(connection, version, precision or await _as_now(connection, environment, version))
     if "smoke" in missing and gated.policy.smoke is not None:
         asked.append((await _ask(change, _smoke(gated.policy, version, build))).id)
     incumbent = await _incumbent(connection, environment, version, build)
@@ -213,6 +214,17 @@ async def build_of(connection: AsyncConnection, version: Any, precision: str | N
             param="precision",
         )
     return found[precision] if precision is not None else found.get("int8") or next(iter(found.values()))
+
+
+async def _as_now(connection: AsyncConnection, environment: str, version: Any) -> str | None:
+    """The precision that a promotion takes if none is said: what runs there now, if the version has a build in it."""
+    live = await live_revision(connection, environment, version.model)
+    now = live.config.get("precision") if live is not None else None
+    mine = select(builds.c.precision).where(
+        builds.c.model == version.model, builds.c.label == version.label, builds.c.precision == now
+    )
+    found: str | None = (await connection.execute(mine)).scalar_one_or_none()
+    return found
 
 
 def _scanned(version: Any) -> Measured:

@@ -39,7 +39,9 @@ class GatesBody(Spec):
     model: Name
     label: str = Field(description="A label, a digest, or @ENVIRONMENT: what that environment serves.")
     environment: Name = "production"
-    precision: Precision | None = Field(default=None, description="Of the build; left out: int8, if there is one.")
+    precision: Precision | None = Field(
+        default=None, description="Of the build; left out: what runs there now, else int8, if there is one."
+    )
 
 
 class ApprovalBody(Spec):
@@ -48,6 +50,9 @@ class ApprovalBody(Spec):
     model: Name
     label: str = Field(description="A label, or a digest.")
     environment: Name = "production"
+    precision: Precision | None = Field(
+        default=None, description="Of the build; left out: what runs there now, else int8, if there is one."
+    )
     reason: str = Field(default="", max_length=4096)
 
 
@@ -148,7 +153,7 @@ async def add_approval(body: ApprovalBody, control: ControlPart, who: Writer) ->
     """Approve a version for an environment, with the results that its gates have now."""
     async with control.deed(who) as change:
         version = await find_version(change.connection, reference_in(body.model, body.label))
-        return _row(approvals, await approve(change, version, body.environment, body.reason))
+        return _row(approvals, await approve(change, version, body.environment, body.reason, body.precision))
 
 
 @router.post("/approvals/withdraw")
