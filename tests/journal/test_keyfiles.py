@@ -70,6 +70,11 @@ def test_the_master_key_and_the_keys_are_not_in_the_files(tmp_path: Path) -> Non
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "keys").iterdir()} == {0o600}
 
 
+def test_what_processes_share_has_its_room_on_the_disk(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    assert (tmp_path / "keys" / "destroyed").stat().st_blocks > 0, "or a full disk would end whoever destroys a key"
+
+
 def test_a_destroyed_key_leaves_nothing_of_it(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.key_of("acme", "user/a")

@@ -75,8 +75,7 @@ class FileKeystore:
         self._lock = threading.Lock()  # of these three
         descriptor = os.open(folder / "destroyed", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < 16:
-                os.ftruncate(descriptor, 16)
+            os.posix_fallocate(descriptor, 0, 16)  # a page that a full disk has no room for kills whoever writes to it
             self._map = mmap.mmap(descriptor, 16)
         finally:
             os.close(descriptor)
