@@ -80,6 +80,20 @@ async def test_aliases_and_environments_share_one_space_of_names(small_house: Ho
     assert refused["error"]["code"] == "alias_reserved"
 
 
+async def test_whoever_may_not_deploy_moves_no_alias_that_a_pool_follows(small_house: House) -> None:
+    house = small_house
+    await push(house, "v1.0.0")
+    await push(house, "v1.1.0")
+    await put(house, "/models/m/aliases/tried", {"label": "v1.0.0"})
+    developer = house.client((await house.post("/keys", {"name": "dev", "roles": ["developer"]}))["key"])
+    path = "/api/v1/models/m/aliases/tried"
+    assert (await developer.put(path, json={"label": "v1.1.0"})).status_code == 200
+    await house.post("/pools", {"name": "p", "spec": {"build": "m@tried"}})
+    for refused in (await developer.put(path, json={"label": "v1.0.0"}), await developer.delete(path)):
+        assert (refused.status_code, "deployments:write" in refused.text) == (403, True)
+    await put(house, "/models/m/aliases/tried", {"label": "v1.0.0"})
+
+
 async def test_a_pool_follows_an_alias_once_the_new_replicas_are_ready(small_house: House) -> None:
     await push(small_house, "v1.0.0")
     await push(small_house, "v1.1.0")

@@ -5,9 +5,10 @@ from typing import Any
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.access.principals import allows
 from penstock.control.context import Change
 from penstock.control.specs import ENVIRONMENTS
-from penstock.core.errors import Conflict, NotFound
+from penstock.core.errors import Conflict, Forbidden, NotFound
 from penstock.core.references import check_name
 from penstock.registry.states import check_deployable
 from penstock.store.schema import resources
@@ -74,12 +75,14 @@ async def move_alias(
 
     Raises:
         BadRequest: if it is no name.
+        Forbidden: if a pool follows it, and the caller may not deploy.
         Conflict: if an environment is called so, the version may not be used, or the alias has moved since the caller looked.
     """
     check_name(name, "alias")
     connection = change.connection
     await _check_free(connection, name)
     check_deployable(f"{version.model}:{version.label}", version.state)
+    await _check_may_serve(change, f"{model}@{name}")
     now = await _find(connection, model, name)
     _check_seen(f"{model}@{name}", now, generation)
     values = {"label": version.label, "digest": version.digest, "moved_at": change.now, "moved_by": change.caller.name}
@@ -105,14 +108,32 @@ async def remove_alias(
 
     Raises:
         NotFound: if there is none.
+        Forbidden: if a pool follows it, and the caller may not deploy.
         Conflict: if it has moved since the caller looked.
     """
+    await _check_may_serve(change, f"{model}@{name}")
     now = await _find(change.connection, model, name)
     if now is None:
         raise NotFound(f"There is no alias {model}@{name}.")
     _check_seen(f"{model}@{name}", now, generation)
     await change.connection.execute(delete(aliases).where(aliases.c.model == model, aliases.c.name == name))
     await _note(change, model, name, None, now, reason)
+
+
+async def _check_may_serve(change: Change, what: str) -> None:
+    """Whoever moves an alias that a pool follows changes what answers users."""
+    if allows(change.caller.roles, "deployments:write"):
+        return
+    rows = await change.connection.execute(
+        select(resources.c.name, resources.c.spec).where(resources.c.kind == "Pool").order_by(resources.c.name)
+    )
+    pool = next((row.name for row in rows if row.spec.get("build") == what), None)
+    if pool is not None:
+        raise Forbidden(
+            f"The pool {pool} serves what {what} means: it is moved by those who may deploy, with the permission 'deployments:write'.",
+            code="permission_denied",
+            param="alias",
+        )
 
 
 async def _note(change: Change, model: str, name: str, version: Any, before: Any, reason: str) -> None:
