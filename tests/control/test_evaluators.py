@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from penstock.control.context import SYSTEM
 from penstock.control.evaluators import Evaluators, Worker
-from penstock.control.evaluators_ask import Held
+from penstock.control.evaluators_ask import Asker, Held, NotAnswered
 from penstock.control.evaluators_kind import evaluator_kinds
 from penstock.control.evaluators_store import used_by
 from penstock.control.experiments_store import load_statistics
@@ -554,3 +554,15 @@ async def test_who_belongs_to_a_tenant_has_its_own_answers_read_alone(small_hous
         assert await tried(f"/keys/{admin['id']}/revoke", {}) == 403
         changed = await ann.put(f"/api/v1/keys/{admin['id']}", json={"roles": ["admin"]})
         assert changed.status_code == 403
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "null", "{}"])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_engine_that_answers_with_anything_at_all_stops_nobody(value: str, status: int) -> None:
+    bodies = [f'{{"data": [{{"index": 0, "embedding": [{value}]}}]}}', "[" * 100_000]
+    for body in bodies:
+        transport = httpx.MockTransport(lambda _request, body=body: httpx.Response(status, content=body.encode()))  # type: ignore[misc]
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            asker = Asker(client, model="m", key="k", timeout_s=5, attempts=1)
+            with pytest.raises(NotAnswered):
+                await asker.vectors(["x"])

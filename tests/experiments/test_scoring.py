@@ -55,6 +55,8 @@ def test_what_is_no_vector_has_no_cosine() -> None:
     assert cosine([1.0], [1.0, 2.0]) is None
     assert cosine([0.0, 0.0], [1.0, 2.0]) is None
     assert cosine([math.nan, 1.0], [1.0, 2.0]) is None
+    assert cosine([math.inf, -math.inf], [1.0, 1.0]) is None
+    assert cosine([1e308, 1e308, 1.0], [1.0, 1.0, 1.0]) is None
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class Asker:
         try:
             found = sorted(told["data"], key=lambda one: one["index"])
             vectors = [[float(value) for value in one["embedding"]] for one in found]
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             raise NotAnswered("the answer has no vectors") from None
         if len(vectors) != len(texts):
             raise NotAnswered(f"there are {len(vectors)} vectors for {len(texts)} texts")
@@ -96,7 +96,7 @@ class Asker:
             except httpx.ConnectError as error:
                 self.calls["away"] += 1
                 raise Held(f"The gateway cannot be reached: {error}.", retry_after=1.0) from None
-            except (httpx.HTTPError, ValueError):  # broke off, or is no JSON
+            except (httpx.HTTPError, ValueError, RecursionError):  # broke off, or is no JSON
                 self.calls["failed"] += 1
                 continue
             self.calls["failed"] += 1
@@ -135,5 +135,5 @@ def _said(reply: httpx.Response) -> str:
     try:
         error = json.loads(reply.content)["error"]
         return f"{reply.status_code} {error['code']}: {error['message']}"
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return f"the gateway answered {reply.status_code}."

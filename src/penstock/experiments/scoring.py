@@ -49,8 +49,11 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float | None:
     """The cosine of two vectors, from -1 to 1; None if they have none: other lengths, a length of 0, or what is no number."""
     if len(one) != len(other):
         return None
-    product = math.fsum(a * b for a, b in zip(one, other, strict=True))
-    lengths = math.sqrt(math.fsum(a * a for a in one)) * math.sqrt(math.fsum(b * b for b in other))
+    try:
+        product = math.fsum(a * b for a, b in zip(one, other, strict=True))
+        lengths = math.sqrt(math.fsum(a * a for a in one)) * math.sqrt(math.fsum(b * b for b in other))
+    except (ValueError, OverflowError):  # infinities that cancel out, sums beyond what a number holds
+        return None
     if not (math.isfinite(product) and math.isfinite(lengths)) or lengths <= 0:
         return None
     return max(-1.0, min(1.0, product / lengths))
