@@ -307,6 +307,16 @@ async def test_administrators_alone_override_and_it_stands_in_the_record(house: 
 
 
 @ONE
+async def test_a_judge_is_one_version_for_ever(house: House) -> None:
+    for judge, status in (("judge@best", 400), ("no name", 400), ("judge:v1.0.0", 200)):
+        gate = {"suites": [{"suite": "questions", "judge": judge}]}
+        spec = {"kind": "Environment", "name": "staging", "spec": {"gates": gate}}
+        response = await house.admin.post("/api/v1/apply", content=json.dumps(spec))
+        assert response.status_code == status, response.text
+        assert status == 200 or response.json()["error"]["param"].endswith("judge")
+
+
+@ONE
 async def test_no_experiment_brings_users_what_may_not_be_promoted(house: House) -> None:
     await push(house, "v1.0.0")
     await promote(house, "v1.0.0")

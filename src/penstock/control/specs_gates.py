@@ -3,9 +3,10 @@
 from typing import Annotated
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from penstock.core.references import NAME
+from penstock.core.errors import BadRequest
+from penstock.core.references import NAME, parse_reference
 from penstock.registry.gates import GatePolicy
 
 _Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$", max_length=96)]
@@ -48,6 +49,18 @@ class SuiteGateSpec(_Part):
         default=None, max_length=300, description="NAME:LABEL or NAME@sha256:... of the version that judges."
     )
     valid_days: _Days = Field(default=30.0, description="How long an evaluation counts.")
+
+    @field_validator("judge")
+    @classmethod
+    def _names_one_version(cls, judge: str | None) -> str | None:
+        # Aliases are moved by people who push: they would choose their own judge.
+        try:
+            moves = judge is not None and parse_reference(judge).alias is not None
+        except BadRequest as error:
+            raise ValueError(error.message) from None
+        if moves:
+            raise ValueError("a judge is named by its label or digest: an alias moves")
+        return judge
 
 
 class SmokeGateSpec(_Part):
