@@ -341,6 +341,18 @@ async def test_a_push_that_is_cut_otherwise_later_can_be_ended(small_house: Hous
     assert (await pushing.commit()).json()["files"][0]["digest"] == entry["digest"]
 
 
+async def test_sweeps_at_once_stand_in_no_others_way(small_house: House) -> None:
+    kept, gone = (random.Random(3).randbytes(size) for size in (200_000, 1_000_000))
+    for number in range(4):
+        files = {"a.txt": kept + bytes([number]), "b.txt": gone + bytes([number])}
+        await push(small_house, "m", f"v1.{number}.0", files)
+        await push(small_house, "m", f"v2.{number}.0", {"a.txt": files["a.txt"]})
+        await small_house.post(f"/models/m/versions/v1.{number}.0/state", {"state": "deleted"}, status=200)
+        await asyncio.gather(*(swept(small_house) for _ in range(4)))
+        assert (await fetched(small_house, "m", f"v2.{number}.0"))["a.txt"] == files["a.txt"]
+    assert (await checked(small_house))[0] == []
+
+
 async def test_a_whole_file_that_is_needed_while_the_sweep_runs_stays(
     small_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,8 +198,8 @@ async def _rewrite(control: Control, swept: Swept) -> None:
     for row in rows:
         try:
             await _rewrite_one(control, row.id)
-        except Damaged:
-            continue  # it stays as it is, for fsck to tell
+        except (Damaged, FileNotFoundError):
+            continue  # it stays as it is, for fsck to tell; or another sweep has moved it
         swept.rewritten += 1
         swept.freed += row.size
 
