@@ -561,7 +561,7 @@ async def test_who_belongs_to_a_tenant_has_its_own_answers_read_alone(small_hous
 async def test_an_engine_that_answers_with_anything_at_all_stops_nobody(value: str, status: int) -> None:
     bodies = [f'{{"data": [{{"index": 0, "embedding": [{value}]}}]}}', "[" * 100_000]
     for body in bodies:
-        transport = httpx.MockTransport(lambda _request, body=body: httpx.Response(status, content=body.encode()))  # type: ignore[misc]
+        transport = httpx.MockTransport(lambda _request, body=body: httpx.Response(status, content=body.encode()))
         async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
             asker = Asker(client, model="m", key="k", timeout_s=5, attempts=1)
             with pytest.raises(NotAnswered):

@@ -332,7 +332,7 @@ async def test_the_same_blocks_sent_again_take_no_room(small_house: House) -> No
 async def test_a_push_that_is_cut_otherwise_later_can_be_ended(small_house: House) -> None:
     data = random.Random(2).randbytes(1000)
     pushing = Pushing(small_house, "m", "v1.0.0", {"x.txt": data})
-    entry = pushing.body["files"]["x.txt"]  # type: ignore[index]
+    entry = pushing.body["files"]["x.txt"]
     entry["digest"] = sha256_digest(data)
     entry["blocks"], cut_well = [[block_name(part), len(part)] for part in (data[:9], data[9:])], entry["blocks"]
     assert len(await pushing.begin()) == 2
