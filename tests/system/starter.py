@@ -77,10 +77,14 @@ def first_line(process: subprocess.Popen[bytes], deadline_s: float) -> dict[str,
 
 
 @contextmanager
-def running(data: Path, *flags: str, deadline_s: float = 150.0) -> Iterator[Up]:
-    """An installation in `data`, drained and gone when the block ends."""
+def running(data: Path, *flags: str, deadline_s: float = 150.0, first: Path | None = None) -> Iterator[Up]:
+    """An installation in `data`, drained and gone when the block ends; its processes look for modules in `first` before all else."""
     starter = os.environ.get("PENSTOCK_STARTER", str(ROOT / "examples/support_bot/models"))
-    env = {**os.environ, "PENSTOCK_STARTER": starter, "PYTHONPATH": str(ROOT / "src")}
+    env = {
+        **os.environ,
+        "PENSTOCK_STARTER": starter,
+        "PYTHONPATH": os.pathsep.join(map(str, (*([first] if first else ()), ROOT / "src"))),
+    }
     process = subprocess.Popen(command(data, *flags), stdout=subprocess.PIPE, env=env, cwd=data.parent)
     try:
         told = first_line(process, deadline_s)
