@@ -7,7 +7,9 @@ import msgspec
 
 from penstock.core.snapshot import Policy, Rule
 from tests.gateway.house import running, until
+from tests.gateway.mock_upstream import chunk
 from tests.gateway.raw_client import Got, ask, chat
+from tests.gateway.test_ends import DONE, LAST, Engine, framed
 
 CARD = "4111 1111 1111 1111"
 
@@ -108,3 +110,12 @@ async def test_usage_passes_a_screened_stream(tmp_path: Path) -> None:
         assert got.body.count(b'"prompt_tokens"') == 1
         await house.settled()
         assert house.exchanges()[0].usage.completion == 4
+
+
+async def test_what_was_held_back_is_shown_where_an_engine_ends_without_a_reason(tmp_path: Path) -> None:
+    rule = Rule(name="names", words=("mallory",), on=("output",), do="mask")
+    engine = Engine(framed(chunk(" mall")) + framed(DONE) + LAST)
+    async with engine.serving() as url, running(tmp_path, replicas=0, others=(url,), **policy(rule)) as house:
+        got = await ask(house.port, chat("x", stream=True))
+        assert said(got) == ("a mall", "")
+        assert got.body.endswith(DONE)

@@ -113,3 +113,19 @@ def test_after_the_end_of_a_choice_nothing_is_taken_for_granted() -> None:
     answer.event(event("<a>")[6:-2])
     answer.event(event("b", finish_reason="stop")[6:-2])
     assert answer.alike(event("<b>")) is None
+
+
+def test_what_is_held_when_a_stream_ends_without_saying_so_is_shown() -> None:
+    answer = GuardedAnswer(GUARD)
+    shown = [answer.event(event("mail ann")[6:-2]), answer.rest(), answer.rest()]
+    assert texts(shown) == ["mail ", "ann", ""]
+    assert json.loads(shown[1][6:])["id"] == "c", "it is written as the others are"
+
+
+def test_a_rule_that_strikes_at_the_end_of_such_a_stream_ends_it() -> None:
+    answer = GuardedAnswer(GUARD)
+    first = answer.event(event("so foo bar")[6:-2])
+    last_event = answer.rest()
+    assert texts([first, last_event]) == ["so ", ""]
+    assert answer.blocked
+    assert json.loads(last_event[6:])["choices"][0]["finish_reason"] == "content_filter"

@@ -31,6 +31,7 @@ class GuardedAnswer:
         self._scanners: dict[tuple[int, str], OutputScanner] = {}
         self._begins = b""  # an event of plain text, up to the text
         self._ends = b""  # and after it
+        self._latest: dict[str, Any] = {}  # the event that was read last
 
     def whole(self, body: bytes) -> bytes:
         """A JSON answer, screened. A blocked choice ends where the rule struck, with the finish reason `content_filter`.
@@ -84,6 +85,7 @@ class GuardedAnswer:
         choices = _choices(document)
         if not choices:
             return encode_event(payload)
+        self._latest = document
         said = False
         for position, choice in enumerate(choices):
             index = choice.get("index", position)
@@ -100,6 +102,24 @@ class GuardedAnswer:
             said = said or has or last or (not had) or (other and delta is not choice)
         return encode_event(_encode(document)) if said else b""
 
+    def rest(self) -> bytes:
+        """The stream ended without telling so of every choice: events with what is held back, b"" if that is nothing."""
+        out: list[bytes] = []
+        for (index, name), scanner in self._scanners.items():
+            if self.blocked:
+                break
+            shown = self._take(scanner.finish())
+            if not shown and not self.blocked:
+                continue
+            said = {name: shown}
+            told = said if name == "text" else {"delta": said}
+            reason = "content_filter" if self.blocked else None
+            choice = {"index": index, **told, "finish_reason": reason}
+            out.append(encode_event(_encode({**self._latest, "choices": [choice]})))
+        self._scanners.clear()
+        self._begins = b""
+        return b"".join(out)
+
     def _plain(self, payload: bytes, plain: PlainDelta) -> bytes:
         """An event that is nothing but a piece of text: what may be shown of it stands in its place."""
         text, begin, end = plain
@@ -111,6 +131,8 @@ class GuardedAnswer:
             self._scanners[_FIRST] = scanner
         screened = scanner.feed(text)
         shown = self._take(screened)
+        if not self._begins:
+            self._latest = _decode(payload)
         self._begins = b"data: " + payload[: begin + 1]
         self._ends = payload[end - 1 :] + b"\n\n"
         if self.blocked:

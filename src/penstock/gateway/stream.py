@@ -200,6 +200,10 @@ class Reader:
             payload = event_data(event)
             if payload == b"[DONE]":
                 self.done = not self.failed
+                if self._guarded is not None and self.done:
+                    out.append(self._guarded.rest())
+                    if self._guarded.blocked:
+                        self._stop()
                 break
             if not payload:  # a comment
                 out.append(event)
