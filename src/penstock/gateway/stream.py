@@ -199,11 +199,7 @@ class Reader:
         for event in split_events(data):
             payload = event_data(event)
             if payload == b"[DONE]":
-                self.done = not self.failed
-                if self._guarded is not None and self.done:
-                    out.append(self._guarded.rest())
-                    if self._guarded.blocked:
-                        self._stop()
+                out.append(self._told_done())
                 break
             if not payload:  # a comment
                 out.append(event)
@@ -236,6 +232,17 @@ class Reader:
         if call.kept is not None:
             call.kept.extend(event for event in out if event is not call.usage_event)
         return b"".join(out)
+
+    def _told_done(self) -> bytes:
+        """The engine says that it is over; what rules still hold back, if it did not say so of each choice."""
+        self.done = not self.failed
+        guarded = self._guarded
+        if guarded is None or self.failed:
+            return b""
+        rest = guarded.rest()
+        if guarded.blocked:
+            self._stop()
+        return rest
 
     def _screened(self, guarded: GuardedAnswer, payload: bytes) -> bytes:
         call = self._call
