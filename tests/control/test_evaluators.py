@@ -207,7 +207,7 @@ async def test_random_kills_leave_the_statistics_of_an_undisturbed_run(scene: Sc
                 died += 1
                 continue
         statement = 0  # a page is done: the next one is killed at each of its statements too
-    assert died > 30
+    assert died > 15, "one page at least was killed at each of its statements"
     disturbed = {arm: await scene.mean(arm, "judge_score") for arm in ("control", "treatment")}
     expected: dict[str, list[float]] = {"control": [], "treatment": []}
     for n in range(80):

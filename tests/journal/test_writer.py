@@ -133,6 +133,7 @@ def test_a_stream_that_ends_as_its_segment_does_is_closed_too(folder: Path, monk
         writer.flush()
     monkeypatch.undo()
     os.close(writer._lock)
+    writer._lock = -1
     write(folder).close()
     closings = [record for _, record in iterate(folder) if isinstance(record, Exchange)]
     assert [(one.id, one.outcome) for one in closings] == [(exchange(1).id, "crashed")]

@@ -91,6 +91,7 @@ class Worker:
         self._scores: dict[str, Score] = {}  # of the page that is not yet committed
         self.held = ""
         self.failures = 0
+        self._begun = False
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -115,7 +116,10 @@ class Worker:
             Held: if the model that is needed cannot be asked for now; what has been scored of the page is remembered.
             Unavailable: if the database or the keys cannot be read or written.
         """
-        offset, page, planned = await _undisturbed(self._next())
+        try:
+            offset, page, planned = await _undisturbed(self._next())
+        except Moved:
+            return False
         if page.end == offset:
             return False
         scores = await self._score(planned.works)
@@ -132,9 +136,12 @@ class Worker:
         oldest = now - self.spec.look_back_s
         async with self._control.database.read() as connection:
             offset = await offset_of(connection, self.name)
+        if offset is None and self._begun:  # it has been removed, and whoever watches over it has not seen that yet
+            raise Moved
         if offset is None:
             async with self._control.database.write() as connection:
                 offset = await begin(connection, self.name, oldest, now)
+        self._begun = True
         async with self._control.database.read() as connection:
             page = await read_page(connection, self.spec, offset)
         drawn = drawn_from(self.name, self.spec, page.items)
