@@ -113,7 +113,7 @@ class GuardedAnswer:
                 continue
             said = {name: shown}
             told = said if name == "text" else {"delta": said}
-            reason = "content_filter" if self.blocked else None
+            reason: str | None = "content_filter" if self.blocked else None
             choice = {"index": index, **told, "finish_reason": reason}
             out.append(encode_event(_encode({**self._latest, "choices": [choice]})))
         self._scanners.clear()
