@@ -106,16 +106,17 @@ class GuardedAnswer:
         """The stream ended without telling so of every choice: events with what is held back, b"" if that is nothing."""
         out: list[bytes] = []
         for (index, name), scanner in self._scanners.items():
-            if self.blocked:
-                break
-            shown = self._take(scanner.finish())
-            if not shown and not self.blocked:
+            emission = scanner.finish()
+            struck = emission.blocked is not None
+            said = {name: self._take(emission)}
+            if not (said[name] or struck):
                 continue
-            said = {name: shown}
-            told = said if name == "text" else {"delta": said}
-            reason: str | None = "content_filter" if self.blocked else None
-            choice = {"index": index, **told, "finish_reason": reason}
+            reason: str | None = "content_filter" if struck else None
+            choice: dict[str, Any] = {"index": index, "finish_reason": reason}
+            choice |= said if name == "text" else {"delta": said}
             out.append(encode_event(_encode({**self._latest, "choices": [choice]})))
+            if struck:
+                break
         self._scanners.clear()
         self._begins = b""
         return b"".join(out)
