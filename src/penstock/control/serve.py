@@ -51,7 +51,6 @@ from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import Keystore
 from penstock.runtime.port import Runtime
 from penstock.store.blobs import open_blobs
-from penstock.store.memory import keep_buffers
 from penstock.store.sql import open_database
 
 _LOG = logging.getLogger("penstock.control")
@@ -169,7 +168,6 @@ async def serve_control(
             await publisher.refresh()
             readiness.done("the first start")
             gc.set_threshold(*_GC)
-            keep_buffers()
             loops: list[Coroutine[Any, Any, None]] = [
                 evaluator.run(),
                 evaluators.run(),
