@@ -20,7 +20,6 @@ from penstock.registry.blocks import Block, batches
 from penstock.registry.files import check_paths
 from penstock.registry.manifest import read_manifest
 from penstock.store.draft import Draft
-from penstock.store.memory import keep_buffers
 from penstock.store.nearby import Nearby
 
 if TYPE_CHECKING:
@@ -63,7 +62,6 @@ def fetch(session: Session, found: dict[str, Any], directory: Path, *, sha256: b
         Damaged: if bytes that came are not those that were stored; the message names the file. What has come is kept as a draft.
         PenstockError: what the API refused with.
     """
-    keep_buffers()
     name, version = found["model"], found["digest"]
     listing = session.api.get(f"{at('models', name, 'versions', version)}/blocks")["files"]
     check_paths(listing)

@@ -22,7 +22,6 @@ from penstock.core.references import Reference, parse_reference
 from penstock.registry.blocks import Block, Recipe, batch_head, batches, block_name, cuts_of, pack_recipe, seal_of
 from penstock.registry.files import check_paths, refuse_pickle_name
 from penstock.registry.layout import LENGTH_BYTES, header_length, read_header
-from penstock.store.memory import keep_buffers
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -69,7 +68,6 @@ def push(
         if relation is not None:
             edge = {"relation": relation, "version": f"{found['model']}@{found['digest']}"}
             metadata["lineage"] = [*metadata.get("lineage", ()), edge]
-    keep_buffers()
     version = push_files(session, wanted, files_in(directory), metadata)
     session.answer(
         version,
