@@ -1,6 +1,7 @@
 """One batch of journal records on its way into the tables, inside the caller's transaction.
 
 Everything that the batch touches is read first, then the records are folded in order, then everything that changed is written.
+The batch is one object, because each step works on what the one before has read: that makes the file longer than most.
 """
 
 import asyncio
