@@ -127,9 +127,11 @@ async def test_a_worker_that_dies_is_replaced_and_nobody_is_told_done(tiny: Path
             async with client.stream("POST", "/v1/completions", json=body(**LONG, stream=True)) as stream:
                 lines = stream.aiter_lines()
                 assert (await anext(lines)).startswith("data: {")
+                worker = worker_of(os.getpid())
+                os.kill(worker, signal.SIGSTOP)  # or it may be done before it is killed
                 waiting = asyncio.create_task(ask(client))
                 await eventually(engine, "vllm:num_requests_waiting", 1)
-                os.kill(worker_of(os.getpid()), signal.SIGKILL)
+                os.kill(worker, signal.SIGKILL)
                 rest = [line async for line in lines if line]
             assert stream.status_code == 200
             assert "data: [DONE]" not in rest

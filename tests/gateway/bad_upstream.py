@@ -65,7 +65,7 @@ class BadUpstream:
         self.reused = 0
         self.heard = asyncio.Event()  # the client has seen the answer begin
         self._server: asyncio.Server | None = None
-        self._deaf: list[socket.socket] = []
+        self._held: list[socket.socket] = []
         self._url = ""
 
     @property
@@ -77,25 +77,27 @@ class BadUpstream:
         self._url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def refuse(self) -> None:
-        """An address at which nothing listens."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self._url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        """An address at which nothing listens, and that nobody else is given meanwhile."""
+        taken = socket.socket()
+        taken.bind(("127.0.0.1", 0))
+        self._held.append(taken)
+        self._url = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
     def be_deaf(self) -> None:
         """An address that takes no connection and refuses none: its backlog is full."""
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
-        self._deaf.append(listening)
+        self._held.append(listening)
         for _ in range(4):
             waiting = socket.socket()
             waiting.setblocking(False)
             waiting.connect_ex(listening.getsockname())
-            self._deaf.append(waiting)
+            self._held.append(waiting)
         self._url = f"http://127.0.0.1:{listening.getsockname()[1]}"
 
     async def stop(self) -> None:
-        for one in self._deaf:
+        for one in self._held:
             one.close()
         if self._server is not None:
             self._server.close()
