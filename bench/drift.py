@@ -30,8 +30,8 @@ from examples.support_bot.generator import Turn, conversations, open_corpus
 from examples.support_bot.scoring import score
 from examples.support_bot.shop import load_shop
 from penstock.control.context import Control
-from penstock.control.drift_store import decode_group
-from penstock.control.ingest import ingest
+from penstock.control.ingest.reader import ingest
+from penstock.control.watch.drift_store import decode_group
 from penstock.core.exchange import Exchange, Observation
 from penstock.core.settings import Settings
 from penstock.experiments.drift_signals import feedback_value, observed

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from bench.checks import Check, Measured
-from penstock.control.ingest import records_of
+from penstock.control.ingest.reader import records_of
 from penstock.core.exchange import Exchange, Observation, Phases, Record, Usage
 from penstock.experiments.columns import Tally, histogram_of
 from penstock.experiments.counted import Statistics, UnitRecord

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.series import SCRAPE_S, Series
 from bench.series import measured as measured_series
 from penstock.control.context import Control
-from penstock.control.ingest import ingest
+from penstock.control.ingest.reader import ingest
 from penstock.core.exchange import Exchange, Finding, Observation, Opened, Phases, Record, Usage
 from penstock.core.ids import make_id
 from penstock.core.settings import Settings

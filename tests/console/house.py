@@ -14,24 +14,24 @@ import msgspec
 import uvicorn
 
 from penstock.console.app import build_console
+from penstock.control.api.content import content_router
+from penstock.control.api.diagnosis import diagnosis_router
+from penstock.control.api.evaluators import evaluators_router
+from penstock.control.api.experiments import experiments_router
+from penstock.control.api.statistics import statistics_router
 from penstock.control.app import build_app
-from penstock.control.content import Contents
-from penstock.control.content_api import content_router
+from penstock.control.content.opened import Contents
 from penstock.control.context import SYSTEM, Control
-from penstock.control.deployments import go_live
-from penstock.control.diagnosis_api import diagnosis_router
-from penstock.control.evaluators_api import evaluators_router
-from penstock.control.experiments import active_experiments
-from penstock.control.experiments_api import experiments_router
-from penstock.control.experiments_evaluate import Evaluator
-from penstock.control.experiments_kind import ExperimentKind
-from penstock.control.experiments_signal import Signal
-from penstock.control.ingest import ingest_router
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.deploy.record import go_live
+from penstock.control.experiments.evaluate import Evaluator
+from penstock.control.experiments.kind import ExperimentKind
+from penstock.control.experiments.life import active_experiments
+from penstock.control.experiments.signal import Signal
+from penstock.control.ingest.reader import ingest_router
 from penstock.control.keys import create_key
-from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
-from penstock.control.specs import KeySpec
-from penstock.control.statistics_api import statistics_router
+from penstock.control.specs.resources import KeySpec
 from penstock.core.exchange import Exchange, Finding, Observation, Phases, Record, Usage
 from penstock.core.settings import Settings
 from penstock.experiments.assignment import compile_experiment

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from penstock.console.app import build_console
-from penstock.control.monitoring import monitoring_token
+from penstock.control.api.monitoring import monitoring_token
 from penstock.core.exchange import Content
 from penstock.journal.content import Said
 from tests.console.conftest import sign_in, token

@@ -5,8 +5,8 @@ import random
 
 import httpx
 
-from penstock.control.evaluators_store import add_tally
-from penstock.control.evaluators_work import Tally
+from penstock.control.evaluators.store import add_tally
+from penstock.control.evaluators.work import Tally
 from penstock.core.exchange import Record
 from tests.console.conftest import sign_in
 from tests.console.house import House

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import httpx
 from fastapi import FastAPI
 
+from penstock.control.api.keystore import key_exchange_router
+from penstock.control.content.keystore import SharedKeystore
 from penstock.control.errors import install_error_handlers
-from penstock.control.keystore import SharedKeystore
-from penstock.control.keystore_api import key_exchange_router
 from penstock.journal.key_exchange import SKEW_S, KeyExchange
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import Census, Tombstone

@@ -9,18 +9,18 @@ import msgspec
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert, select
 
-from penstock.control.canary_watch import Watch
-from penstock.control.content import Contents
+from penstock.control.api.experiments import experiments_router
+from penstock.control.api.statistics import statistics_router
+from penstock.control.content.opened import Contents
 from penstock.control.context import SYSTEM, Control
+from penstock.control.deploy.canary_watch import Watch
 from penstock.control.errors import install_error_handlers
-from penstock.control.experiments import register, start
-from penstock.control.experiments_api import experiments_router
-from penstock.control.experiments_evaluate import Evaluator
-from penstock.control.experiments_past import gather_past
-from penstock.control.experiments_signal import Signal
-from penstock.control.ingest import ingest_router
-from penstock.control.ingest_texts import Late
-from penstock.control.statistics_api import statistics_router
+from penstock.control.experiments.evaluate import Evaluator
+from penstock.control.experiments.life import register, start
+from penstock.control.experiments.past import gather_past
+from penstock.control.experiments.signal import Signal
+from penstock.control.ingest.reader import ingest_router
+from penstock.control.ingest.texts import Late
 from penstock.core.digests import hash_secret
 from penstock.core.exchange import Exchange, Observation, Phases, Record, Usage
 from penstock.core.reports import Report

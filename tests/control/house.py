@@ -12,18 +12,18 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
+from penstock.control.api.experiments import experiments_router
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
-from penstock.control.builds import Builds
 from penstock.control.context import Control
-from penstock.control.examinations import examinations_router
-from penstock.control.experiments import active_experiments
-from penstock.control.experiments_api import experiments_router
-from penstock.control.experiments_kind import ExperimentKind
-from penstock.control.publisher import Publisher
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.deploy.reconcile import Reconciler
+from penstock.control.experiments.kind import ExperimentKind
+from penstock.control.experiments.life import active_experiments
+from penstock.control.gates.examinations import examinations_router
 from penstock.control.readiness import Readiness
-from penstock.control.reconcile import Reconciler
-from penstock.control.signatures import sealing_under
+from penstock.control.versions.builds import Builds
+from penstock.control.versions.signatures import sealing_under
 from penstock.core.digests import sha256_digest
 from penstock.core.settings import Settings
 from penstock.runtime.port import ReplicaSpec, RunningReplica

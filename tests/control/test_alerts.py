@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.control.alerts import LATE_S, Alert, Told, fold, parse_notice
+from penstock.control.watch.alerts import LATE_S, Alert, Told, fold, parse_notice
 from penstock.core.errors import BadRequest
 from tests.control.house import House
 

@@ -7,13 +7,13 @@ import pytest
 import yaml
 from sqlalchemy import select
 
-from penstock.control import alerts_act
-from penstock.control.alerts_act import AlertActor
 from penstock.control.context import SYSTEM
-from penstock.control.drift_store import save_group
-from penstock.control.experiments import pause
-from penstock.control.specs import EnvironmentSpec
-from penstock.control.specs_rollback import AutoRollbackSpec
+from penstock.control.experiments.life import pause
+from penstock.control.specs.resources import EnvironmentSpec
+from penstock.control.specs.rollback import AutoRollbackSpec
+from penstock.control.watch import alerts_act
+from penstock.control.watch.alerts_act import AlertActor
+from penstock.control.watch.drift_store import save_group
 from penstock.experiments.drift_watch import Watching, new_group
 from penstock.store.schema import audit_events
 from tests.control.house import House, eventually

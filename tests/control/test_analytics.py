@@ -9,9 +9,10 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert
 
-from penstock.control import forget, requests_search
-from penstock.control.analytics_api import Analytics, analytics_router, retention_router
+from penstock.control.api.analytics import Analytics, analytics_router, retention_router
+from penstock.control.content import forget
 from penstock.control.errors import install_error_handlers
+from penstock.control.figures import requests_search
 from penstock.core.exchange import Phases
 from penstock.core.settings import Settings
 from penstock.journal.analytics.store import AnalyticsStore

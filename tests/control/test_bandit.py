@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.control.experiments import experiment_entries
+from penstock.control.experiments.life import experiment_entries
 from penstock.core.exchange import Record
 from penstock.core.snapshot import ExperimentEntry
 from penstock.experiments.assignment import compile_experiment

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.control.blocks import block_version
-from penstock.control.canaries import canary_name, conclude, find_canary
-from penstock.control.canary_watch import Watch
 from penstock.control.context import SYSTEM
-from penstock.control.experiments import pause
-from penstock.control.experiments_evaluate import Evaluator
-from penstock.control.experiments_signal import Signal
-from penstock.control.ingest import ingest
-from penstock.control.snapshot import pools_to_run
+from penstock.control.deploy.blocks import block_version
+from penstock.control.deploy.canaries import canary_name, conclude, find_canary
+from penstock.control.deploy.canary_watch import Watch
+from penstock.control.deploy.snapshot import pools_to_run
+from penstock.control.experiments.evaluate import Evaluator
+from penstock.control.experiments.life import pause
+from penstock.control.experiments.signal import Signal
+from penstock.control.ingest.reader import ingest
 from penstock.core.exchange import Exchange, Phases
 from penstock.core.references import check_name
 from penstock.core.reports import Report

@@ -10,8 +10,8 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import insert, select
 
-from penstock.control.content import STRAY_S, Contents
-from penstock.control.content_api import content_router
+from penstock.control.api.content import content_router
+from penstock.control.content.opened import STRAY_S, Contents
 from penstock.control.errors import install_error_handlers
 from penstock.core.digests import hash_secret
 from penstock.core.exchange import Content, Exchange, Observation

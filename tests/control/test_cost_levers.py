@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from penstock.cli.explain import _cascade
-from penstock.control.snapshot import compile_snapshot
-from penstock.control.specs import PoolSpec, PriceSpec
-from penstock.control.state import BuildInfo, State, price_of
-from penstock.control.statistics_api import exchange_told
+from penstock.control.api.statistics import exchange_told
+from penstock.control.deploy.snapshot import compile_snapshot
+from penstock.control.deploy.state import BuildInfo, State, price_of
+from penstock.control.specs.resources import PoolSpec, PriceSpec
 from penstock.core.exchange import Exchange, Usage
 from penstock.core.snapshot import CachePolicy, Cascade, ChooseRule, Price, Route, Snapshot, Trim
 from penstock.delivery.pools import BuildKey

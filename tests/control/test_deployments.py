@@ -5,7 +5,7 @@ import time
 
 from sqlalchemy import select
 
-from penstock.control.drift_store import save_group
+from penstock.control.watch.drift_store import save_group
 from penstock.core.snapshot import Snapshot
 from penstock.experiments.drift_watch import FIRST, Watching, new_group
 from penstock.store.schema import audit_events

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.control.ranges import Stretch
+from penstock.control.storage.ranges import Stretch
 from tests.control.bed import exchange
 from tests.control.house import House
 from tests.control.test_versions_told import DATA, NAMED, push, put

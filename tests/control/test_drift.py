@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.control.api.drift import list_drift
 from penstock.control.context import SYSTEM
-from penstock.control.drift_api import list_drift
-from penstock.control.drift_store import KEPT_S, accept_group, begin_group, decode_group, end_group, forget_drift
+from penstock.control.watch.drift_store import KEPT_S, accept_group, begin_group, decode_group, end_group, forget_drift
 from penstock.core.errors import NotFound
 from penstock.core.exchange import Exchange, Noticed, Observation, Quality, Record, Usage
 from penstock.experiments.drift_watch import FIRST

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from penstock.control.engagement_measures import REST, EngagementMeasures, bounded
-from penstock.control.ingest_engagement import COUNTS, forget_visits
+from penstock.control.figures.engagement_measures import REST, EngagementMeasures, bounded
+from penstock.control.ingest.engagement import COUNTS, forget_visits
 from penstock.core.exchange import Exchange, Observation, Pair, Record
 from penstock.store import schema_engagement as tables
 from penstock.store.sql import Database

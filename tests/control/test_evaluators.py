@@ -12,13 +12,13 @@ import pytest
 from sqlalchemy import select
 
 from penstock.control.context import SYSTEM
-from penstock.control.evaluators import Evaluators, Worker
-from penstock.control.evaluators_ask import Asker, Held, NotAnswered
-from penstock.control.evaluators_kind import evaluator_kinds
-from penstock.control.evaluators_store import used_by
-from penstock.control.experiments_store import load_statistics
+from penstock.control.evaluators.ask import Asker, Held, NotAnswered
+from penstock.control.evaluators.kind import evaluator_kinds
+from penstock.control.evaluators.loops import Evaluators, Worker
+from penstock.control.evaluators.store import used_by
+from penstock.control.experiments.store import load_statistics
 from penstock.control.kinds import ResourceKind
-from penstock.control.specs_evaluator import EvaluatorSpec, ReferencesSpec
+from penstock.control.specs.evaluator import EvaluatorSpec, ReferencesSpec
 from penstock.core.errors import BadRequest, Conflict
 from penstock.core.exchange import Content, Exchange, Observation, Pair
 from penstock.experiments.counted import Statistics

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from penstock.control.examinations import EXAMINER, Examinations
+from penstock.control.gates.examinations import EXAMINER, Examinations
 from penstock.runtime.port import ReplicaSpec, RunningReplica
 from tests.control.house import House
 

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from sqlalchemy import update
 
-from penstock.control.canary_watch import Watch
+from penstock.control.api.statistics import live
 from penstock.control.context import SYSTEM
-from penstock.control.experiments import active_experiments, experiment_entries, register, remove
-from penstock.control.experiments_kind import ExperimentKind
+from penstock.control.deploy.canary_watch import Watch
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.experiments.kind import ExperimentKind
+from penstock.control.experiments.life import active_experiments, experiment_entries, register, remove
 from penstock.control.kinds import resource_kinds
-from penstock.control.publisher import Publisher
-from penstock.control.statistics_api import live
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.exchange import Exchange, Record
 from penstock.core.reports import Report
@@ -336,7 +336,7 @@ async def test_the_loop_wakes_when_data_comes(bed: Bed) -> None:
 
 
 async def test_a_guardrail_that_trips_waits_for_no_round(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.control.experiments_evaluate.PAUSE_S", 3600.0)
+    monkeypatch.setattr("penstock.control.experiments.evaluate.PAUSE_S", 3600.0)
     await bed.begin(CANARY | {"plan": CANARY["plan"] | {"steps": [0.3, 1.0]}})
     loop = asyncio.create_task(bed.evaluator.run())
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.control.experiments import experiment_entries
-from penstock.control.experiments_store import load_statistics
+from penstock.control.experiments.life import experiment_entries
+from penstock.control.experiments.store import load_statistics
 from penstock.core.exchange import Exchange, Observation, Phases, Record
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.verdict import judge

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.control.context import SYSTEM
-from penstock.control.experiments import experiment_entries, register
+from penstock.control.experiments.life import experiment_entries, register
 from penstock.experiments.design import parse_design
 from penstock.store.sql import Database
 from tests.control.bed import Bed, exchange

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from sqlalchemy import event
 
-from penstock.control.experiments import experiment_entries
-from penstock.control.experiments_store import load_statistics
+from penstock.control.experiments.life import experiment_entries
+from penstock.control.experiments.store import load_statistics
 from penstock.core.exchange import Record
 from penstock.experiments.counted import Statistics
 from penstock.experiments.design import parse_design

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 
+from penstock.control.content.feedback_export import Exporter, feedback_router
 from penstock.control.errors import install_error_handlers
-from penstock.control.feedback_export import Exporter, feedback_router
 from penstock.core.exchange import Content, Exchange, Observation, Pair
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.masterkey import Wrapping

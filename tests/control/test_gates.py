@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from penstock.control.signatures import sealing_under
+from penstock.control.versions.signatures import sealing_under
 from penstock.core.errors import Damaged
 from penstock.core.jobs import ExaminerJob
 from penstock.examiner.desk import Desk
@@ -45,7 +45,7 @@ SUITE = "\n".join(
 @pytest.fixture(autouse=True)
 def _engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine that is installed is the one that the tests' examiner has."""
-    for module in ("penstock.control.gates", "penstock.control.api.evaluations"):
+    for module in ("penstock.control.gates.ask", "penstock.control.api.evaluations"):
         monkeypatch.setattr(f"{module}.engine_digest", lambda: ENGINE)
 
 

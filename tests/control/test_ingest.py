@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
-from penstock.control.experiments import experiment_entries
-from penstock.control.ingest_counts import PENDING_S, settle_pending
+from penstock.control.experiments.life import experiment_entries
+from penstock.control.ingest.counts import PENDING_S, settle_pending
 from penstock.core.exchange import Exchange, Observation, Opened, Phases, Record
 from penstock.store import schema_experiments as tables
 from penstock.store.schema_drift import drift_groups

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.control.alerts import Alert
-from penstock.control.ingest import ingest
-from penstock.control.log_alerts import LogAlerts
+from penstock.control.ingest.reader import ingest
+from penstock.control.watch.alerts import Alert
+from penstock.control.watch.log_alerts import LogAlerts
 from penstock.core.exchange import Exchange
 from penstock.journal.format import Position, encode_frame
 from penstock.journal.log_rules import TABLE, Record

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from penstock.control.context import SYSTEM
-from penstock.control.experiments import advance, experiment_row
-from penstock.control.experiments_store import load_statistics
+from penstock.control.experiments.life import advance, experiment_row
+from penstock.control.experiments.store import load_statistics
 from penstock.core.exchange import Observation
 from penstock.experiments.ramp import Move
 from penstock.experiments.statistics import Moments

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.control.experiments import experiment_entries
+from penstock.control.experiments.life import experiment_entries
 from penstock.core.exchange import Exchange, Observation, Pair, Phases, Record, Usage
 from penstock.store import schema
 from penstock.store import schema_experiments as tables

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from penstock.control.refusals import refusals_of
-from penstock.control.versions import new_version
+from penstock.control.figures.refusals import refusals_of
+from penstock.control.versions.rows import new_version
 from penstock.core.errors import BadRequest
 from penstock.core.snapshot import QualityPolicy
 from tests.control.house import House, eventually

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from penstock.control.signatures import sealing_under
+from penstock.control.versions.signatures import sealing_under
 from penstock.store.schema_versions import readiness_answers
 from tests.control.house import House
 from tests.control.test_versions_told import NAMED, push

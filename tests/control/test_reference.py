@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from penstock.access.principals import ROLES
-from penstock.control.analytics_api import Analytics, analytics_router
-from penstock.control.content import Contents
-from penstock.control.content_api import content_router
-from penstock.control.diagnosis_api import diagnosis_router
-from penstock.control.evaluators_api import evaluators_router
-from penstock.control.feedback_export import Exporter, feedback_router
-from penstock.control.keystore_api import key_hosts_router
-from penstock.control.specs import EnvironmentSpec, KeySpec, PoolSpec, RouteSpec, Spec, TenantSpec
-from penstock.control.specs_evaluator import EvaluatorSpec, ReferencesSpec
-from penstock.control.specs_policy import PolicySpec
-from penstock.control.specs_version import DataSetSpec
-from penstock.control.statistics_api import statistics_router
+from penstock.control.api.analytics import Analytics, analytics_router
+from penstock.control.api.content import content_router
+from penstock.control.api.diagnosis import diagnosis_router
+from penstock.control.api.evaluators import evaluators_router
+from penstock.control.api.keystore import key_hosts_router
+from penstock.control.api.statistics import statistics_router
+from penstock.control.content.feedback_export import Exporter, feedback_router
+from penstock.control.content.opened import Contents
+from penstock.control.specs.evaluator import EvaluatorSpec, ReferencesSpec
+from penstock.control.specs.policy import PolicySpec
+from penstock.control.specs.resources import EnvironmentSpec, KeySpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.specs.version import DataSetSpec
 from penstock.core.settings import Settings
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.masterkey import Wrapping

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from penstock.control.snapshot import compile_snapshot
-from penstock.control.specs import PoolSpec, RouteSpec
-from penstock.control.state import State
+from penstock.control.deploy.snapshot import compile_snapshot
+from penstock.control.deploy.state import State
+from penstock.control.specs.resources import PoolSpec, RouteSpec
 from penstock.core.snapshot import SemanticPolicy, Snapshot
 from penstock.gateway.index import Index
 from tests.control.test_snapshot import BUILDS, deployment, replica

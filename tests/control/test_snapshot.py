@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.control.context import Control
-from penstock.control.publisher import Publisher
-from penstock.control.snapshot import compile_snapshot, pools_to_run
-from penstock.control.specs import EnvironmentSpec, PoolSpec, RouteSpec, TenantSpec
-from penstock.control.specs_policy import PolicySpec
-from penstock.control.state import ActiveExperiment, BuildInfo, Deployment, ReplicaRow, Revision, State
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.deploy.snapshot import compile_snapshot, pools_to_run
+from penstock.control.deploy.state import ActiveExperiment, BuildInfo, Deployment, ReplicaRow, Revision, State
+from penstock.control.specs.policy import PolicySpec
+from penstock.control.specs.resources import EnvironmentSpec, PoolSpec, RouteSpec, TenantSpec
 from penstock.core.checksum import entries_checksum, result_checksum
 from penstock.core.settings import Settings
 from penstock.core.snapshot import Arm, ExperimentEntry, KeyEntry, Snapshot, SnapshotDelta, patched

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from obstore.store import MemoryStore
 
-from penstock.control import sweep as sweeping
-from penstock.control.builds import Builds
 from penstock.control.context import Control
-from penstock.control.storekeeper import Storekeeper
-from penstock.control.thin import thin_next
+from penstock.control.storage import sweep as sweeping
+from penstock.control.storage.storekeeper import Storekeeper
+from penstock.control.storage.thin import thin_next
+from penstock.control.versions.builds import Builds
 from penstock.core.digests import sha256_digest
 from penstock.registry.blocks import Block, block_name
 from penstock.store.packs import ObjectPacks

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.control.log_windows import LogWindows
+from penstock.control.watch.log_windows import LogWindows
 from penstock.core.exchange import Exchange, Finding, Observation
 from penstock.journal.ecs import document_of
 from penstock.journal.elastic_template import FIELDS
@@ -132,7 +132,7 @@ def test_what_elasticsearch_would_not_take_is_refused() -> None:
 
 
 def test_groups_beyond_the_bound_are_forgotten_and_memory_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.control.log_windows.MOST_GROUPS", 10)
+    monkeypatch.setattr("penstock.control.watch.log_windows.MOST_GROUPS", 10)
     alert = ALERTS["PenstockLogCrashed"]
     windows = LogWindows((alert,), SLOW_S)
     for n in range(50):

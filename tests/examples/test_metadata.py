@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from penstock.cli.datasets import digest_of
-from penstock.control.specs_version import DataSetSpec, check_version_metadata
+from penstock.control.specs.version import DataSetSpec, check_version_metadata
 from penstock.registry.card import parse_card
 from penstock.registry.card_template import Filling, template_card
 

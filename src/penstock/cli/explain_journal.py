@@ -10,7 +10,7 @@ from penstock.cli.session import Session
 
 def from_journal(session: Session, request_id: str) -> dict[str, Any] | None:
     """What `GET /api/v1/requests/ID` would tell, with `source: journal`; None if it is not here."""
-    from penstock.control.statistics_api import exchange_told, observation_told, phases_told
+    from penstock.control.api.statistics import exchange_told, observation_told, phases_told
     from penstock.journal.lookup import look_up
 
     folder = Path(session.settings.data) / "journal"

@@ -16,10 +16,12 @@ from penstock.control.api.compare import compare_router
 from penstock.control.api.datasets import KIND as DATASETS
 from penstock.control.api.datasets import router as datasets_router
 from penstock.control.api.deployments import router as deployments_router
+from penstock.control.api.drift import router as drift_router
 from penstock.control.api.evaluations import router as evaluations_router
 from penstock.control.api.gates import router as gates_router
 from penstock.control.api.keys import router as keys_router
 from penstock.control.api.models import router as models_router
+from penstock.control.api.monitoring import router as monitoring_router
 from penstock.control.api.readiness import router as readiness_router
 from penstock.control.api.resources import apply_router, resource_router
 from penstock.control.api.storage import router as storage_router
@@ -29,15 +31,13 @@ from penstock.control.api.uploads import router as uploads_router
 from penstock.control.auth import needs
 from penstock.control.bodies import BoundedBodies
 from penstock.control.context import Control
-from penstock.control.drift_api import router as drift_router
+from penstock.control.deploy.publisher import Publisher
 from penstock.control.errors import install_error_handlers
-from penstock.control.evaluators_kind import evaluator_kinds
-from penstock.control.ingest import MAX_BODY_BYTES as MAX_BATCH_BYTES
+from penstock.control.evaluators.kind import evaluator_kinds
+from penstock.control.ingest.reader import MAX_BODY_BYTES as MAX_BATCH_BYTES
 from penstock.control.keys import KeyKind
 from penstock.control.kinds import Kind, resource_kinds
 from penstock.control.measures import Measures
-from penstock.control.monitoring import router as monitoring_router
-from penstock.control.publisher import Publisher
 from penstock.control.readiness import Readiness
 
 MAX_BODY_BYTES = 8 << 20

@@ -12,7 +12,7 @@ from penstock.access.principals import Permission, Principal, allows
 from penstock.control.context import Control
 from penstock.control.errors import validation_error
 from penstock.control.kinds import Kind
-from penstock.control.specs import Document
+from penstock.control.specs.resources import Document
 from penstock.core.errors import BadRequest, Forbidden
 
 # What a caller needs to change each kind.

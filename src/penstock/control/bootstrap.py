@@ -13,13 +13,13 @@ from sqlalchemy import select
 
 from penstock.control.apply import read_documents
 from penstock.control.context import SYSTEM, Change, Control
-from penstock.control.datasets import DataSetKind
-from penstock.control.deployments import Promotion, promote
+from penstock.control.deploy.record import Promotion, promote
 from penstock.control.keys import PREFIX, create_key, key_text
 from penstock.control.kinds import ResourceKind
-from penstock.control.specs import ENVIRONMENTS, Document, KeySpec
-from penstock.control.uploads import begin_upload, commit_upload, missing_of
-from penstock.control.versions import new_version
+from penstock.control.specs.resources import ENVIRONMENTS, Document, KeySpec
+from penstock.control.storage.uploads import begin_upload, commit_upload, missing_of
+from penstock.control.versions.datasets import DataSetKind
+from penstock.control.versions.rows import new_version
 from penstock.core.digests import hash_secret
 from penstock.core.errors import BadRequest, Damaged, Unavailable
 from penstock.core.references import Reference, parse_reference

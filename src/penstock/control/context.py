@@ -14,7 +14,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
-from penstock.control.binder import Binder
+from penstock.control.storage.binder import Binder
 from penstock.core.ids import make_id
 from penstock.core.settings import Settings
 from penstock.store.blobs import Blobs
@@ -22,7 +22,7 @@ from penstock.store.schema import audit_events
 from penstock.store.sql import Database, next_value
 
 if TYPE_CHECKING:
-    from penstock.control.alerts import Alert
+    from penstock.control.watch.alerts import Alert
     from penstock.journal.masterkey import Wrapping
 
 SYSTEM = Principal(key="", tenant="", name="penstock", roles=("admin",))

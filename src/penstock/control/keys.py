@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change, Control
 from penstock.control.kinds import Origin, parse_spec
-from penstock.control.specs import KeySpec
+from penstock.control.specs.resources import KeySpec
 from penstock.core.digests import hash_secret
 from penstock.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from penstock.store.schema import keys, principals, resources

@@ -7,14 +7,14 @@ from pydantic import ValidationError
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.control.aliases import check_no_alias
 from penstock.control.context import Change
+from penstock.control.deploy.state import SPECS
 from penstock.control.errors import validation_error
-from penstock.control.refusals import check_refusals
-from penstock.control.specs import ENVIRONMENTS, PlaceSpec, PoolSpec, RouteSpec, Spec, TenantSpec
-from penstock.control.specs_evaluator import EvaluatorSpec
-from penstock.control.specs_policy import PolicySpec
-from penstock.control.state import SPECS
+from penstock.control.figures.refusals import check_refusals
+from penstock.control.specs.evaluator import EvaluatorSpec
+from penstock.control.specs.policy import PolicySpec
+from penstock.control.specs.resources import ENVIRONMENTS, PlaceSpec, PoolSpec, RouteSpec, Spec, TenantSpec
+from penstock.control.versions.aliases import check_no_alias
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.core.snapshot import Policy
 from penstock.guard.policies import compile_policy

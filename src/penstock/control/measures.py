@@ -10,15 +10,15 @@ from prometheus_client.exposition import choose_encoder
 from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from penstock.control.canary_measures import CanaryMeasures
+from penstock.control.content.keystore import unconfirmed
 from penstock.control.context import Control
-from penstock.control.engagement_measures import EngagementMeasures
-from penstock.control.evaluators_measures import EvaluatorMeasures
-from penstock.control.experiments_measures import ExperimentMeasures
-from penstock.control.gate_measures import GateMeasures
-from penstock.control.keystore import unconfirmed
-from penstock.control.publisher import Publisher
-from penstock.control.sweep import read_kept
+from penstock.control.deploy.canary_measures import CanaryMeasures
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.evaluators.measures import EvaluatorMeasures
+from penstock.control.experiments.measures import ExperimentMeasures
+from penstock.control.figures.engagement_measures import EngagementMeasures
+from penstock.control.gates.measures import GateMeasures
+from penstock.control.storage.sweep import read_kept
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
 from penstock.experiments.drift_daily import Comparison

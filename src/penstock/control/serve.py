@@ -14,37 +14,37 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from penstock.control.alerts_act import AlertActor
-from penstock.control.analytics_api import Analytics, analytics_router, retention_router
+from penstock.control.api.analytics import Analytics, analytics_router, retention_router
+from penstock.control.api.content import content_router
+from penstock.control.api.diagnosis import Look, diagnosis_router
+from penstock.control.api.evaluators import evaluators_router
+from penstock.control.api.experiments import experiments_router
+from penstock.control.api.keystore import key_exchange_router, key_hosts_router
+from penstock.control.api.monitoring import monitoring_token
+from penstock.control.api.statistics import statistics_router
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
-from penstock.control.builds import Builds
-from penstock.control.canary_watch import Watch
-from penstock.control.content import Contents
-from penstock.control.content_api import content_router
+from penstock.control.content.feedback_export import Exporter, feedback_router
+from penstock.control.content.forget import Forgetter
+from penstock.control.content.keystore import SharedKeystore
+from penstock.control.content.opened import Contents
 from penstock.control.context import Control
-from penstock.control.diagnosis_api import Look, diagnosis_router
-from penstock.control.evaluators import Evaluators
-from penstock.control.evaluators_api import evaluators_router
-from penstock.control.examinations import Examinations, examinations_router
-from penstock.control.experiments import active_experiments
-from penstock.control.experiments_api import experiments_router
-from penstock.control.experiments_evaluate import Evaluator
-from penstock.control.experiments_kind import ExperimentKind
-from penstock.control.experiments_signal import Signal
-from penstock.control.feedback_export import Exporter, feedback_router
-from penstock.control.forget import Forgetter
-from penstock.control.ingest import ingest_router
-from penstock.control.keystore import SharedKeystore
-from penstock.control.keystore_api import key_exchange_router, key_hosts_router
-from penstock.control.log_alerts import LogAlerts
-from penstock.control.monitoring import monitoring_token
-from penstock.control.publisher import Publisher
+from penstock.control.deploy.canary_watch import Watch
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.deploy.reconcile import Reconciler
+from penstock.control.evaluators.loops import Evaluators
+from penstock.control.experiments.evaluate import Evaluator
+from penstock.control.experiments.kind import ExperimentKind
+from penstock.control.experiments.life import active_experiments
+from penstock.control.experiments.signal import Signal
+from penstock.control.gates.examinations import Examinations, examinations_router
+from penstock.control.ingest.reader import ingest_router
 from penstock.control.readiness import Readiness
-from penstock.control.reconcile import Reconciler
-from penstock.control.signatures import sealing_under
-from penstock.control.statistics_api import statistics_router
-from penstock.control.storekeeper import Storekeeper
+from penstock.control.storage.storekeeper import Storekeeper
+from penstock.control.versions.builds import Builds
+from penstock.control.versions.signatures import sealing_under
+from penstock.control.watch.alerts_act import AlertActor
+from penstock.control.watch.log_alerts import LogAlerts
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
 from penstock.journal.keyfiles import FileKeystore

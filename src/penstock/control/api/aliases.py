@@ -7,11 +7,11 @@ from pydantic import Field
 from sqlalchemy import select
 
 from penstock.access.principals import Principal
-from penstock.control.aliases import move_alias, read_aliases, read_moves, remove_alias
 from penstock.control.auth import ControlPart, needs
-from penstock.control.specs import Spec
-from penstock.control.versions_find import find_version, reference_in
-from penstock.control.versions_state import change_state
+from penstock.control.specs.resources import Spec
+from penstock.control.versions.aliases import move_alias, read_aliases, read_moves, remove_alias
+from penstock.control.versions.find import find_version, reference_in
+from penstock.control.versions.state import change_state
 from penstock.core.errors import NotFound
 from penstock.store.schema import models
 

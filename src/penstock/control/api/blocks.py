@@ -8,10 +8,10 @@ from sqlalchemy import Row, select
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.blocks import block_version, clear_block
-from penstock.control.canary_rows import take_back_blocked
-from penstock.control.specs import Name, Spec
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.deploy.blocks import block_version, clear_block
+from penstock.control.deploy.canary_rows import take_back_blocked
+from penstock.control.specs.resources import Name, Spec
+from penstock.control.versions.find import find_version, reference_in
 from penstock.store.schema_delivery import blocks
 
 router = APIRouter(prefix="/blocks", tags=["deployments"])

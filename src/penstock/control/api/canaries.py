@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.blocks import standing_blocks
-from penstock.control.canaries import CanaryWish, abort_canary, begin_canary, find_canary, promote_canary
 from penstock.control.context import Control
-from penstock.control.experiments import experiment_row
-from penstock.control.experiments_store import load_statistics
-from penstock.control.specs import Name, Precision, Spec
-from penstock.control.specs_canary import CanarySpec
-from penstock.control.versions_find import reference_in
+from penstock.control.deploy.blocks import standing_blocks
+from penstock.control.deploy.canaries import CanaryWish, abort_canary, begin_canary, find_canary, promote_canary
+from penstock.control.experiments.life import experiment_row
+from penstock.control.experiments.store import load_statistics
+from penstock.control.specs.canary import CanarySpec
+from penstock.control.specs.resources import Name, Precision, Spec
+from penstock.control.versions.find import reference_in
 from penstock.delivery.watch import Watched, silent
 from penstock.experiments.canary import CANARY
 from penstock.experiments.design import parse_design

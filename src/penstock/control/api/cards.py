@@ -9,10 +9,17 @@ from pydantic import Field
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.cards import card_text, edit_card, fill_template, missing_of, newest_revision, read_revisions
-from penstock.control.lineage import read_graph
-from penstock.control.specs import Spec
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.specs.resources import Spec
+from penstock.control.versions.cards import (
+    card_text,
+    edit_card,
+    fill_template,
+    missing_of,
+    newest_revision,
+    read_revisions,
+)
+from penstock.control.versions.find import find_version, reference_in
+from penstock.control.versions.lineage import read_graph
 
 router = APIRouter(tags=["models"])
 Reader = Annotated[Principal, Depends(needs("models:read"))]

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Query, Response
 from penstock.access.principals import Principal
 from penstock.control.auth import needs
 from penstock.control.context import Control
-from penstock.control.diffs import Differ
-from penstock.control.provenance import provenance_of, read_provenance
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.versions.diffs import Differ
+from penstock.control.versions.find import find_version, reference_in
+from penstock.control.versions.provenance import provenance_of, read_provenance
 from penstock.core.references import parse_reference
 
 Reference = Annotated[str, Query(max_length=255, description="NAME:LABEL, NAME@ALIAS or NAME@sha256:...")]

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.datasets import DataSetKind, find_digest, read_custody, versions_of
-from penstock.control.specs import Document
+from penstock.control.specs.resources import Document
+from penstock.control.versions.datasets import DataSetKind, find_digest, read_custody, versions_of
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.store.schema_versions import dataset_revisions, datasets
 

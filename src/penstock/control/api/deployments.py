@@ -12,13 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.access.principals import Principal
 from penstock.control.api.system import PublisherPart
 from penstock.control.auth import ControlPart, needs
-from penstock.control.blocks import block_version
 from penstock.control.context import Control
-from penstock.control.deployment_rows import live_revision
-from penstock.control.deployments import Promotion, promote, roll_back
-from penstock.control.publisher import Publisher
-from penstock.control.specs import Name, Precision, Spec
-from penstock.control.versions_find import reference_in
+from penstock.control.deploy.blocks import block_version
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.deploy.record import Promotion, promote, roll_back
+from penstock.control.deploy.rows import live_revision
+from penstock.control.specs.resources import Name, Precision, Spec
+from penstock.control.versions.find import reference_in
 from penstock.core.errors import NotFound
 from penstock.store.schema import deployments, revisions
 

@@ -8,11 +8,11 @@ from sqlalchemy import Row, select
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.evaluations import Measured, ask, cancel, find_evaluation
-from penstock.control.gates import build_of, measured_suite
-from penstock.control.specs import Name, Precision, Spec
-from penstock.control.suites import find_suite, register_suite
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.gates.ask import build_of, measured_suite
+from penstock.control.gates.evaluations import Measured, ask, cancel, find_evaluation
+from penstock.control.gates.suites import find_suite, register_suite
+from penstock.control.specs.resources import Name, Precision, Spec
+from penstock.control.versions.find import find_version, reference_in
 from penstock.core.errors import Conflict
 from penstock.engine.identity import engine_digest
 from penstock.registry.gates import SuiteGate

@@ -9,12 +9,14 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
-from penstock.control.approvals import approve, withdraw
 from penstock.control.auth import ControlPart, needs
-from penstock.control.evaluations import UNDER_WAY
-from penstock.control.gates import gates_of, judge, run_gates
-from penstock.control.scan import scan
-from penstock.control.signatures import (
+from penstock.control.gates.approvals import approve, withdraw
+from penstock.control.gates.ask import gates_of, judge, run_gates
+from penstock.control.gates.evaluations import UNDER_WAY
+from penstock.control.specs.resources import Name, Precision, Spec
+from penstock.control.versions.find import find_version, reference_in
+from penstock.control.versions.scan import scan
+from penstock.control.versions.signatures import (
     bring_signature,
     create_signer,
     find_signer,
@@ -22,8 +24,6 @@ from penstock.control.signatures import (
     sign,
     valid_signatures,
 )
-from penstock.control.specs import Name, Precision, Spec
-from penstock.control.versions_find import find_version, reference_in
 from penstock.store.schema_gates import approvals, evaluations, judgements, signers
 
 router = APIRouter(tags=["gates"])

@@ -9,7 +9,7 @@ from sqlalchemy import insert, select, update
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
 from penstock.control.keys import change_key, check_an_admin_is_left, create_key, key_row, key_text, revoke_key
-from penstock.control.specs import KeySpec, Name, Spec
+from penstock.control.specs.resources import KeySpec, Name, Spec
 from penstock.core.errors import Conflict, NotFound
 from penstock.store.schema import keys, principals
 

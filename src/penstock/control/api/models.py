@@ -10,11 +10,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
-from penstock.control.aliases import read_aliases
 from penstock.control.auth import ControlPart, needs
-from penstock.control.cards import newest_revision
-from penstock.control.specs import Name, Spec
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.specs.resources import Name, Spec
+from penstock.control.versions.aliases import read_aliases
+from penstock.control.versions.cards import newest_revision
+from penstock.control.versions.find import find_version, reference_in
 from penstock.core.errors import NotFound
 from penstock.core.references import check_name, parse_reference
 from penstock.registry.card import missing_from, parse_card

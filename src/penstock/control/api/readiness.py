@@ -8,9 +8,9 @@ from pydantic import Field
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs
-from penstock.control.rubric_answers import give_answer, readiness_of
-from penstock.control.specs import Name, Spec
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.gates.rubric_answers import give_answer, readiness_of
+from penstock.control.specs.resources import Name, Spec
+from penstock.control.versions.find import find_version, reference_in
 
 router = APIRouter(tags=["models"])
 Reader = Annotated[Principal, Depends(needs("models:read"))]

@@ -13,7 +13,7 @@ from penstock.control.apply import PERMISSIONS, apply_documents, check_may_apply
 from penstock.control.auth import Caller, ControlPart, needs
 from penstock.control.context import Change
 from penstock.control.kinds import Kind, ResourceKind
-from penstock.control.specs import Document
+from penstock.control.specs.resources import Document
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.store.schema import resources
 

@@ -11,12 +11,12 @@ from sqlalchemy import delete, func, insert, select
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, check_permission, needs
-from penstock.control.fsck import fsck
-from penstock.control.specs import Name, Spec
-from penstock.control.storekeeper import GRACE_S
-from penstock.control.sweep import sweep
-from penstock.control.thin import waiting_to_thin
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.specs.resources import Name, Spec
+from penstock.control.storage.fsck import fsck
+from penstock.control.storage.storekeeper import GRACE_S
+from penstock.control.storage.sweep import sweep
+from penstock.control.storage.thin import waiting_to_thin
+from penstock.control.versions.find import find_version, reference_in
 from penstock.core.errors import NotFound
 from penstock.store.schema import versions
 from penstock.store.schema_storage import packs, pins, stored_blocks

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from penstock.access.principals import Principal
 from penstock.control.auth import Caller, ControlPart, check_service, needs
-from penstock.control.publisher import Publisher
+from penstock.control.deploy.publisher import Publisher
 from penstock.core.errors import BadRequest
 from penstock.core.reports import Report
 from penstock.core.snapshot import Snapshot

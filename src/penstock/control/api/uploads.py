@@ -11,11 +11,10 @@ from sqlalchemy import select
 from penstock.access.principals import Principal
 from penstock.control.api.models import version_detail
 from penstock.control.auth import ControlPart, needs
-from penstock.control.fetching import hold, recipes_of
-from penstock.control.lineage import resolve_edges
-from penstock.control.specs import Spec
-from penstock.control.specs_version import check_version_metadata
-from penstock.control.uploads import (
+from penstock.control.specs.resources import Spec
+from penstock.control.specs.version import check_version_metadata
+from penstock.control.storage.fetching import hold, recipes_of
+from penstock.control.storage.uploads import (
     Missing,
     begin_upload,
     commit_upload,
@@ -24,8 +23,9 @@ from penstock.control.uploads import (
     standing,
     take_blocks,
 )
-from penstock.control.versions import new_version
-from penstock.control.versions_find import find_version, reference_in
+from penstock.control.versions.find import find_version, reference_in
+from penstock.control.versions.lineage import resolve_edges
+from penstock.control.versions.rows import new_version
 from penstock.core.digests import is_digest
 from penstock.core.errors import BadRequest, NotFound
 from penstock.registry.blocks import MAX_BATCH_BLOCKS, Block, Recipe, check_recipe

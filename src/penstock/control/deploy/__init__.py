@@ -1,0 +1,1 @@
+"""What runs where: the deployment record, canaries, the Snapshot that gateways serve from, and the loop that starts replicas."""

@@ -1,0 +1,1 @@
+"""Figures that people and metrics read out of the tables."""

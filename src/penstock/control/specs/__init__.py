@@ -1,0 +1,1 @@
+"""The specs of resources, as `penstock apply` and the API take them."""

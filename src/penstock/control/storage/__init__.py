@@ -1,0 +1,1 @@
+"""Files of versions: pushed in blocks, kept small, checked, swept."""

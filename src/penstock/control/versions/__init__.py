@@ -1,0 +1,1 @@
+"""Models and versions: rows, aliases, metadata, lineage, signatures, builds."""

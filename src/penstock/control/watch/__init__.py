@@ -1,0 +1,1 @@
+"""Alerts and drift: what was told or noticed, kept, and acted on."""
