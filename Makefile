@@ -13,7 +13,7 @@ ARGS ?=
 MAKEFLAGS += --jobs=2
 
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
-.PHONY: bench-content up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance bench-registry
+.PHONY: bench-content up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance bench-registry bench-latency
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -79,6 +79,9 @@ bench: install-dev
 
 features: install-dev
 	$(BIN)/python -m bench.features $(ARGS)
+
+bench-latency: install-dev system-packages
+	$(BIN)/python -m bench.latency $(ARGS)
 
 bench-content: install-dev
 	$(BIN)/python -m bench.content $(ARGS)

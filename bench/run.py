@@ -7,36 +7,27 @@ interleaved (every target, then every target again) and the median is printed, s
 import argparse
 import json
 import math
-import os
 import statistics
 import sys
 
 import msgspec
 
-from bench import engine
+from bench import engine, latency
 from bench.load import HERE, OUT, Figures, fire, upstream
 from bench.targets import targets
 
 _LEFT_OUT = {
     "nginx": ("steady",),
     "vllm-router": ("steady",),
-    "litellm": ("1000/s", "steady"),  # it saturates its core at about a tenth of that rate
-    "penstock, rules": ("json", "1000/s", "steady"),
-    "penstock, two workers": ("chunk", "1000/s"),
+    "litellm": ("steady",),
+    "penstock, rules": ("json", "steady"),
+    "penstock, two workers": ("chunk",),
 }
 _STEADY = 4000  # requests a second for each worker, over 32 connections: about half of what one core can do
 
 
 def _median(figures: list[float]) -> float:
     return statistics.median(figures or [math.nan])
-
-
-def direct_p99_ms(seconds: float) -> float:
-    """What 1,000 requests/s take with nothing in between: the upstream's own time, the load generator's and the kernel's."""
-    with upstream() as behind:
-        return fire(
-            port=behind, pid=os.getpid(), connections=64, seconds=seconds, rate=1000, body=HERE / "body1k.json"
-        ).p99_ms
 
 
 def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
@@ -48,7 +39,6 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
         for exercise, connections, rate, body, stream in (
             ("warm-up", 32, 0, "body1k.json", False),
             *((("json", 32, 0, "body1k.json", False), ("chunk", 128, 0, "body1k_stream.json", True)) * rounds),
-            ("1000/s", 64, 1000, "body1k.json", False),
             ("steady", 32 * workers, _STEADY * workers, "body1k.json", False),
         ):
             if exercise in _LEFT_OUT.get(name, ()):
@@ -76,9 +66,7 @@ def main() -> int:
     options = parser.parse_args()
     names = [n for n in targets() if not options.only or n in options.only.split(";")]
     gathered: dict[str, dict[str, list[Figures]]] = {name: {} for name in names}
-    direct: list[float] = []
     for _ in range(options.rounds):
-        direct.append(direct_p99_ms(options.seconds))
         for name in names:
             for exercise, figures in measure(name, options.seconds, 1).items():
                 gathered[name].setdefault(exercise, []).extend(figures)
@@ -88,22 +76,21 @@ def main() -> int:
             "chunk_us": _median([f.cpu_us for f in found.get("chunk", [])]),
             "json_per_second": _median([f.per_second for f in found.get("json", [])]),
             "steady_us": _median([f.cpu_us for f in found.get("steady", [])]),
-            "p99_ms_at_1000": _median([f.p99_ms for f in found.get("1000/s", [])]),
             "resident_mib": max(f.resident_mib for fs in found.values() for f in fs),
             "bad": sum(f.bad for fs in found.values() for f in fs),
         }
         for name, found in gathered.items()
     }
+    added = latency.measure(turns=3 * options.rounds, seconds=2.0) if {"penstock", "nginx"} <= set(names) else None
     tokens = [] if options.skip_engine else engine.measure_starter()
+    told = {"gateways": rows, "p99_at_1000": msgspec.to_builtins(added), "engine": tokens}
     OUT.mkdir(exist_ok=True)
-    (OUT / "result.json").write_bytes(
-        msgspec.json.encode({"gateways": rows, "direct_p99_ms_at_1000": _median(direct), "engine": tokens})
-    )
+    (OUT / "result.json").write_bytes(msgspec.json.encode(told))
     if options.json:
-        print(json.dumps({"gateways": rows, "direct_p99_ms_at_1000": _median(direct), "engine": tokens}))
+        print(json.dumps(told))
         return 0
     print(
-        f"\n{'gateway':21} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'p99 ms at 1000/s':>17} {'MiB':>6} {'bad':>5}   ratio to vllm-router"
+        f"\n{'gateway':21} {'us/request':>11} {'us/chunk':>9} {'requests/s':>11} {'MiB':>6} {'bad':>5}   ratio to vllm-router"
     )
     base = rows.get("vllm-router")
     for name, row in rows.items():
@@ -113,21 +100,11 @@ def main() -> int:
             else "not installed (make bench-peers)"
         )
         print(
-            f"{name:21} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['p99_ms_at_1000']:17.2f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
+            f"{name:21} {row['json_us']:11.1f} {row['chunk_us']:9.1f} {row['json_per_second']:11.0f} {row['resident_mib']:6.0f} {row['bad']:5.0f}   {ratio}"
         )
-    for line in [*_added(rows, _median(direct)), *_second_worker(rows), *engine.table(tokens)]:
+    for line in [*([str(added)] if added else []), *_second_worker(rows), *engine.table(tokens)]:
         print(line)
     return 0
-
-
-def _added(rows: dict[str, dict[str, float]], direct: float) -> list[str]:
-    ours, floor = rows.get("penstock"), rows.get("nginx")
-    if ours is None or floor is None:
-        return []
-    mine, its = ours["p99_ms_at_1000"] - direct, floor["p99_ms_at_1000"] - direct
-    return [
-        f"p99 added at 1,000 requests/s to the {direct:.2f} ms without anything in between: {mine:.2f} ms, nginx {its:.2f} ms, ratio {mine / its:.1f}"
-    ]
 
 
 def _second_worker(rows: dict[str, dict[str, float]]) -> list[str]:
