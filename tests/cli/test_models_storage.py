@@ -13,7 +13,11 @@ import pytest
 
 from penstock.cli.client import Api
 from penstock.cli.main import cli
+from penstock.cli.models import push as pushing
 from penstock.core.errors import BadRequest, Damaged, NotFound
+from penstock.registry.blocks import Block, batch_head
+from penstock.store import remembered
+from penstock.store.buffers import Buffers
 from tests.cli.test_cli import Control
 from tests.control.house import safetensors
 
@@ -80,6 +84,52 @@ def test_a_neighbour_is_fetched_by_what_no_file_here_has(control: Control, tmp_p
     told(control, "models", "pull", "near:v1.0.0", str(tmp_path / "c"))
     assert (tmp_path / "c/sub/model.safetensors").read_bytes() == safetensors(**first)
     assert sorted(path.name for path in (tmp_path / "c/sub").iterdir()) == ["model.safetensors"]
+
+
+def test_what_was_read_once_is_not_read_again_unless_it_changed(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "SETTLED_S", -60.0)  # nobody waits here for the file to settle
+    source = folder(tmp_path / "s", model_ext_safetensors=safetensors(**tensors(3)), config_ext_json=b"{}")
+    first = told(control, "models", "push", str(source), "seen:v1.0.0")
+    read: list[str] = []
+    real = pushing._read_block
+
+    def watched(fd: int, start: int, size: int, name: str, buffers: Buffers) -> Any:
+        read.append(name)
+        return real(fd, start, size, name, buffers)
+
+    monkeypatch.setattr(pushing, "_read_block", watched)
+    again = told(control, "models", "push", str(source), "seen:v1.0.1")
+    assert (again["digest"], again["sent"], read) == (first["digest"], 0, [])
+    assert told(control, "models", "push", str(source), "seen:v1.0.2", "--reread")["digest"] == first["digest"]
+    assert set(read) == {"model.safetensors", "config.json"}
+    read.clear()
+    other = safetensors(**tensors(3) | {"layer.2": bytes(60_000)})
+    (source / "model.safetensors").write_bytes(other)
+    changed = told(control, "models", "push", str(source), "seen:v1.0.3")
+    assert set(read) == {"model.safetensors"}
+    assert changed["sent"] == 60_000
+    told(control, "models", "pull", "seen:v1.0.3", str(tmp_path / "out"))
+    assert (tmp_path / "out/model.safetensors").read_bytes() == other
+
+
+def test_a_file_that_changes_while_it_is_sent_is_refused(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = folder(tmp_path / "s", model_ext_safetensors=safetensors(**tensors(4)))
+
+    def late(blocks: list[Block]) -> bytes:
+        with (source / "model.safetensors").open("r+b") as file:
+            file.seek(-10, os.SEEK_END)
+            file.write(b"!")
+        return batch_head(blocks)
+
+    monkeypatch.setattr(pushing, "batch_head", late)
+    with pytest.raises(BadRequest, match="The bytes sent for the block"):
+        told(control, "models", "push", str(source), "moving:v1.0.0")
+    with pytest.raises(NotFound):
+        told(control, "models", "show", "moving:v1.0.0")
 
 
 def test_damage_is_told_with_file_and_tensor_by_pull_and_fsck_and_mended_by_a_push(

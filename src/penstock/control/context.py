@@ -14,6 +14,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
+from penstock.control.sockets import Movers
 from penstock.control.storage.binder import Binder
 from penstock.core.ids import make_id
 from penstock.core.settings import Settings
@@ -87,6 +88,7 @@ class Control:
         self.blobs = blobs
         blobs.clock = clock
         self.binder = Binder(blobs)
+        self.movers = Movers()
         self.service_token = service_token
         self.clock = clock
         self.entropy = entropy

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from penstock.core.errors import BadRequest, Forbidden, NotFound, PenstockError, Unauthenticated
 
@@ -66,6 +67,10 @@ def install_error_handlers(app: FastAPI) -> None:
         response = error_response(kind(text, code=str(error.detail).lower().replace(" ", "_")))
         response.status_code = error.status_code
         return response
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
+        return error_response(BadRequest("The body broke off.", param="body"))  # nobody reads it
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -40,6 +40,7 @@ from penstock.control.experiments.signal import Signal
 from penstock.control.gates.examinations import Examinations, examinations_router
 from penstock.control.ingest.reader import ingest_router
 from penstock.control.readiness import Readiness
+from penstock.control.sockets import LendingConnection
 from penstock.control.storage.storekeeper import Storekeeper
 from penstock.control.versions.builds import Builds
 from penstock.control.versions.signatures import sealing_under
@@ -140,6 +141,7 @@ async def serve_control(
         server = _Server(
             uvicorn.Config(
                 app,
+                http=LendingConnection,
                 loop="none",
                 lifespan="off",
                 log_config=None,

@@ -20,6 +20,8 @@ _ENTRY = struct.Struct(">32sI")
 _COUNT = struct.Struct(">I")
 MAX_BATCH = 64 << 20  # bytes of blocks in one request
 MAX_BATCH_BLOCKS = 4096
+BATCH_COUNT = _COUNT.size  # bytes that tell the number of blocks
+MAX_BATCH_BYTES = BATCH_COUNT + MAX_BATCH_BLOCKS * _ENTRY.size + MAX_BATCH  # of a whole request
 MAX_FILE_BLOCKS = 1 << 20
 
 

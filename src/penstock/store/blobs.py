@@ -6,7 +6,7 @@ Nothing that a client writes ever becomes a path: a pack's id is drawn here.
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import time
 
@@ -19,7 +19,8 @@ from penstock.core.errors import BadRequest, Damaged, Unavailable
 from penstock.registry.blocks import Block, Recipe, block_name
 from penstock.registry.delta import decode_delta
 from penstock.store.block_index import Place, StoredFile, find_file, find_places, open_packs, touch_blocks
-from penstock.store.intake import Intake
+from penstock.store.buffers import Buffers
+from penstock.store.intake import Came, Intake
 from penstock.store.packs import FolderPacks, ObjectPacks, Packs
 from penstock.store.schema_storage import stored_files
 from penstock.store.sql import Database
@@ -47,6 +48,7 @@ class Blobs:
         self.database = database
         self.packs = packs
         self.whole = whole
+        self.buffers = Buffers()
         self.clock = clock
         self._entropy = entropy
         self._reserve: list[str] = []
@@ -144,10 +146,18 @@ class Blobs:
 
     # -- blocks --------------------------------------------------------------------------------------------------------
 
-    async def intake(self, recipe: Recipe) -> Intake:
-        """A pack to be filled with the blocks of `recipe`."""
+    async def intake(self, recipe: Recipe, came: Came | None = None) -> Intake:
+        """A pack to be filled with the blocks of `recipe`; `came` is called with each that was seen to be right."""
         identity = await self._reserved()
-        taking = Intake(database=self.database, packs=self.packs, identity=identity, recipe=recipe, clock=self.clock)
+        taking = Intake(
+            database=self.database,
+            packs=self.packs,
+            buffers=self.buffers,
+            identity=identity,
+            recipe=recipe,
+            clock=self.clock,
+            came=came,
+        )
         await taking.begin()
         return taking
 
@@ -204,7 +214,7 @@ class Blobs:
         except FileNotFoundError:
             raise Damaged(f"The pack of the block {block.name[:12]} is gone.") from None
 
-    def read_block(self, name: str, places: dict[str, Place]) -> bytes:
+    def read_block(self, name: str, places: Mapping[str, Place]) -> bytes:
         """The bytes of one block, not checked against its name; call it in a thread.
 
         Raises:

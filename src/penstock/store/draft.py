@@ -8,6 +8,7 @@ from pathlib import Path
 from penstock.core.errors import BadRequest, Conflict, Damaged
 from penstock.registry.blocks import Block, Recipe, block_name
 from penstock.registry.layout import LENGTH_BYTES, Tensor, header_length, read_constants, read_header, tensors_between
+from penstock.store.writeback import write_soon
 
 
 class Draft:
@@ -78,6 +79,7 @@ class Draft:
                 while left:
                     wrote = os.pwrite(self._fd, left, to)
                     left, to = left[wrote:], to + wrote
+                write_soon(self._fd, at, len(data))
 
     def finish(self) -> None:
         """Flush it and give it its name."""

@@ -8,13 +8,14 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from penstock.core.errors import Damaged, Unavailable
+from penstock.store.writeback import EVERY, write_soon
 
 Piece = bytes | bytearray | memoryview
 
@@ -70,6 +71,15 @@ class Packs(Protocol):
         """
         ...
 
+    def open(self, identity: str) -> BinaryIO | None:
+        """A pack as a file of this host, to be sent from and closed; None if packs are none. Blocks.
+
+        Raises:
+            FileNotFoundError: if there is no such pack.
+            Unavailable: if it cannot be read.
+        """
+        ...
+
     def delete(self, identity: str) -> None:
         """Remove a pack; one that is not there is no error. Blocks.
 
@@ -119,6 +129,15 @@ class FolderPacks:
             raise Damaged(f"The pack {identity} is cut off.")
         return data
 
+    def open(self, identity: str) -> BinaryIO | None:
+        """See `Packs.open`."""
+        try:
+            return (self._folder / pack_key(identity)).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _failed(str(self._folder), error) from error
+
     def delete(self, identity: str) -> None:
         """See `Packs.delete`."""
         try:
@@ -145,15 +164,21 @@ class _File:
         self._path = path
         self._flush = flush  # folders that have come to hold something
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._size = 0
+        self._begun = 0  # bytes that are on their way to the disk
 
     def write(self, pieces: Sequence[Piece]) -> None:
         left = [memoryview(piece) for piece in pieces if len(piece)]
         while left:
             wrote = os.writev(self._fd, left[:512])
+            self._size += wrote
             while left and wrote >= len(left[0]):
                 wrote -= len(left.pop(0))
             if wrote:
                 left[0] = left[0][wrote:]
+        if self._size - self._begun >= EVERY:
+            write_soon(self._fd, self._begun, self._size - self._begun)
+            self._begun = self._size
 
     def finish(self) -> None:
         try:
@@ -204,6 +229,10 @@ class ObjectPacks:
         if len(data) != length:
             raise Damaged(f"The pack {identity} is cut off.")
         return data
+
+    def open(self, identity: str) -> BinaryIO | None:
+        """See `Packs.open`."""
+        return None
 
     def delete(self, identity: str) -> None:
         """See `Packs.delete`."""

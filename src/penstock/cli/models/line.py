@@ -2,15 +2,18 @@
 
 import http.client
 import json
-import socket
 import ssl
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 
 from penstock.cli.client import Api, at, refusal
-from penstock.core.errors import Unavailable
+from penstock.core.errors import Conflict, Damaged, Unavailable
+from penstock.net.loopback import keep_in_cache
+from penstock.store.buffers import SIZE, Buffers
 
-_BUFFER = 4 << 20
+_SECURE_PIECE = 1 << 20
 
 
 class Line:
@@ -19,16 +22,24 @@ class Line:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._connection: http.client.HTTPConnection | None = None
+        self._buffers = Buffers()
 
-    def put(self, upload: str, length: int, body: Iterable[bytes]) -> None:
-        """Put blocks of `upload`: the `length` bytes of `body`.
+    def put(self, upload: str, head: bytes, parts: Iterable[tuple[BinaryIO, int, int]], length: int) -> None:
+        """Put blocks of `upload`: `head`, then `length` bytes, which are `parts`: of a file, from where, how many.
 
         Raises:
+            Conflict: if a file has become shorter.
             PenstockError: what the API refused with; `Unavailable` if it cannot be reached.
         """
         path = f"/blobs/blocks?upload={quote(upload, safe='')}"
-        with self._ask("POST", path, length, body, "application/octet-stream") as response:
-            response.read()
+        with self._telling():
+            connection = self._asked("POST", path, len(head) + length, "application/octet-stream")
+            connection.send(head)
+            for file, start, count in parts:
+                if self._send(connection, file, start, count) != count:
+                    self.close()
+                    raise Conflict(f"{file.name} has become shorter while it was sent.")
+            self._answer(connection, "POST", path).read()
 
     def read(self, name: str, version: str, names: list[str], sizes: list[int]) -> Iterator[memoryview]:
         """The bytes of those blocks of the version, which are `sizes` long; each is good until the next is asked for.
@@ -38,19 +49,28 @@ class Line:
         """
         asked = json.dumps({"blocks": names}).encode()
         path = f"{at('models', name, 'versions', version)}/blocks"
-        buffer = memoryview(bytearray(max(sizes)))
-        with self._ask("POST", path, len(asked), [asked], "application/json") as response:
+        if max(sizes) > SIZE:
+            raise Damaged(
+                f"The control plane at {self._api.url} tells of a block of {max(sizes)} bytes; none is so large."
+            )
+        with self._telling():
+            connection = self._asked("POST", path, len(asked), "application/json")
+            connection.send(asked)
+            response = self._answer(connection, "POST", path)
+        buffer = self._buffers.take()
+        try:
             for size in sizes:
                 filled = 0
-                while filled < size:
-                    try:
-                        count = response.readinto(buffer[filled:size])
-                    except (OSError, http.client.HTTPException) as error:
-                        raise self._broken(error) from None
-                    if not count:
-                        raise self._broken(EOFError("it broke off"))
-                    filled += count
-                yield buffer[:size]
+                with self._telling():
+                    while filled < size:
+                        count = response.readinto(buffer.view[filled:size])
+                        if not count:
+                            raise EOFError("it broke off")
+                        filled += count
+                yield buffer.view[:size]
+        finally:
+            buffer.drop()
+        response.close()
 
     def close(self) -> None:
         """Close it."""
@@ -58,22 +78,34 @@ class Line:
             self._connection.close()
             self._connection = None
 
-    def _ask(self, method: str, path: str, length: int, body: Iterable[bytes], kind: str) -> http.client.HTTPResponse:
-        headers = {
-            "authorization": f"Bearer {self._api.key}",
-            "content-type": kind,
-            "content-length": str(length),
-        }
-        try:
-            if self._connection is None:
-                self._connection = self._open()
-            self._connection.request(method, self._prefix + path, body=body, headers=headers)
-            response = self._connection.getresponse()
-            if response.status >= 400:
-                told = response.read()
-                raise refusal(response.status, told, f"{method} {path}")
-        except (OSError, http.client.HTTPException) as error:
-            raise self._broken(error) from None
+    def _asked(self, method: str, path: str, length: int, kind: str) -> http.client.HTTPConnection:
+        if self._connection is None:
+            self._connection = self._open()
+        connection = self._connection
+        connection.putrequest(method, self._prefix + path, skip_accept_encoding=True)
+        for name, value in (
+            ("authorization", f"Bearer {self._api.key}"),
+            ("content-type", kind),
+            ("content-length", str(length)),
+        ):
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection
+
+    def _send(self, connection: http.client.HTTPConnection, file: BinaryIO, start: int, count: int) -> int:
+        if not isinstance(connection.sock, ssl.SSLSocket):
+            return int(connection.sock.sendfile(file, start, count))  # from the page cache, past this process
+        file.seek(start)
+        sent = 0
+        while sent < count and (piece := file.read(min(_SECURE_PIECE, count - sent))):
+            connection.send(piece)
+            sent += len(piece)
+        return sent
+
+    def _answer(self, connection: http.client.HTTPConnection, method: str, path: str) -> http.client.HTTPResponse:
+        response = connection.getresponse()
+        if response.status >= 400:
+            raise refusal(response.status, response.read(), f"{method} {path}")
         return response
 
     def _open(self) -> http.client.HTTPConnection:
@@ -82,18 +114,21 @@ class Line:
         host, port, wait = url.hostname or "", url.port, self._api.patience_s
         if url.scheme == "https":
             made: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=wait, blocksize=_BUFFER, context=ssl.create_default_context()
+                host, port, timeout=wait, context=ssl.create_default_context()
             )
         else:
-            made = http.client.HTTPConnection(host, port, timeout=wait, blocksize=_BUFFER)
+            made = http.client.HTTPConnection(host, port, timeout=wait)
         made.connect()
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-            made.sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
+        keep_in_cache(made.sock)
         return made
 
-    def _broken(self, error: BaseException) -> Unavailable:
-        self.close()
-        return Unavailable(
-            f"The control plane at {self._api.url} broke off ({error or type(error).__name__}).",
-            hint="Do it again: what has arrived is not sent again.",
-        )
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, EOFError, http.client.HTTPException) as error:
+            self.close()
+            raise Unavailable(
+                f"The control plane at {self._api.url} broke off ({error or type(error).__name__}).",
+                hint="Do it again: what has arrived is not sent again.",
+            ) from None

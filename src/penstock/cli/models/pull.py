@@ -12,11 +12,12 @@ import click
 
 from penstock.cli.client import at
 from penstock.cli.models.line import Line
+from penstock.cli.models.places import cache_folder
 from penstock.cli.models.progress import progress_of
 from penstock.cli.session import Session, with_session
 from penstock.core.errors import Damaged
 from penstock.core.references import parse_reference
-from penstock.registry.blocks import Block, batches
+from penstock.registry.blocks import BLOCK, Block, batches
 from penstock.registry.files import check_paths
 from penstock.registry.manifest import read_manifest
 from penstock.store.draft import Draft
@@ -25,7 +26,7 @@ from penstock.store.nearby import Nearby
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-_REQUEST = 32 << 20
+_REQUEST = 256 << 20  # bytes that are asked for together, at most
 _AT_ONCE = 2
 
 
@@ -70,7 +71,7 @@ def fetch(session: Session, found: dict[str, Any], directory: Path, *, sha256: b
         p: (e["digest"], e["size"]) for p, e in listing.items()
     }:
         raise Damaged(f"The files that are told of {name} are not those of its manifest {version}.")
-    nearby = Nearby(_cache() / "blocks.db")
+    nearby = Nearby(cache_folder() / "blocks.db")
     with progress_of(session) as progress, ExitStack() as stack:
         job = progress.add_task("fetching", total=sum(entry["size"] for entry in listing.values()))
         drafts: list[Draft] = []
@@ -98,10 +99,6 @@ def fetch(session: Session, found: dict[str, Any], directory: Path, *, sha256: b
         for path, entry in listing.items():
             _check_whole(directory / path, {"path": path, "digest": entry["digest"]})
     return sum(block.size for _, block in missing)
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock"
 
 
 def _take_nearby(nearby: Nearby, draft: Draft, lacks: list[Block], progress: "Progress", job: Any) -> list[Block]:
@@ -133,7 +130,9 @@ class _Fetcher:
         wanting: dict[str, list[Draft]] = {}
         for draft, block in missing:
             wanting.setdefault(block.name, []).append(draft)
-        parts = batches({block.name: block for _, block in missing}.values(), _REQUEST)
+        wanted = {block.name: block for _, block in missing}.values()
+        share = sum(block.size for block in wanted) // (2 * _AT_ONCE) + 1
+        parts = batches(wanted, max(BLOCK, min(_REQUEST, share)))
         try:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 tasks = [pool.submit(self._one, part, wanting) for part in parts]

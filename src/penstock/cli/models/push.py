@@ -3,32 +3,39 @@
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import msgspec
+from blake3 import blake3
 
 from penstock.cli.client import at
 from penstock.cli.documents import file_argument, read_document
 from penstock.cli.models.line import Line
+from penstock.cli.models.places import cache_folder
 from penstock.cli.models.progress import progress_of
 from penstock.cli.session import Session, with_session
 from penstock.core.errors import BadRequest, Conflict
 from penstock.core.references import Reference, parse_reference
-from penstock.registry.blocks import Block, Recipe, batch_head, batches, block_name, cuts_of, pack_recipe, seal_of
+from penstock.registry.blocks import Block, Recipe, batch_head, batches, cuts_of, pack_recipe, seal_of
 from penstock.registry.files import check_paths, refuse_pickle_name
 from penstock.registry.layout import LENGTH_BYTES, header_length, read_header
+from penstock.store.buffers import Buffers
+from penstock.store.remembered import Remembered, same
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 _LEFT_OUT = {"__pycache__", "node_modules"}
-_REQUEST = 32 << 20  # bytes of blocks in one request
+_REQUEST = 64 << 20  # bytes of blocks in one request
 _AT_ONCE = 3
+_PIECE = 512 << 10  # bytes that are read and hashed at a time: they stay in the processor's cache
+_STRETCH = 8 << 20  # bytes that are sent by one call
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,9 +56,20 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Choice(["fine_tuned_from", "quantised_from", "distilled_from", "merged_from"]),
     help="With --base: what it is of it, kept as its lineage.",
 )
+@click.option(
+    "--reread",
+    is_flag=True,
+    help="Read every file; by default those are not that were read before and have not changed since.",
+)
 @with_session
 def push(
-    session: Session, directory: Path, reference: str, meta: str | None, base: str | None, relation: str | None
+    session: Session,
+    directory: Path,
+    reference: str,
+    meta: str | None,
+    base: str | None,
+    relation: str | None,
+    reread: bool,
 ) -> None:
     """Register the files in DIRECTORY as the version NAME:LABEL.
 
@@ -61,6 +79,17 @@ def push(
     wanted = parse_reference(reference)
     if wanted.label is None:
         raise BadRequest(f"{reference!r} has no label to push to; write NAME:LABEL.", param="NAME:LABEL")
+    metadata = told_metadata(session, meta, base, relation)
+    remembered = None if reread else Remembered(cache_folder() / "recipes.db")
+    version = push_files(session, wanted, files_in(directory), metadata, remembered)
+    session.answer(
+        version,
+        lambda: click.echo(f"{version['model']}:{version['label']} is registered as {version['digest']}."),
+    )
+
+
+def told_metadata(session: Session, meta: str | None, base: str | None, relation: str | None) -> dict[str, Any]:
+    """What the version is to say of itself: the document `meta`, and that it is `relation` of the version `base`."""
     metadata = read_document(meta) if meta is not None else {}
     if base is not None:
         found = session.api.get("/resolve", ref=str(parse_reference(base)))
@@ -68,17 +97,22 @@ def push(
         if relation is not None:
             edge = {"relation": relation, "version": f"{found['model']}@{found['digest']}"}
             metadata["lineage"] = [*metadata.get("lineage", ()), edge]
-    version = push_files(session, wanted, files_in(directory), metadata)
-    session.answer(
-        version,
-        lambda: click.echo(f"{version['model']}:{version['label']} is registered as {version['digest']}."),
-    )
+    return metadata
 
 
-def push_files(session: Session, wanted: Reference, paths: dict[str, Path], metadata: dict[str, Any]) -> dict[str, Any]:
-    """The version that `paths` become under the label `wanted`: the files of this machine, by the names that they will have."""
+def push_files(
+    session: Session,
+    wanted: Reference,
+    paths: dict[str, Path],
+    metadata: dict[str, Any],
+    remembered: Remembered | None = None,
+) -> dict[str, Any]:
+    """The version that `paths` become under the label `wanted`: the files of this machine, by the names that they will have.
+
+    Those that `remembered` vouches for are not read, except where control lacks them.
+    """
     with progress_of(session) as progress:
-        return _push(session, wanted, _cut_all(paths, progress), metadata, progress)
+        return _push(session, wanted, _cut_all(paths, progress, remembered), metadata, progress)
 
 
 def files_in(directory: Path) -> dict[str, Path]:
@@ -110,22 +144,32 @@ def files_in(directory: Path) -> dict[str, Path]:
     return found
 
 
-def _cut_all(paths: dict[str, Path], progress: "Progress") -> dict[str, Cut]:
-    sizes = {name: path.stat().st_size for name, path in paths.items()}
-    job = progress.add_task("reading", total=sum(sizes.values()))
+def _cut_all(paths: dict[str, Path], progress: "Progress", remembered: Remembered | None) -> dict[str, Cut]:
+    """The blocks of each file; those that `remembered` vouches for are not read."""
+    stats = {path: path.stat() for path in paths.values()}
+    known = remembered.find(stats) if remembered is not None else {}
+    job = progress.add_task("reading", total=sum(stat.st_size for path, stat in stats.items() if path not in known))
     files = {}
+    buffers = Buffers()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         for name, path in paths.items():
+            if path in known:
+                files[name] = Cut(path=path, size=stats[path].st_size, recipe=known[path])
+                continue
             with path.open("rb", buffering=0) as file:
-                found = cuts_of(_head(file.fileno(), sizes[name], name), sizes[name])
-                places = list(zip(_starts(found), found, strict=True))
+                begun, fd = time.time(), file.fileno()
+                stat = os.fstat(fd)
+                found = cuts_of(_head(fd, stat.st_size, name), stat.st_size)
 
-                def cut(place: tuple[int, int], fd: int = file.fileno(), name: str = name) -> Block:
-                    data = _read(fd, place[0], place[1], name)
-                    progress.advance(job, len(data))
-                    return Block(block_name(data), len(data))
+                def cut(place: tuple[int, int], fd: int = fd, name: str = name) -> Block:
+                    block = _read_block(fd, place[0], place[1], name, buffers)
+                    progress.advance(job, block.size)
+                    return block
 
-                files[name] = Cut(path=path, size=sizes[name], recipe=tuple(pool.map(cut, places)))
+                recipe = tuple(pool.map(cut, zip(_starts(found), found, strict=True)))
+                files[name] = Cut(path=path, size=stat.st_size, recipe=recipe)
+                if remembered is not None and same(stat, os.fstat(fd)):
+                    remembered.note(path, stat, recipe, begun)
     return files
 
 
@@ -146,11 +190,21 @@ def _starts(sizes: tuple[int, ...]) -> Iterator[int]:
         at += size
 
 
-def _read(fd: int, start: int, size: int, name: str) -> bytes:
-    data = os.pread(fd, size, start)
-    if len(data) != size:
-        raise Conflict(f"{name} has become shorter while it was read.")
-    return data
+def _read_block(fd: int, start: int, size: int, name: str, buffers: Buffers) -> Block:
+    """The block at `start`, read piece by piece, each hashed while it is in the processor's cache."""
+    hashed = blake3()
+    buffer = buffers.take()
+    try:
+        at = 0
+        while at < size:
+            count = os.preadv(fd, [buffer.view[: min(_PIECE, size - at)]], start + at)
+            if not count:
+                raise Conflict(f"{name} has become shorter while it was read.")
+            hashed.update(buffer.view[:count])
+            at += count
+    finally:
+        buffer.drop()
+    return Block(hashed.hexdigest(), size)
 
 
 def _push(
@@ -206,8 +260,7 @@ class _Sender:
             if line is None:
                 line = self._local.line = Line(self._api)
                 lines.append(line)
-            head = batch_head(part)
-            line.put(self._upload, len(head) + sum(block.size for block in part), self._bytes(head, part))
+            line.put(self._upload, batch_head(part), self._parts(part), sum(block.size for block in part))
 
         try:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -222,13 +275,19 @@ class _Sender:
             for line in lines:
                 line.close()
 
-    def _bytes(self, head: bytes, part: list[Block]) -> Iterator[bytes]:
-        yield head
+    def _parts(self, blocks: list[Block]) -> Iterator[tuple[BinaryIO, int, int]]:
+        """Where the bytes of `blocks` lie: file, start and length, neighbours together."""
         with ExitStack() as stack:
-            opened: dict[Path, int] = {}
-            for block in part:
-                path, start = self._where[block.name]
+            opened: dict[Path, BinaryIO] = {}
+            path, start, length = self._where[blocks[0].name][0], self._where[blocks[0].name][1], 0
+            for block in [*blocks, None]:
+                place = None if block is None else self._where[block.name]
+                if block is not None and place == (path, start + length) and length + block.size <= _STRETCH:
+                    length += block.size
+                    continue
                 if path not in opened:
-                    opened[path] = stack.enter_context(path.open("rb", buffering=0)).fileno()
-                yield _read(opened[path], start, block.size, str(path))
-                self._progress.advance(self._job, block.size)
+                    opened[path] = stack.enter_context(path.open("rb", buffering=0))
+                yield opened[path], start, length
+                self._progress.advance(self._job, length)
+                if block is not None and place is not None:
+                    (path, start), length = place, block.size

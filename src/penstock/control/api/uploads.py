@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy import select
@@ -11,9 +11,11 @@ from sqlalchemy import select
 from penstock.access.principals import Principal
 from penstock.control.api.models import version_detail
 from penstock.control.auth import ControlPart, needs
+from penstock.control.sockets import body_of
 from penstock.control.specs.resources import Spec
 from penstock.control.specs.version import check_version_metadata
 from penstock.control.storage.fetching import hold, recipes_of
+from penstock.control.storage.sending import blocks_response
 from penstock.control.storage.uploads import (
     Missing,
     begin_upload,
@@ -28,7 +30,7 @@ from penstock.control.versions.lineage import resolve_edges
 from penstock.control.versions.rows import new_version
 from penstock.core.digests import is_digest
 from penstock.core.errors import BadRequest, NotFound
-from penstock.registry.blocks import MAX_BATCH_BLOCKS, Block, Recipe, check_recipe
+from penstock.registry.blocks import MAX_BATCH_BLOCKS, MAX_BATCH_BYTES, Block, Recipe, check_recipe
 from penstock.registry.files import check_paths
 from penstock.registry.manifest import read_manifest
 from penstock.store.schema import uploads
@@ -117,7 +119,8 @@ def _upload(row: Any, missing: Missing) -> dict[str, Any]:
 @router.post("/blobs/blocks", status_code=201)
 async def put_blocks(upload: str, request: Request, control: ControlPart, who: Writer) -> dict[str, Any]:
     """Store blocks that the open push `upload` announced: their number (4 bytes, big-endian), of each the BLAKE3 (32 bytes) and size (4), then their bytes."""
-    return {"bytes": await take_blocks(control, upload, who, _pieces(request))}
+    async with body_of(request, control.movers, MAX_BATCH_BYTES) as body:
+        return {"bytes": await take_blocks(control, upload, who, body)}
 
 
 @router.put("/blobs/{digest}", status_code=201)
@@ -173,8 +176,8 @@ def _told(recipe: Sequence[Block]) -> list[list[Any]]:
 
 @router.post("/models/{name}/versions/{label}/blocks", response_class=StreamingResponse)
 async def read_blocks(
-    name: str, label: str, body: WantedBlocks, control: ControlPart, _who: Reader
-) -> StreamingResponse:
+    name: str, label: str, body: WantedBlocks, request: Request, control: ControlPart, _who: Reader
+) -> Response:
     """The bytes of those blocks of the version, one after the other as they were asked for. Whoever asked checks them by their names."""
     async with control.database.read() as connection:
         row = await find_version(connection, reference_in(name, label))
@@ -184,11 +187,4 @@ async def read_blocks(
     if strange:
         raise NotFound(f"{row.model}:{row.label} has no block {strange[0][:64]!r}.")
     await hold(control, row.digest)
-    wanted = [known[text] for text in body.blocks]
-
-    async def stream() -> AsyncIterator[bytes]:
-        async for _, data in control.blobs.read(wanted, zeros=True):
-            yield data
-
-    size = sum(block.size for block in wanted)
-    return StreamingResponse(stream(), media_type="application/octet-stream", headers={"content-length": str(size)})
+    return blocks_response(request, control, [known[text] for text in body.blocks])

@@ -1,6 +1,7 @@
 """Pushes under way: announced with the blocks of their files, filled in any order, committed once every digest was seen to be right."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
 from penstock.control.context import Control
+from penstock.control.sockets import LoopBody, SocketBody
 from penstock.control.storage.sweep import sweep
 from penstock.control.versions.rows import NewVersion, check_free, commit_version, find_row, inspect_files, taken
 from penstock.core.digests import short
 from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.registry.blocks import (
+    BATCH_COUNT,
     Block,
     Recipe,
     batch_head_length,
@@ -167,7 +170,7 @@ async def missing_of(control: Control, upload: Any) -> Missing:
             _check_size(entries[digest][0], whole, entries[digest][1])
             files.remove(digest)
     if unbound:
-        control.binder.follow(upload.id, unbound)
+        control.binder.follow(upload.id, unbound, wanted.keys() - there)
     return Missing(files=tuple(files), blocks=tuple(block for name, block in wanted.items() if name not in there))
 
 
@@ -176,7 +179,7 @@ def _check_size(path: str, stored: int, announced: int) -> None:
         raise BadRequest(f"{path!r} has {stored} bytes, the manifest says {announced}.", param=f"files.{path}.size")
 
 
-async def take_blocks(control: Control, identity: str, caller: Principal, body: AsyncIterator[bytes]) -> int:
+async def take_blocks(control: Control, identity: str, caller: Principal, body: LoopBody | SocketBody) -> int:
     """Store the blocks in `body` (`registry.blocks.batch_head`, then their bytes), which the upload announced; how many bytes they have.
 
     Raises:
@@ -184,16 +187,12 @@ async def take_blocks(control: Control, identity: str, caller: Principal, body: 
         BadRequest: if a block was not announced, or has other bytes than its name says; nothing is stored then.
         Unavailable: if the store or the database cannot be written.
     """
-    head = b""
-    wanted: int | None = None
-    async for piece in body:
-        head += piece
-        wanted = wanted or batch_head_length(head)
-        if wanted is not None and len(head) >= wanted:
-            break
-    if wanted is None or len(head) < wanted:
+    head = await body.exactly(BATCH_COUNT)
+    length = batch_head_length(head)
+    head += await body.exactly((length or BATCH_COUNT) - BATCH_COUNT)
+    if length is None or len(head) < length:
         raise BadRequest("The body ends before the list of its blocks does.", param="body")
-    recipe = read_batch_head(head[:wanted])
+    recipe = read_batch_head(head)
     async with control.database.read() as connection:
         upload = await find_upload(connection, identity, caller)
         if upload.state != "open":
@@ -206,17 +205,14 @@ async def take_blocks(control: Control, identity: str, caller: Principal, body: 
     for block in recipe:
         if block not in announced:
             raise BadRequest(f"The block {block.name[:12]} of {block.size} bytes was not announced.", param="body")
-    intake = await control.blobs.intake(recipe)
+    intake = await control.blobs.intake(recipe, partial(control.binder.came, identity))
     try:
-        if len(head) > wanted:
-            await intake.feed(head[wanted:])
-        async for piece in body:
-            await intake.feed(piece)
+        await body.into(intake)
         await intake.finish()
     except BaseException:
         await intake.abort()
         raise
-    control.binder.came(identity, intake.pieces)
+    control.binder.stored(identity, (block.name for block in recipe))
     return sum(block.size for block in recipe)
 
 
