@@ -84,7 +84,10 @@ def read_manifest(text: str | bytes, digest: str) -> Manifest:
 
 
 def subfolder(manifest: Manifest, folder: str) -> Manifest | None:
-    """The manifest of one folder, its paths relative to it; None if there is no file in it."""
+    """The manifest of one folder, its paths relative to it; of "" that of the files at the top. None if there is no file in it."""
+    if not folder:
+        top = {path: entry for path, entry in manifest.files.items() if "/" not in path}
+        return Manifest(files=top) if top else None
     prefix = folder.rstrip("/") + "/"
     files = {path.removeprefix(prefix): entry for path, entry in manifest.files.items() if path.startswith(prefix)}
     return Manifest(files=files) if files else None
