@@ -9,6 +9,8 @@ import json
 import math
 import statistics
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -56,10 +58,10 @@ def measure(name: str, seconds: float, rounds: int) -> dict[str, list[Figures]]:
 
 
 def main() -> int:
-    """Prints the table, or JSON with `--json`."""
+    """Prints the table, or JSON with `--json`; 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="targets, separated by semicolons")
     parser.add_argument("--skip-engine", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -104,7 +106,33 @@ def main() -> int:
         )
     for line in [*([str(added)] if added else []), *_second_worker(rows), *engine.table(tokens)]:
         print(line)
-    return 0
+    missed = 0
+    for what, figure, target in _held(rows, added, tokens):
+        print(f"{'ok' if figure <= target else 'MISSED':6} {what}: {figure:.2f} (at most {target:.2f})")
+        missed += not figure <= target
+    return 1 if missed else 0
+
+
+def _held(
+    rows: dict[str, dict[str, float]], added: latency.Added | None, tokens: list[dict[str, Any]]
+) -> Iterator[tuple[str, float, float]]:
+    """What is to be kept: its name, the figure, and what it may be at the most. Of targets that are not installed nothing is said."""
+    ours, rules, two = rows.get("penstock"), rows.get("penstock, rules"), rows.get("penstock, two workers")
+    router, lite = rows.get("vllm-router"), rows.get("litellm")
+    if ours and router:
+        yield "CPU a request, of vllm-router's", ours["json_us"] / router["json_us"], 1.1
+        yield "CPU a chunk, of vllm-router's", ours["chunk_us"] / router["chunk_us"], 1.05
+    if rules and router:
+        yield "CPU a chunk with rules on every delta, of vllm-router's", rules["chunk_us"] / router["chunk_us"], 1.35
+    if ours and lite:
+        yield "CPU a request, of LiteLLM's", ours["json_us"] / lite["json_us"], 0.01
+    if ours and two:
+        yield "CPU a request with two workers, of that with one", two["steady_us"] / ours["steady_us"], 1.1
+    if added:
+        yield f"p99 added at {latency.RATE} requests/s, of what nginx adds", added.ratio, 3.0
+    for row in tokens:
+        if row["streams"] == 16:
+            yield "the bare pipeline's tokens a second at 16 streams, of the server's", 1 / row["ratio"], 1 / 0.85
 
 
 def _second_worker(rows: dict[str, dict[str, float]]) -> list[str]:

@@ -45,7 +45,7 @@ RULES = (
 
 
 def bench_snapshot(upstream_port: int, secret: str, *, cache: str = "off", rules: tuple[Rule, ...] = ()) -> Snapshot:
-    """One tenant with limits too high to be reached, one route, one replica, `rules` on what goes in and what comes out.
+    """One tenant with limits too high to be reached, one route, two replicas to choose from by prefix, `rules` on what goes in and what comes out.
 
     Cached answers expire at once: each request pays for the look-up, the key and the keeping, and none is answered from the cache.
     """
@@ -60,7 +60,7 @@ def bench_snapshot(upstream_port: int, secret: str, *, cache: str = "off", rules
             Pool(
                 name="mock",
                 max_in_flight=4096,
-                replicas=(Replica(id="mock-0", url=f"http://127.0.0.1:{upstream_port}"),),
+                replicas=tuple(Replica(id=f"mock-{n}", url=f"http://127.0.0.1:{upstream_port}") for n in range(2)),
             ),
         ),
     )

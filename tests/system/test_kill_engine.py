@@ -99,8 +99,11 @@ def test_a_killed_engine_is_back_and_cuts_are_told(own: Up, part: str) -> None:
     assert took < BACK_S, took
     assert all('"error"' in text for _, text in cut), cut
     assert ask(own).status_code == 200
-    outcomes = {r.id: r.outcome for _, _, r in cat(own.data / "journal") if isinstance(r, Exchange)}
+    records = [r for _, _, r in cat(own.data / "journal") if isinstance(r, Exchange)]
+    outcomes = {r.id: r.outcome for r in records}
+    assert len(outcomes) == len(records), "each request is there once"
     assert {outcomes[request] for request in whole} == {"ok"}
+    # `crashed` are those whose gateway died: this one lives, and knows how each of them ended.
     assert {outcomes[request] for request, _ in cut if request} <= {"truncated", "error", "refused"}
     left = [pid for pid in workers if (PROC / str(pid)).exists()]
     until(lambda: True if not [p for p in left if (PROC / str(p)).exists()] else None, 20)
