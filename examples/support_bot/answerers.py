@@ -46,16 +46,10 @@ def endpoint(url: str, key: str, model: str, concurrency: int, timeout_s: float 
 
 def local(folder: Path) -> Answerer:
     """The weights of a Hugging Face folder under PyTorch, in fp32."""
-    from safetensors.torch import load_file
+    from examples.support_bot.folders import read_model
+    from examples.support_bot.model import generate
 
-    from examples.support_bot.chat import Coder
-    from examples.support_bot.model import Llama, ModelConfig, generate
-
-    shape = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = Llama(ModelConfig(**{name: shape[name] for name in ModelConfig.__dataclass_fields__}))
-    weights = load_file(folder / "model.safetensors")
-    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    coder = Coder((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    model, coder = read_model(folder)
 
     def ask_all(asked: list[Messages]) -> list[str]:
         prompts = [coder.prompt(messages) for messages in asked]

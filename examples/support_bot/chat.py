@@ -79,6 +79,10 @@ class Coder:
         """Token ids up to the start of the answer."""
         return list(self.plain.encode(render(messages, ask=True), add_special_tokens=False).ids)
 
+    def answer(self, text: str) -> list[int]:
+        """Token ids of an answer, its end included."""
+        return [*self.plain.encode(text, add_special_tokens=False).ids, self.end]
+
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, special tokens left out."""
         return str(self.plain.decode(ids))

@@ -4,7 +4,8 @@
     python -m examples.support_bot.evaluate --local examples/support_bot/models/support-bot-v1.1.0/safetensors
     python -m examples.support_bot.evaluate --openvino examples/support_bot/models/support-bot-v1.1.0/openvino-int8
 
---card FILE writes the table into a model card, between its markers.
+--card FILE writes the table into a model card, between its markers; --each FILE what was said of each answer, for compare.py;
+--meta FILE adds the figures to what a version says of itself, to be pushed with it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,15 @@ def judged(asked: list[Question], answers: list[str], shop: Shop) -> list[Score]
     return [score(answer, q.intent, q.facts, shop, q.text) for q, answer in zip(asked, answers, strict=True)]
 
 
+def write_each(path: Path, asked: list[Question], scores: list[Score]) -> None:
+    """A line a question: its id and intent, and what the rules say of the answer."""
+    rows = [
+        {"id": q.id, "intent": q.intent, "said": s.said, "right": s.right, "invented": s.invented}
+        for q, s in zip(asked, scores, strict=True)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def _answerer(args: argparse.Namespace) -> answerers.Answerer:
     if args.local:
         return answerers.local(args.local)
@@ -96,6 +106,9 @@ def main() -> None:
         help="count the questions alone that share no five words in a row with COUNT training conversations, too",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    parser.add_argument("--each", type=Path, metavar="FILE", help="write what was said of each answer, as JSON lines")
+    parser.add_argument("--meta", type=Path, metavar="FILE", help="metadata of one version, to add the figures to")
+    parser.add_argument("--dataset", default="larkfield-questions", help="the questions' record, for --meta")
     parser.add_argument("--card", type=Path, help="model card to write the table into")
     args = parser.parse_args()
     shop, asked = load_shop(), questions(args.questions)
@@ -111,6 +124,16 @@ def main() -> None:
             asked, scores, args.new_wording
         )
     print(json.dumps(figures.as_json(result), indent=2) if args.json else figures.table(result))
+    if args.each:
+        write_each(args.each, asked, scores)
+    if args.meta:
+        import yaml
+
+        told = yaml.safe_load(args.meta.read_text(encoding="utf-8"))
+        told["metrics"] = {**told.get("metrics", {}), **figures.as_metrics(result, args.dataset)}
+        edge = {"relation": "evaluated_on", "dataset": args.dataset}
+        told["lineage"] = [one for one in told.get("lineage", []) if one != edge] + [edge]
+        args.meta.write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if args.card:
         way = (
             "by PyTorch, fp32"

@@ -6,10 +6,19 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from examples.support_bot.scoring import Score
 from examples.support_bot.shop import OFF_TOPIC
 
+# Name in a version's metadata -> the figure, and whether more of it is better.
+METRICS = {
+    "right": ("in-scope questions answered right", True),
+    "order_numbers": ("order numbers in answers that were asked about", True),
+    "refused": ("off-topic questions refused", True),
+    "wrongly_refused": ("in-scope questions wrongly refused", False),
+    "invented": ("answers with an invented fact", False),
+}
 START, END = "<!-- figures: made by evaluate.py, do not edit -->", "<!-- end of figures -->"
 
 
@@ -79,11 +88,29 @@ def as_json(figures: dict[str, Share]) -> dict[str, dict[str, float]]:
     }
 
 
+def as_metrics(figures: dict[str, Share], dataset: str) -> dict[str, dict[str, Any]]:
+    """The figures as `metrics` of a version's metadata, to three places; `dataset` is the record of the questions."""
+    found = {}
+    for metric, (name, higher) in METRICS.items():
+        share = figures[name]
+        low, high = share.interval()
+        values = {"value": share.value, "lower": low, "upper": high}
+        rounded = {field: round(value, 3) for field, value in values.items()}
+        found[metric] = {**rounded, "count": share.total, "dataset": dataset, "higher_is_better": higher}
+    return found
+
+
 def write_card(card: Path, heading: str, figures: dict[str, Share]) -> None:
     """Replaces what stands between the card's markers. Raises ValueError where it has none."""
+    write_between(card, (START, END), f"{heading}\n\n{table(figures)}")
+
+
+def write_between(card: Path, markers: tuple[str, str], told: str) -> None:
+    """Replaces what stands between two markers. Raises ValueError where the card has none."""
+    start, end = markers
     text = card.read_text(encoding="utf-8")
-    if START not in text or END not in text:
-        raise ValueError(f"{card} has no markers {START!r} and {END!r}")
-    before, rest = text.split(START, 1)
-    after = rest.split(END, 1)[1]
-    card.write_text(f"{before}{START}\n{heading}\n\n{table(figures)}\n{END}{after}", encoding="utf-8")
+    if start not in text or end not in text:
+        raise ValueError(f"{card} has no markers {start!r} and {end!r}")
+    before, rest = text.split(start, 1)
+    after = rest.split(end, 1)[1]
+    card.write_text(f"{before}{start}\n{told}\n{end}{after}", encoding="utf-8")

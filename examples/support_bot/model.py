@@ -28,10 +28,16 @@ class ModelConfig:
     max_position_embeddings: int = 1024
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
+    head_dim: int | None = None  # None: the heads share hidden_size
+
+    @property
+    def head_size(self) -> int:
+        """Features of one head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
     def to_dict(self) -> dict[str, Any]:
         """The fields under the names of Hugging Face's config.json."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class Attention(nn.Module):
@@ -39,16 +45,20 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        size = config.hidden_size
+        size, inner = config.hidden_size, config.num_attention_heads * config.head_size
         self.heads = config.num_attention_heads
-        self.q_proj = nn.Linear(size, size, bias=False)
-        self.k_proj = nn.Linear(size, size, bias=False)
-        self.v_proj = nn.Linear(size, size, bias=False)
-        self.o_proj = nn.Linear(size, size, bias=False)
+        self.q_proj = nn.Linear(size, inner, bias=False)
+        self.k_proj = nn.Linear(size, inner, bias=False)
+        self.v_proj = nn.Linear(size, inner, bias=False)
+        self.o_proj = nn.Linear(inner, size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: list[Tensor] | None) -> Tensor:
         """Features in, features out: [rows, length, hidden_size]."""
-        rows, length, size = x.shape
+        return self.o_proj(self.heads_of(x, cos, sin, mask, past))
+
+    def heads_of(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, past: list[Tensor] | None) -> Tensor:
+        """What the heads read, one behind the other: [rows, length, heads * head_size]."""
+        rows, length, _ = x.shape
 
         def split(y: Tensor) -> Tensor:
             return y.view(rows, length, self.heads, -1).transpose(1, 2)
@@ -60,7 +70,7 @@ class Attention(nn.Module):
                 k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
             past[:] = [k, v]
         y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.o_proj(y.transpose(1, 2).reshape(rows, length, size))
+        return y.transpose(1, 2).reshape(rows, length, -1)
 
 
 class Mlp(nn.Module):
@@ -74,7 +84,11 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features in, features out: [rows, length, hidden_size]."""
-        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.neurons_of(x))
+
+    def neurons_of(self, x: Tensor) -> Tensor:
+        """What the neurons say: [..., intermediate_size]."""
+        return functional.silu(self.gate_proj(x)) * self.up_proj(x)
 
 
 class RmsNorm(nn.Module):
@@ -125,7 +139,7 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.model = Inner(config)
-        half = config.hidden_size // config.num_attention_heads // 2
+        half = config.head_size // 2
         frequency = config.rope_theta ** (-torch.arange(half).float() / half)
         angle = torch.outer(torch.arange(config.max_position_embeddings).float(), frequency)
         self.register_buffer("cos", torch.cat((angle, angle), -1).cos(), persistent=False)
@@ -142,13 +156,21 @@ class Llama(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor, mask: Tensor, past: list[list[Tensor]] | None = None) -> Tensor:
         """`ids`, `positions`: [rows, length]; `mask`: [rows, 1, length, seen], true where attention may look."""
+        return self.logits(self.features(ids, positions, mask, past))
+
+    def features(self, ids: Tensor, positions: Tensor, mask: Tensor, past: list[list[Tensor]] | None = None) -> Tensor:
+        """What the logits are read from: [rows, length, hidden_size]."""
         x = self.model.embed_tokens(ids)
         dtype = torch.get_autocast_dtype(ids.device.type) if torch.is_autocast_enabled(ids.device.type) else x.dtype
         x = x.to(dtype)
         cos, sin = self.cos[positions].unsqueeze(1).to(dtype), self.sin[positions].unsqueeze(1).to(dtype)
         for at, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, mask, None if past is None else past[at])
-        return functional.linear(self.model.norm(x), self.model.embed_tokens.weight.to(dtype))
+        return self.model.norm(x)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """[..., hidden_size] to [..., vocab_size]."""
+        return functional.linear(features, self.model.embed_tokens.weight.to(features.dtype))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -159,8 +181,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def parameters(config: ModelConfig) -> int:
     """Number of weights, the tied embedding counted once."""
-    size, wide = config.hidden_size, config.intermediate_size
-    return config.vocab_size * size + config.num_hidden_layers * (4 * size * size + 3 * size * wide + 2 * size) + size
+    size, wide, inner = config.hidden_size, config.intermediate_size, config.num_attention_heads * config.head_size
+    return config.vocab_size * size + config.num_hidden_layers * (4 * size * inner + 3 * size * wide + 2 * size) + size
+
+
+def packed_mask(owners: Tensor) -> Tensor:
+    """Where attention may look in rows of several documents: back, and in the same one. [rows, length] to [rows, 1, length, length]."""
+    length = owners.size(1)
+    causal = torch.ones(length, length, dtype=torch.bool, device=owners.device).tril()
+    return (owners[:, None, :, None] == owners[:, None, None, :]) & causal
 
 
 @torch.no_grad()

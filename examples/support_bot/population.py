@@ -4,7 +4,8 @@
 
 Each customer is a `user` of the API with one question drawn at random (seeded), so that an experiment whose unit is the user
 sees independent units. The verdict on an answer is the evaluator's (`scoring.py`), sent as `POST /v1/feedback`; who is shown two answers
-prefers the right one, sent as `POST /v1/preferences`.
+prefers the right one, sent as `POST /v1/preferences`. With --consent what they say may be trained on; with a --temperature above zero the same
+question gets several answers, good and bad ones, which `penstock feedback export` makes pairs of.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Customer:
     key: str
     model: str
     seed: int
+    temperature: float = 0.0
+    consent: bool = False
 
 
 async def ask(
@@ -50,7 +53,7 @@ async def ask(
         "model": customer.model,
         "messages": [{"role": "system", "content": shop.system}, *question["turns"]],
         "user": f"customer-{customer.seed}-{number}",
-        "temperature": 0,
+        "temperature": customer.temperature,
         "max_tokens": 80,
     }
     reply = await http.post("/v1/chat/completions", json=body, headers=headers)
@@ -59,7 +62,11 @@ async def ask(
     facts = {fact: question[fact] for fact in FACTS if fact in question}
     conversation = " ".join(turn["content"] for turn in question["turns"])
     rights = [score(answer, question["intent"], facts, shop, conversation).right for answer in answers]
-    about = {"id": f"told-{customer.seed}-{number}", "request_id": reply.headers["x-penstock-request-id"]}
+    about: dict[str, Any] = {
+        "id": f"told-{customer.seed}-{number}",
+        "request_id": reply.headers["x-penstock-request-id"],
+        **({"consent": True} if customer.consent else {}),
+    }
     if len(answers) > 1:  # two were shown: the right one is preferred, if one alone is right
         chosen = rights.index(True) if sum(rights) == 1 else "tie"
         told = await http.post("/v1/preferences", headers=headers, json=about | {"chosen": chosen})
@@ -108,10 +115,19 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--questions", type=Path, default=HERE / "evaluation" / "questions.jsonl")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of the answers; 0: the likeliest")
+    parser.add_argument("--consent", action="store_true", help="let what they say be trained on")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     questions = [json.loads(line) for line in options.questions.read_text(encoding="utf-8").splitlines()]
-    customer = Customer(url=options.url, key=options.key, model=options.model, seed=options.seed)
+    customer = Customer(
+        url=options.url,
+        key=options.key,
+        model=options.model,
+        seed=options.seed,
+        temperature=options.temperature,
+        consent=options.consent,
+    )
     arms = asyncio.run(populate(customer, options.users, options.concurrency, questions))
     if options.json:
         print(json.dumps({arm: {"right": good, "asked": of} for arm, (good, of) in arms.items()}))

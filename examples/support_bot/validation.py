@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import time
+from pathlib import Path
 
 from examples.support_bot.chat import Coder
 from examples.support_bot.generator import Corpus
@@ -44,3 +47,15 @@ def validate(model: Llama, coder: Coder, corpus: Corpus, *, count: int, seed: in
         "refused": right[False] / max(total[False], 1),
         "wrongly refused": refused / max(total[True], 1),
     }
+
+
+def look(model: Llama, coder: Coder, corpus: Corpus, *, count: int, state: Path, step: int) -> None:
+    """Prints the shares, and adds them to validation.jsonl in the folder `state`."""
+    began = time.monotonic()
+    model.eval()
+    figures = validate(model, coder, corpus, count=count)
+    model.train()
+    shown = ", ".join(f"{name} {value:.1%}" for name, value in figures.items())
+    print(f"\nheld-out lines: {shown} ({time.monotonic() - began:.0f} s)", flush=True)
+    with (state / "validation.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, **figures}) + "\n")

@@ -1,0 +1,183 @@
+"""Trains a version by what people preferred: direct preference optimisation (Rafailov et al. 2023; losses.py).
+
+    python -m examples.support_bot.dpo --preferences ../feedback/preferences.jsonl --state ../dpo --out ../taught/safetensors --meta ../taught.yaml
+
+The lines are those of `penstock feedback export`. The reference, which stays as it is, and the beginning are the version of --from. One
+conversation of ten, by its hash, is kept from training: of these the share of pairs whose liked answer has become the likelier one is
+printed, beside the figures on held-out phrasing lines. Stopped and started again with the same --state, it goes on from the last checkpoint;
+the same seed, lines and --passes give the same run each time. A GPU is used if there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from examples.support_bot.folders import read_model, write_model
+from examples.support_bot.generator import open_corpus
+from examples.support_bot.loop import Loop, add_flags
+from examples.support_bot.losses import answer_log_probability, preference
+from examples.support_bot.model import Llama
+from examples.support_bot.preferences import Pair, arranged, conversations, drawn, read_pairs
+from examples.support_bot.validation import look
+
+BEGINNING = Path(__file__).parent / "models" / "support-bot-v1.0.0" / "safetensors"
+_LONGEST = 256  # tokens of a conversation with its answer
+_WARM = 0.1  # of the run: learning rate up; then down to zero in a straight line
+_CLIP = 1.0  # most norm of a gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """A pair with the log-probabilities of its answers by the reference."""
+
+    pair: Pair
+    chosen: float
+    rejected: float
+
+
+class Preferrer:
+    """One run."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.manual_seed(args.seed)
+        torch.set_num_threads(args.threads)
+        self.model, self.coder = read_model(args.beginning)
+        self.model.to(self.device)
+        pairs = read_pairs(args.preferences, self.coder, longest=_LONGEST)
+        known = self._known(pairs)
+        self.trained = [one for one in known if not one.pair.watched]
+        self.watched = [one for one in known if one.pair.watched]
+        if not self.trained:
+            raise SystemExit(f"{args.preferences} holds no pair of up to {_LONGEST} tokens to train on.")
+        print(
+            f"{len(self.trained)} pairs of {conversations(one.pair for one in self.trained)} conversations, {len(self.watched)} watched, {self.device}",
+            flush=True,
+        )
+        self.adam = torch.optim.AdamW(self.model.parameters(), lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self.steps = args.steps or max(1, args.passes * (len(self.trained) // min(args.pairs, len(self.trained))))
+        self.judge = open_corpus(held_out=True)
+        parts = {"model": self.model, "adam": self.adam}
+        self.loop = Loop(
+            args.state, parts, steps=self.steps, time_limit=args.time_limit, threads=args.threads, device=self.device
+        )
+
+    def run(self) -> None:
+        """Trains to the end, writes the model folder and what the version says of itself."""
+        self._judge()
+        self.loop.run(self._step, look=self._judge, every=self.args.judge_every)
+        write_model(self.args.out, self.model, self.coder)
+        if self.args.meta:
+            self.args.meta.write_text(
+                yaml.safe_dump(self._metadata(), sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
+
+    def _step(self) -> tuple[float, int]:
+        some = drawn(self.trained, self.args.pairs, self.loop.progress.step, self.args.seed)
+        rate = min(1.0, self.loop.share / _WARM + 0.05, (1.0 - self.loop.share) / (1.0 - _WARM))
+        for group in self.adam.param_groups:
+            group["lr"] = self.args.rate * rate
+        logits, targets, member = self._answers([one.pair for one in some])
+        sums, by_logits = answer_log_probability(torch, logits.detach(), targets, member)
+        loss, by_chosen = preference(torch, *self._ratios(sums, some), beta=self.args.beta)
+        logits.backward((torch.cat((by_chosen, -by_chosen)) @ member)[:, None] * by_logits)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
+        self.adam.step()
+        self.adam.zero_grad()
+        return float(loss), len(targets)
+
+    def _ratios(self, sums: Tensor, some: list[Known]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities less the reference's, of the chosen and of the rejected answers."""
+        before = torch.tensor([[one.chosen for one in some], [one.rejected for one in some]], device=self.device)
+        chosen, rejected = sums.view(2, -1) - before
+        return chosen, rejected
+
+    @torch.no_grad()
+    def _known(self, pairs: list[Pair]) -> list[Known]:
+        found = []
+        for at in range(0, len(pairs), self.args.pairs):
+            some = pairs[at : at + self.args.pairs]
+            chosen, rejected = self._sums(some).view(2, -1).tolist()
+            found += [Known(pair=p, chosen=c, rejected=r) for p, c, r in zip(some, chosen, rejected, strict=True)]
+        return found
+
+    @torch.no_grad()
+    def _sums(self, pairs: list[Pair]) -> Tensor:
+        return answer_log_probability(torch, *self._answers(pairs))[0]
+
+    def _answers(self, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits at the answers' tokens, these tokens, and whose they are: what `answer_log_probability` takes."""
+        ids, targets, weights = (torch.from_numpy(array).to(self.device) for array in arranged(pairs))
+        features = answer_features(self.model, ids, weights > 0)
+        rows = weights.nonzero()[:, 0]
+        member = (rows == torch.arange(len(ids), device=self.device)[:, None]).float()
+        return self.model.logits(features), targets[weights > 0], member
+
+    def _judge(self) -> None:
+        if self.watched:
+            now = self._known([one.pair for one in self.watched])
+            likelier, before = (sum(one.chosen > one.rejected for one in some) for some in (now, self.watched))
+            print(
+                f"\nwatched pairs whose liked answer is the likelier: {likelier} of {len(now)}, by the reference {before}",
+                end="",
+            )
+        count, step = self.args.judge_count, self.loop.progress.step
+        look(self.model, self.coder, self.judge, count=count, state=self.args.state, step=step)
+
+    def _metadata(self) -> dict[str, Any]:
+        args = self.args
+        return {
+            "description": "Taught by what people preferred, by direct preference optimisation.",
+            "task": "text-generation",
+            "languages": ["en"],
+            "licence": "apache-2.0",
+            "intended_use": "To show how feedback becomes the next version.",
+            "out_of_scope": "A real shop's customers.",
+            "training": {
+                "description": f"{len(self.trained)} pairs of exported feedback.",
+                "code": "examples/support_bot/dpo.py",
+                **({"data": [{"dataset": args.dataset}]} if args.dataset else {}),
+            },
+            "hyperparameters": {
+                "beta": args.beta,
+                "rate": args.rate,
+                "pairs_a_step": args.pairs,
+                "steps": self.loop.progress.step,
+                "pairs": len(self.trained),
+                "seed": args.seed,
+            },
+        }
+
+
+def answer_features(model: Llama, ids: Tensor, places: Tensor) -> Tensor:
+    """Features at `places` [rows, length] of rows that begin at their first token."""
+    length = ids.size(1)
+    positions = torch.arange(length, device=ids.device).expand_as(ids)
+    mask = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()[None, None]
+    return model.features(ids, positions, mask)[places]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_flags(parser, time_limit=900.0)
+    parser.add_argument("--preferences", type=Path, required=True, help="preferences.jsonl of an export")
+    parser.add_argument("--from", dest="beginning", type=Path, default=BEGINNING, help="folder with model.safetensors")
+    parser.add_argument("--dataset", default="", help="name under which the export was registered, for --meta")
+    parser.add_argument("--meta", type=Path, help="file for what the version says of itself, to push it with")
+    parser.add_argument("--beta", type=float, default=0.2, help="how dear it is to leave the reference")
+    parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate")
+    parser.add_argument("--passes", type=int, default=1, help="through the pairs, where --steps says nothing")
+    parser.add_argument("--pairs", type=int, default=16, help="pairs a step")
+    Preferrer(parser.parse_args()).run()
+
+
+if __name__ == "__main__":
+    main()
