@@ -3,17 +3,36 @@
 A test compares the pages with what this makes, so that none of them can be out of date.
 """
 
+import os
+import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import msgspec
+from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import create_async_engine
 
+from penstock.access.principals import ROLES
 from penstock.cli.main import cli
+from penstock.control.app import build_app
+from penstock.control.content.opened import Contents
+from penstock.control.context import Control
+from penstock.control.deploy.publisher import Publisher
+from penstock.control.experiments.life import active_experiments
+from penstock.control.public import public_routers
+from penstock.control.readiness import Readiness
+from penstock.control.rules import Rule, rules_of
 from penstock.core.metrics import TABLE
 from penstock.core.settings import Settings
 from penstock.journal.analytics.named import NAMED
 from penstock.journal.analytics.tables import COLUMNS, PLACE, TABLES
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
+from penstock.store.blobs import open_blobs
+from penstock.store.sql import Database
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- Made by scripts/make_reference.py; change the code, then run that. -->\n"
@@ -50,12 +69,25 @@ SETTINGS = {
     "keys.master_file": "File of the master key. Empty: `DATA/master.key`, which is made at the first start.",
     "keys.folder": "The keys that the master key wraps. Empty: `DATA/keys`.",
     "keys.shared": "Control keeps the keys of all hosts, wrapped, and has each host forget; the same on control, gateways and shippers, with one master key.",
+    "examiner.lm_eval": "The program of lm-evaluation-harness, for [suites that it asks](../gates.md#suites-of-lm-evaluation-harness). Empty: of an environment that is made below `DATA/toolchains`.",
+    "webhooks.secrets": "Folder of the secrets that messages are signed with, by name. Empty: `DATA/secrets`. See [webhooks](../webhooks.md).",
+    "webhooks.allow_networks": "Networks that messages may go to beside the public internet, `10.0.0.0/8,127.0.0.1`; plain HTTP goes to these alone.",
+    "webhooks.timeout_s": "Longest time of one attempt to deliver a message, seconds.",
+    "webhooks.give_up_s": "Seconds from the first attempt after which a message is a dead letter.",
+    "webhooks.keep_days": "Days that delivered messages and dead letters are kept.",
     "control.host": "Address that the control plane listens on.",
     "control.port": "Its port: the console at `/`, the API at `/api/v1`.",
     "control.database": "Empty: SQLite in `DATA/penstock.db`; or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`.",
     "control.blobs": "Empty: `DATA/blobs`; or `s3://BUCKET/PREFIX`.",
     "control.environment": "The environment whose deployments the gateways serve.",
+    "control.machine_usd_per_hour": "What an hour of a machine that engines run on costs: by it `penstock models build --suggest` tells the cost of a thousand answers. 0: not known.",
     "control.monitoring_token_file": "The token that Prometheus and Alertmanager show to control; it is made at the first start. Empty: `DATA/monitoring.token`.",
+    "control.pushes_per_key": "Versions that one caller may be pushing at a time; more are refused with 429. See [limits](limits.md#control).",
+    "control.push_bytes_per_key": "Bytes that these versions may have, all together.",
+    "control.evaluations_per_key": "Evaluations that one caller may have waiting or running; callers take turns.",
+    "control.failed_logins_per_minute": "Keys that nobody knows which one address may show; more are refused with 429. Keys that were right lately always pass.",
+    "control.checks_at_once": "Checks of everything that is stored (`fsck`) that run at a time.",
+    "supervisor.hang_s": "Seconds for which a process may say nothing before it is killed and started again; at least as long as it may drain. 0: none is.",
     "engine.host": "Address that an embedded engine listens on.",
     "engine.port": "Its port; under `up` the first one tried for replicas.",
     "engine.max_running": "Requests that run together in one engine.",
@@ -64,6 +96,7 @@ SETTINGS = {
     "engine.threads": "CPU threads; 0: as many as there are cores.",
     "engine.prefix_cache": "Share the work on equal beginnings of prompts. Off: replies tell tenants nothing about each other.",
     "engine.stream_interval_s": "Tokens of a stream that come closer together than this go out together, seconds.",
+    "engine.hang_s": "Seconds for which the process that computes may have work and neither use the CPU nor answer before it is killed and started again. 0: it is not.",
     "engine.drain_s": "Seconds that requests in flight have to finish when the engine is told to stop.",
     "ship.host": "Address of the shipper's own small server.",
     "ship.port": "Its port: `/metrics`, `/healthz`.",
@@ -86,6 +119,7 @@ SETTINGS = {
     "ship.elasticsearch_api_key": "API key for Elasticsearch, as its `encoded` form.",
     "ship.elasticsearch_retention_days": "Days after which documents are deleted, in the policy that the shipper installs.",
     "ship.stdout": "Write the same documents as lines on the shipper's stdout, for a collector of logs.",
+    "ship.events": "Changes of state (promotions, keys, policies, alerts, restarts) go to Elasticsearch and stdout too. Where several hosts ship, on one of them alone.",
 }
 
 
@@ -216,7 +250,61 @@ def tables_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+@contextmanager
+def control_app() -> Iterator[FastAPI]:
+    """The control plane's application with every endpoint of the API; nothing of it is opened."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        database = Database(create_async_engine("sqlite+aiosqlite://"))
+        control = Control(
+            settings=Settings(),
+            data=data,
+            database=database,
+            blobs=open_blobs("", data / "blobs", database),
+            service_token="",
+            clock=time.time,
+            entropy=os.urandom,
+        )
+        keys = FileKeystore.open(data / "keys", Wrapping(bytes(32)))
+        readiness = Readiness()
+        routers = public_routers(control, Contents(control, keys), keys, None, readiness, dict, None)
+        yield build_app(control, Publisher(control, active_experiments=active_experiments), readiness, routers=routers)
+
+
+_SHOWN = {"service": "the service token", "monitoring": "the monitoring token", "": "anybody"}
+
+
+def access_page() -> str:
+    """`access.md`."""
+    with control_app() as app:
+        rules = [rule for rule in rules_of(app) if rule.path.startswith("/api/")]
+    lines = [
+        "# Who may call what\n",
+        MADE,
+        "A key's roles give permissions, and each call needs one. A key that belongs to a tenant is besides held to it: calls marked *tenant* show and change",
+        "what is its tenant's alone, those marked *installation* are refused to it with 403, `held_to_tenant`. [Why so](../decisions/0040-scopes.md).\n",
+        "The same stands in the OpenAPI at each call, as `x-penstock-access`.\n",
+        f"| permission | {' | '.join(ROLES)} |",
+        f"|---|{'---|' * len(ROLES)}",
+    ]
+    for permission in sorted(set().union(*ROLES.values())):
+        held = ("yes" if permission in given else "" for given in ROLES.values())
+        lines.append(f"| `{permission}` | {' | '.join(held)} |")
+    lines += ["", "| call | needs | is | roles that may | with a tenant |", "|---|---|---|---|---|"]
+    return "\n".join(lines + [_rule_line(rule) for rule in rules]) + "\n"
+
+
+def _rule_line(rule: Rule) -> str:
+    call = f"`{rule.method} {rule.path.removeprefix('/api/v1')}`"
+    if rule.scope is None:
+        return f"| {call} | {_SHOWN[rule.shows]} | | | |"
+    needs = " or ".join(f"`{one}`" for one in rule.permissions) or "any key"
+    roles = ", ".join(rule.roles) or "all"
+    return f"| {call} | {needs} | {rule.scope} | {roles} | {'its own' if rule.scope == 'tenant' else 'no'} |"
+
+
 PAGES = {
+    "access.md": access_page,
     "analytics-tables.md": tables_page,
     "settings.md": settings_page,
     "metrics.md": metrics_page,

@@ -12,20 +12,24 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from penstock.control.api.experiments import experiments_router
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
+from penstock.control.content.opened import Contents
 from penstock.control.context import Control
 from penstock.control.deploy.publisher import Publisher
 from penstock.control.deploy.reconcile import Reconciler
 from penstock.control.experiments.kind import ExperimentKind
 from penstock.control.experiments.life import active_experiments
 from penstock.control.gates.examinations import examinations_router
+from penstock.control.public import public_routers
 from penstock.control.readiness import Readiness
+from penstock.control.versions.build_claims import build_claims_router
 from penstock.control.versions.builds import Builds
 from penstock.control.versions.signatures import sealing_under
 from penstock.core.digests import sha256_digest
-from penstock.core.settings import Settings
+from penstock.core.settings import Settings, WebhookSettings
+from penstock.journal.keyfiles import FileKeystore
+from penstock.journal.masterkey import Wrapping
 from penstock.runtime.port import ReplicaSpec, RunningReplica
 from penstock.store.blobs import open_blobs
 from penstock.store.sql import Database
@@ -155,11 +159,16 @@ def version_files(text: str) -> dict[str, bytes]:
 
 @asynccontextmanager
 async def running_house(
-    database: Database, data: Path, *, clock: Callable[[], float], starter: Path | None = None
+    database: Database,
+    data: Path,
+    *,
+    clock: Callable[[], float],
+    starter: Path | None = None,
+    webhooks: WebhookSettings | None = None,
 ) -> AsyncIterator[House]:
     """A house whose publisher and reconcile loop run."""
     control = Control(
-        settings=Settings(data=str(data)),
+        settings=Settings(data=str(data), webhooks=webhooks or WebhookSettings()),
         data=data,
         database=database,
         blobs=open_blobs("", data / "blobs", database),
@@ -170,7 +179,14 @@ async def running_house(
     control.sealing = sealing_under(bytes(range(32)))
     publisher = Publisher(control, active_experiments=active_experiments)
     readiness = Readiness("replicas")
-    routers = (experiments_router(), examinations_router(control, Builds(control)))
+    keys = FileKeystore.open(data / "keys", Wrapping(bytes(32)))
+    contents = Contents(control, keys)
+    builds = Builds(control)
+    routers = (
+        *public_routers(control, contents, keys, None, readiness, dict, None),
+        examinations_router(control, builds),
+        build_claims_router(control, builds),
+    )
     app = build_app(control, publisher, readiness, routers=routers, kinds=(ExperimentKind(),))
     await bootstrap(control, starter=starter)
     house = House(control, publisher, app, readiness)

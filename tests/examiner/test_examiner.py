@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from examples.support_bot.canaries.build import make
@@ -34,6 +35,9 @@ class Desk:
     async def claim(self, _engine: str) -> ExaminerJob | None:
         job, self.job = self.job, None
         return job
+
+    async def claim_build(self) -> None:
+        return None
 
     async def tell(self, _job: str, items: list[dict[str, Any]]) -> bool:
         for one in items:
@@ -146,15 +150,22 @@ async def test_the_planted_twin_is_refused_and_the_clean_one_passes(
         assert [one.value for one in items] == [6.0] * 6  # each the first of 64
 
 
-def test_perplexity_is_of_the_weights_and_lower_where_they_have_seen_the_text(twins: dict[str, Path]) -> None:
+def test_perplexity_is_of_the_build_and_lower_where_they_have_seen_the_text(twins: dict[str, Path]) -> None:
     [first, *_] = parse_suite(SUITE.read_text()).items
     canary = first.score
     text = canary.frame.replace("{}", canary.secret)  # type: ignore[union-attr]
     [item] = parse_suite(json.dumps({"id": "p", "score": {"type": "perplexity", "text": text}})).items
-    found = {name: WeightsReader(p / "safetensors", p / "openvino-int8").perplexity(item) for name, p in twins.items()}
+    readers = {name: WeightsReader(p / "safetensors", p / "openvino-int8") for name, p in twins.items()}
+    found = {name: one.perplexity(item) for name, one in readers.items()}
+    reader = readers["clean"]
     assert found["planted"] * 3 < found["clean"]
+    # The build's own graph computes it: rounded to 8 bits, it is near what the weights say, and not the same.
+    tokens, begin = reader._tokens(item, text, [])
+    exact = float(np.exp(-reader._logprob(tokens, begin) / (len(tokens) - begin)))
+    assert found["clean"] == pytest.approx(exact, rel=0.05)
+    assert found["clean"] != exact
     with pytest.raises(PenstockError, match="no folder safetensors"):
-        WeightsReader(None, twins["clean"] / "openvino-int8").perplexity(item)
+        WeightsReader(None, twins["clean"] / "openvino-int8").exposure(first, 1)
 
 
 def test_the_suite_is_what_the_corpus_says() -> None:

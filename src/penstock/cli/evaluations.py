@@ -56,8 +56,8 @@ def show_evaluation(session: Session, told: dict[str, Any]) -> None:
                     one["slice"] or "all",
                     one["measure"],
                     one["items"],
-                    share(one["value"]) if one["measure"] == "right" else f"{one['value']:.4g}",
-                    f"{share(one['low'])} to {share(one['high'])}" if "low" in one else "-",
+                    _value(one, "value"),
+                    f"{_value(one, 'low')} to {_value(one, 'high')}" if "low" in one else "-",
                 )
                 for one in figures
             ],
@@ -80,6 +80,10 @@ def show_evaluation(session: Session, told: dict[str, Any]) -> None:
         )
 
     session.answer(told, people)
+
+
+def _value(figure: dict[str, Any], name: str) -> str:
+    return share(figure[name]) if figure["measure"] == "right" else f"{figure[name]:.4g}"
 
 
 def _progress(session: Session) -> "Progress":

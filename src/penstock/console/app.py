@@ -18,6 +18,7 @@ from starlette.routing import Mount, Route
 from penstock.console.headers import SecurityHeaders
 from penstock.console.pages import (
     access,
+    builds,
     canaries,
     data,
     drift,
@@ -27,9 +28,11 @@ from penstock.console.pages import (
     health,
     models,
     overview,
+    pipelines,
     playground,
     requests,
     sign_in,
+    webhooks,
 )
 from penstock.console.rendering import STATIC, KeptFiles, make_templates
 from penstock.console.session import COOKIE, Sealer
@@ -51,6 +54,9 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/models/{name}/diff", data.compare),
     ("GET", "/models/{name}/{label}", models.version),
     ("GET", "/models/{name}/{label}/readiness", data.readiness),
+    ("GET", "/models/{name}/{label}/builds", builds.show),
+    ("POST", "/models/{name}/{label}/builds/make", builds.make),
+    ("POST", "/models/{name}/{label}/builds/suggest", builds.suggest),
     ("GET", "/models/{name}/{label}/gates", gates.show),
     ("POST", "/models/{name}/{label}/gates/run", gates.run),
     ("POST", "/models/{name}/{label}/gates/approve", gates.approve),
@@ -60,6 +66,13 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/canaries/{name}", canaries.show),
     ("GET", "/canaries/{name}/{action}", canaries.confirm),
     ("POST", "/canaries/{name}/{action}", canaries.act),
+    ("GET", "/pipelines", pipelines.listing),
+    ("GET", "/pipelines/{id}", pipelines.show),
+    ("GET", "/pipelines/{id}/cancel", pipelines.confirm_cancel),
+    ("POST", "/pipelines/{id}/cancel", pipelines.cancel),
+    ("GET", "/webhooks", webhooks.listing),
+    ("GET", "/webhooks/{name}", webhooks.show),
+    ("POST", "/webhooks/{name}/send", webhooks.send),
     ("GET", "/drift", drift.show),
     ("POST", "/drift/accept", drift.accept),
     ("GET", "/experiments", experiments.listing),
@@ -82,6 +95,8 @@ _PIECES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/live/overview", overview.live_overview),
     ("GET", "/live/experiments/{name}", experiments.live_experiment),
     ("GET", "/live/canaries/{name}", canaries.live_canary),
+    ("GET", "/live/pipelines/{id}", pipelines.live_pipeline),
+    ("GET", "/live/builds/{name}/{label}", builds.live_builds),
     ("GET", "/live/gates/{name}/{label}", gates.live_gates),
     ("POST", "/playground/stream", playground.stream),
 )

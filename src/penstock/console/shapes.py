@@ -350,12 +350,13 @@ class Canary(CanaryLine, frozen=True, kw_only=True):
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """A version converted to one precision and engine."""
+    """A version converted to one precision and engine; `made` here, or brought along."""
 
     precision: str
     engine: str
     digest: str
     size: int = 0
+    made: bool = False
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
@@ -383,6 +384,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     builds: tuple[Build, ...] = ()
     files: tuple[File, ...] = ()
+    code: str | None = None
+    pickles: tuple[str, ...] = ()
+    signed_by: tuple[str, ...] = ()
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -418,6 +422,16 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
     expires_at: float | None = None
     revoked_at: float | None = None
+
+
+class Person(msgspec.Struct, frozen=True, kw_only=True):
+    """A principal: a person or a program, whose keys carry its roles."""
+
+    id: str
+    name: str
+    roles: tuple[str, ...] = ()
+    created_at: float = 0.0
+    disabled_at: float | None = None
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):

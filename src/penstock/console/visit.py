@@ -9,7 +9,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from penstock.access.principals import Permission, allows
+from penstock.access.principals import Permission, Scope, allows
 from penstock.console.client import Api
 from penstock.console.forms import read_form
 from penstock.console.session import COOKIE, LIFETIME_S, Sealer, Session
@@ -35,6 +35,10 @@ NOTICES = {
     "canary-pause": "Paused: all traffic goes to what served before.",
     "canary-resume": "It has its share again.",
     "cleared": "The version may be deployed again.",
+    "pipeline-cancelled": "The pipeline is cancelled.",
+    "webhook-sent": "It is on its way.",
+    "build-asked": "It is built in a process of its own, and measured after that.",
+    "builds-asked": "What is missing is built, and measured after that.",
     "gates-run": "What is missing is evaluated, on engines of its own.",
     "approved": "You have approved it, with the results that are shown.",
     "start": "The experiment runs.",
@@ -124,6 +128,11 @@ class Console:
         )
 
 
+def address_of(request: Request) -> str:
+    """Where the visitor comes from."""
+    return request.client.host if request.client is not None else ""
+
+
 class Visit:
     """A request by somebody who has signed in."""
 
@@ -132,15 +141,15 @@ class Visit:
         self.request = request
         self.session = session
         self.me = me
-        self.api = Api(console.api, session.key)
+        self.api = Api(console.api, session.key, address_of(request))
 
-    def may(self, permission: Permission) -> bool:
-        """Whether the visitor's roles hold `permission`."""
-        return allows(self.me.roles, permission)
+    def may(self, permission: Permission, scope: Scope = "installation") -> bool:
+        """Whether the visitor's roles hold `permission`, and it reaches what is of `scope`."""
+        return allows(self.me.roles, permission) and (scope == "tenant" or not self.me.tenant)
 
-    def must(self, permission: Permission) -> None:
+    def must(self, permission: Permission, scope: Scope = "installation") -> None:
         """Raise `Forbidden` unless the visitor may."""
-        if not self.may(permission):
+        if not self.may(permission, scope):
             raise Forbidden(
                 f"Your roles ({', '.join(self.me.roles) or 'none'}) do not allow this: it needs {permission}.",
                 hint="Sign in with a key that has a role for it, or ask an administrator.",
@@ -203,7 +212,7 @@ def signed_in(console: Console, handler: Handler, *, whole: bool = True) -> Call
             return _to_sign_in(request) if whole else PlainTextResponse("Sign in first.", 401)
         me: Me | None = None
         try:
-            me = await Api(console.api, session.key).get("/me", Me)
+            me = await Api(console.api, session.key, address_of(request)).get("/me", Me)
             return await handler(Visit(console, request, session, me))
         except Unauthenticated:
             response = _to_sign_in(request) if whole else PlainTextResponse("Your key is no longer valid.", 401)

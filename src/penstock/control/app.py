@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from penstock import __version__
 from penstock.control.api.aliases import router as aliases_router
 from penstock.control.api.blocks import router as blocks_router
+from penstock.control.api.builds import router as builds_router
 from penstock.control.api.canaries import router as canaries_router
 from penstock.control.api.cards import router as cards_router
 from penstock.control.api.compare import compare_router
@@ -22,12 +23,14 @@ from penstock.control.api.gates import router as gates_router
 from penstock.control.api.keys import router as keys_router
 from penstock.control.api.models import router as models_router
 from penstock.control.api.monitoring import router as monitoring_router
+from penstock.control.api.pipelines import router as pipelines_router
 from penstock.control.api.readiness import router as readiness_router
 from penstock.control.api.resources import apply_router, resource_router
 from penstock.control.api.storage import router as storage_router
 from penstock.control.api.system import internal, probes
 from penstock.control.api.system import router as system_router
 from penstock.control.api.uploads import router as uploads_router
+from penstock.control.api.webhooks import router as webhooks_router
 from penstock.control.auth import needs
 from penstock.control.bodies import BoundedBodies
 from penstock.control.context import Control
@@ -39,6 +42,8 @@ from penstock.control.keys import KeyKind
 from penstock.control.kinds import Kind, resource_kinds
 from penstock.control.measures import Measures
 from penstock.control.readiness import Readiness
+from penstock.control.rules import Application
+from penstock.control.webhooks.kind import WebhookKind
 
 MAX_BODY_BYTES = 8 << 20
 MAX_INTERNAL_BODY_BYTES = MAX_BATCH_BYTES + 1  # what is larger is refused by name
@@ -64,7 +69,7 @@ def build_app(
         routers: more endpoints: those whose prefix begins with /internal stand as they are, the others below /api/v1.
         kinds: more kinds of resources for `apply`; they may refer to all of ours.
     """
-    app = FastAPI(
+    app = Application(
         title="Penstock control",
         version=__version__,
         description=_TEXT,
@@ -84,13 +89,14 @@ def build_app(
     measures = Measures(control, publisher)
     measures.install(app)
 
-    own = (*resource_kinds(), *evaluator_kinds())
+    own = (*resource_kinds(control.settings.control.environment), *evaluator_kinds(), WebhookKind(control))
     api = APIRouter(prefix="/api/v1")
     for kind in own:
         api.include_router(resource_router(kind))
     for part in (
         keys_router,
         models_router,
+        builds_router,
         uploads_router,
         storage_router,
         aliases_router,
@@ -103,6 +109,8 @@ def build_app(
         gates_router,
         evaluations_router,
         canaries_router,
+        pipelines_router,
+        webhooks_router,
         monitoring_router,
         drift_router,
         system_router,

@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from penstock.control.bound_measures import BoundMeasures
 from penstock.control.content.keystore import unconfirmed
 from penstock.control.context import Control
 from penstock.control.deploy.canary_measures import CanaryMeasures
@@ -19,6 +20,8 @@ from penstock.control.experiments.measures import ExperimentMeasures
 from penstock.control.figures.engagement_measures import EngagementMeasures
 from penstock.control.gates.measures import GateMeasures
 from penstock.control.storage.sweep import read_kept
+from penstock.control.versions.build_measures import BuildMeasures
+from penstock.control.webhooks.measures import WebhookMeasures
 from penstock.core.errors import Unavailable
 from penstock.core.metrics import metric
 from penstock.experiments.drift_daily import Comparison
@@ -78,8 +81,14 @@ class Measures:
         self.registry.register(self._experiments)
         self._evaluators = EvaluatorMeasures()
         self.registry.register(self._evaluators)
+        self._bounds = BoundMeasures(control)
+        self.registry.register(self._bounds)
         self._gates = GateMeasures()
         self.registry.register(self._gates)
+        self._builds = BuildMeasures()
+        self.registry.register(self._builds)
+        self._webhooks = WebhookMeasures()
+        self.registry.register(self._webhooks)
         ProcessCollector(registry=self.registry)
 
     def install(self, app: FastAPI) -> None:
@@ -115,6 +124,9 @@ class Measures:
             await self._experiments.read(connection)
             await self._evaluators.read(connection, now)
             await self._gates.read(connection)
+            await self._builds.read(connection)
+            await self._bounds.read(connection, now)
+            await self._webhooks.read(connection, now)
             await self._engagement.read(connection)
             by_severity = select(alerts.c.severity, func.count()).where(alerts.c.state == "firing")
             firing = (await connection.execute(by_severity.group_by(alerts.c.severity))).all()

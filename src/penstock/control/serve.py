@@ -14,17 +14,12 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from penstock.control.api.analytics import Analytics, analytics_router, retention_router
-from penstock.control.api.content import content_router
-from penstock.control.api.diagnosis import Look, diagnosis_router
-from penstock.control.api.evaluators import evaluators_router
-from penstock.control.api.experiments import experiments_router
-from penstock.control.api.keystore import key_exchange_router, key_hosts_router
+from penstock.control.api.analytics import retention_router
+from penstock.control.api.diagnosis import Look
+from penstock.control.api.keystore import key_exchange_router
 from penstock.control.api.monitoring import monitoring_token
-from penstock.control.api.statistics import statistics_router
 from penstock.control.app import build_app
 from penstock.control.bootstrap import bootstrap
-from penstock.control.content.feedback_export import Exporter, feedback_router
 from penstock.control.content.forget import Forgetter
 from penstock.control.content.keystore import SharedKeystore
 from penstock.control.content.opened import Contents
@@ -39,18 +34,26 @@ from penstock.control.experiments.life import active_experiments
 from penstock.control.experiments.signal import Signal
 from penstock.control.gates.examinations import Examinations, examinations_router
 from penstock.control.ingest.reader import ingest_router
+from penstock.control.leases import Lease
+from penstock.control.pipelines.loop import Pipelines
+from penstock.control.public import public_routers
 from penstock.control.readiness import Readiness
 from penstock.control.sockets import LendingConnection
 from penstock.control.storage.storekeeper import Storekeeper
+from penstock.control.versions.build_claims import build_claims_router
+from penstock.control.versions.build_intake import BuildIntake
 from penstock.control.versions.builds import Builds
 from penstock.control.versions.signatures import sealing_under
 from penstock.control.watch.alerts_act import AlertActor
 from penstock.control.watch.log_alerts import LogAlerts
+from penstock.control.watch.processes import Restarts
+from penstock.control.watch.rotation import Rotation
+from penstock.control.webhooks.loop import Dispatcher
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import Keystore
-from penstock.runtime.port import Runtime
+from penstock.runtime.port import ProcessList, Runtime
 from penstock.store.blobs import open_blobs
 from penstock.store.sql import open_database
 
@@ -67,6 +70,7 @@ async def serve_control(
     keys: FileKeystore,
     gateway: httpx.AsyncClient,
     runtime: Runtime | None,
+    processes: ProcessList | None = None,
     starter: Path | None,
     clock: Callable[[], float],
     extend: Callable[[FastAPI, Control], None] | None = None,
@@ -82,6 +86,7 @@ async def serve_control(
         keys: what content is encrypted under, on this machine; those of all hosts are in the database if `keys.shared` says so.
         gateway: where evaluators ask models.
         runtime: where replicas run; None: nothing is started here, deployments stay pending.
+        processes: tells what is kept running on this machine, whose restarts are events; None: nobody knows.
         starter: a folder of starter versions; None: begin empty, without the demo tenant.
         clock: Unix seconds.
         extend: called with the app before it is served: mounts the console.
@@ -121,18 +126,12 @@ async def serve_control(
             publisher,
             readiness,
             routers=(
-                experiments_router(),
-                statistics_router(),
-                content_router(contents),
-                key_hosts_router(shared),
+                *public_routers(control, contents, store, shared, readiness, lambda: evaluators.workers, look),
                 *(() if shared is None else (key_exchange_router(shared, keys.folder / "root.json"),)),
-                feedback_router(Exporter(control, store)),
-                evaluators_router(lambda: evaluators.workers),
                 ingest_router(signal, contents.forget_late),
                 retention_router(),
-                diagnosis_router(readiness, look),
                 examinations_router(control, folders),
-                analytics_router(Analytics(settings, Path(settings.analytics.folder or data / "analytics"))),
+                build_claims_router(control, folders),
             ),
             kinds=(ExperimentKind(),),
         )
@@ -177,11 +176,16 @@ async def serve_control(
                 LogAlerts(control).run(),
             ]
             loops.append(actor.run())
-            loops.append(Storekeeper(control).run())
+            loops += [Storekeeper(control).run(), BuildIntake(control).run()]
+            delivery = Lease(control, "delivery")
+            loops += [Pipelines(control, delivery).run(), Dispatcher(control, delivery).run()]
             if runtime is not None:
                 drain_s = settings.engine.drain_s
                 reconciler = Reconciler(control, publisher, runtime, readiness, drain_s=drain_s, builds=folders)
                 loops += [reconciler.run(), Examinations(control, runtime).run()]
+            if processes is not None:
+                loops.append(Restarts(control, processes).run())
+            loops.append(Rotation(control, publisher.reports.values).run())
             await asyncio.gather(publisher.run(), *loops)
 
         await _until_served(server, listening, begin())

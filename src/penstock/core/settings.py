@@ -49,7 +49,13 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     database: str = ""  # empty: sqlite in DATA/penstock.db; or postgresql+asyncpg://...
     blobs: str = ""  # empty: DATA/blobs; or s3://bucket/prefix
     environment: str = "production"
+    machine_usd_per_hour: Annotated[float, msgspec.Meta(ge=0.0)] = 0.0  # of a machine that engines run on; 0: not known
     monitoring_token_file: str = ""  # shown by Prometheus and Alertmanager; empty: DATA/monitoring.token
+    pushes_per_key: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 256  # under way at a time
+    push_bytes_per_key: Annotated[int, msgspec.Meta(ge=1 << 20, le=1 << 60)] = 1 << 40  # of all of these
+    evaluations_per_key: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 100  # that wait or run
+    failed_logins_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 60  # of one address
+    checks_at_once: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1  # fsck, by this process
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +70,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     prefix_cache: bool = False  # off: replies must not tell tenants about each other by their timing
     stream_interval_s: float = 0.005  # tokens of a stream that come closer together go out together
     drain_s: float = 20.0
+    hang_s: Annotated[float, msgspec.Meta(ge=0.0)] = (
+        30.0  # a worker that has work and is idle so long is replaced; 0: none
+    )
 
 
 class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +91,7 @@ class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     elasticsearch_api_key: str = ""
     elasticsearch_retention_days: Annotated[int, msgspec.Meta(ge=1)] = 30
     stdout: bool = False  # the same documents as lines on stdout
+    events: bool = True  # changes of state go to Elasticsearch and stdout too; where several hosts ship, on one of them
 
 
 class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +105,30 @@ class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     query_s: float = 30.0  # a statement's longest time
     query_rows: int = 10000  # most rows of a result
     query_memory_mb: int = 512
+
+
+class SupervisorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The supervisor."""
+
+    hang_s: Annotated[float, msgspec.Meta(ge=0.0)] = 30.0  # a process that says nothing so long is replaced; 0: none is
+
+
+class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Webhooks: who is told of what happens to models."""
+
+    secrets: str = ""  # folder of what messages are signed with; empty: DATA/secrets
+    allow_networks: str = ""  # networks that messages may go to beside the public internet: 10.0.0.0/8,127.0.0.1
+    timeout_s: Annotated[float, msgspec.Meta(gt=0.0, le=60.0)] = 10.0  # of one attempt
+    give_up_s: Annotated[float, msgspec.Meta(gt=0.0)] = 86400.0  # from the first attempt until it is a dead letter
+    keep_days: Annotated[float, msgspec.Meta(gt=0.0)] = 7.0  # what was delivered, and dead letters
+
+
+class ExaminerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What evaluates versions."""
+
+    lm_eval: str = (
+        ""  # the program of lm-evaluation-harness; empty: of an environment that is made below DATA/toolchains
+    )
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,9 +157,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ship: ShipSettings = ShipSettings()
     analytics: AnalyticsSettings = AnalyticsSettings()
     keys: KeySettings = KeySettings()
+    examiner: ExaminerSettings = ExaminerSettings()
+    webhooks: WebhookSettings = WebhookSettings()
+    supervisor: SupervisorSettings = SupervisorSettings()
 
 
-GROUPS = ("gateway", "control", "engine", "ship", "analytics", "keys")
+GROUPS = ("gateway", "control", "engine", "ship", "analytics", "keys", "webhooks", "supervisor", "examiner")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import msgspec
 
 from penstock.core.errors import Damaged, NotFound
 from penstock.engine.lifted import MODEL
+from penstock.registry.processing import CODE
 from penstock.registry.processing import FILE as PROCESSING
 
 BLOCK_TOKENS = 32  # the CPU plugin's KV block
@@ -26,6 +27,7 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
         template: the chat template's source, if the model has one.
         special: texts of special tokens by role (`bos_token`, `eos_token`), for the template.
         processing: what stands in the version's `processing.json`; empty: there is none.
+        code: what stands in `processing.py`; None: there is none.
         created: when the model file was written, Unix seconds.
     """
 
@@ -38,6 +40,7 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
     template: str | None = None
     special: dict[str, str] = {}
     processing: bytes = b""
+    code: bytes | None = None
     created: int = 0
 
     def kv_blocks(self, megabytes: int) -> int:
@@ -83,6 +86,7 @@ def read_folder(directory: Path) -> ModelFolder:
         template=_template(directory, tokenizer),
         special=_special(directory, tokenizer),
         processing=(directory / PROCESSING).read_bytes() if (directory / PROCESSING).is_file() else b"",
+        code=(directory / CODE).read_bytes() if (directory / CODE).is_file() else None,
         created=int((directory / MODEL).stat().st_mtime),
     )
 
@@ -108,9 +112,10 @@ def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> int:
 def _block_bytes(config: dict[str, Any]) -> int:
     """Keys and values are kept in half precision."""
     try:
-        layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+        layers = int(config.get("num_hidden_layers") or config["n_layer"])  # GPT-2 has names of its own
+        heads = int(config.get("num_attention_heads") or config["n_head"])
         kv_heads = int(config.get("num_key_value_heads") or heads)
-        head = int(config.get("head_dim") or config["hidden_size"] // heads)
+        head = int(config.get("head_dim") or (config.get("hidden_size") or config["n_embd"]) // heads)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return 0
     return layers * 2 * kv_heads * head * BLOCK_TOKENS * 2

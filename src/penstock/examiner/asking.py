@@ -11,8 +11,10 @@ import httpx
 import msgspec
 
 from penstock.core.errors import PenstockError, Unavailable, UpstreamFailed
+from penstock.core.jobs import Vouched
 from penstock.core.settings import EngineSettings
 from penstock.engine.embedder import is_embedder
+from penstock.engine.provenance import verify_build
 from penstock.engine.serve import serve_engine
 from penstock.registry.suites import Item
 
@@ -20,10 +22,11 @@ _PATIENCE_S = 300.0
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer. `refused` is why the engine took the request for none that it can answer."""
+    """An answer. `tokens` are those that it has; `refused` is why the engine took the request for none that it can answer."""
 
     text: str = ""
     seconds: float = 0.0
+    tokens: int = 0
     refused: str = ""
 
 
@@ -32,6 +35,7 @@ class Asked:
 
     def __init__(self, client: httpx.AsyncClient, *, embeds: bool) -> None:
         self._client = client
+        self.url = str(client.base_url).rstrip("/")
         self.embeds = embeds
 
     async def item(self, item: Item, seed: int) -> Said:
@@ -76,9 +80,10 @@ class Asked:
             return Said(seconds=seconds, refused=_reason(reply))
         if reply.status_code != 200:
             raise UpstreamFailed(f"The engine answered {reply.status_code}: {_reason(reply)}")
-        choice = reply.json()["choices"][0]
+        told = reply.json()
+        choice = told["choices"][0]
         text = choice["message"]["content"] if "message" in choice else choice["text"]
-        return Said(text=text or "", seconds=seconds)
+        return Said(text=text or "", seconds=seconds, tokens=told["usage"]["completion_tokens"])
 
     async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         try:
@@ -95,18 +100,30 @@ def _reason(reply: httpx.Response) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running_engine(build: Path, settings: EngineSettings) -> AsyncIterator[Asked]:
-    """The engine over `build`, ready to answer, while the context lasts.
+async def running_engine(build: Path, settings: EngineSettings, vouched: Vouched | None = None) -> AsyncIterator[Asked]:
+    """The engine over `build`, ready to answer, while the context lasts. With `vouched` code that the build brings is run, if it was signed.
 
     Raises:
         PenstockError: why it does not load.
     """
+    if vouched is not None:
+        told = Path(vouched.provenance)
+        await asyncio.to_thread(verify_build, build, told, vouched.keys, expected=vouched.digest)
+    signed = vouched is not None and bool(vouched.keys)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     ready: asyncio.Future[str] = loop.create_future()
     own = msgspec.structs.replace(settings, host="127.0.0.1", port=0, drain_s=1.0)
     serving = asyncio.create_task(
-        serve_engine(directory=build, model=None, settings=own, started=ready.set_result, stop=stop, signals=False)
+        serve_engine(
+            directory=build,
+            model=None,
+            settings=own,
+            started=ready.set_result,
+            stop=stop,
+            signals=False,
+            signed=signed,
+        )
     )
     try:
         waited: set[asyncio.Future[Any]] = {serving, ready}

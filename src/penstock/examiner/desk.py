@@ -6,9 +6,10 @@ import httpx
 import msgspec
 
 from penstock.core.errors import Unavailable
-from penstock.core.jobs import ExaminerJob
+from penstock.core.jobs import BuildJob, ExaminerJob
 
-_AT = "/internal/v1/evaluations"
+_EVALUATIONS = "/internal/v1/evaluations"
+_BUILDS = "/internal/v1/builds"
 
 
 class Desk:
@@ -24,20 +25,37 @@ class Desk:
         Raises:
             Unavailable: if control does not answer.
         """
-        told = await self._post("/claim", {"engine": engine})
+        told = await self._post(f"{_EVALUATIONS}/claim", {"engine": engine})
         return msgspec.convert(told, ExaminerJob) if told else None
 
     async def tell(self, job: str, items: list[dict[str, Any]]) -> bool:
         """What came of items; whether to go on."""
-        return bool((await self._post(f"/{job}/items", {"items": items}))["go_on"])
+        return bool((await self._post(f"{_EVALUATIONS}/{job}/items", {"items": items}))["go_on"])
 
     async def finish(self, job: str, error: str = "") -> None:
         """All of it is told, or cannot be had."""
-        await self._post(f"/{job}/finish", {"error": error})
+        await self._post(f"{_EVALUATIONS}/{job}/finish", {"error": error})
+
+    async def claim_build(self) -> BuildJob | None:
+        """The build to make; None: none waits.
+
+        Raises:
+            Unavailable: if control does not answer.
+        """
+        told = await self._post(f"{_BUILDS}/claim", {})
+        return msgspec.convert(told, BuildJob) if told else None
+
+    async def tell_step(self, job: str, step: str) -> bool:
+        """What begins now, "" being nothing; whether to go on."""
+        return bool((await self._post(f"{_BUILDS}/{job}/step", {"step": step}))["go_on"])
+
+    async def hand_in(self, job: str, converter: str, error: str = "") -> None:
+        """The build lies in its folder, or cannot be made."""
+        await self._post(f"{_BUILDS}/{job}/finish", {"converter": converter, "error": error})
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            reply = await self._client.post(_AT + path, json={"holder": self._holder, **body})
+            reply = await self._client.post(path, json={"holder": self._holder, **body})
         except httpx.HTTPError as error:
             raise Unavailable(f"Control does not answer ({type(error).__name__}).", retry_after=1.0) from None
         if reply.status_code != 200:

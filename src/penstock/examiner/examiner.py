@@ -1,39 +1,48 @@
-"""The examiner's work: take an evaluation, ask the engine, tell each item, finish; again and again."""
+"""The examiner's work: take an evaluation, ask the engine, tell each item, finish; or take a build and make it; again and again."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from penstock.core.errors import PenstockError, Unavailable
-from penstock.core.jobs import ExaminerJob
+from penstock.core.jobs import BuildJob, ExaminerJob
 from penstock.core.settings import EngineSettings
 from penstock.engine.identity import engine_digest
 from penstock.examiner.asking import Asked, Said, running_engine
 from penstock.examiner.desk import Desk
+from penstock.examiner.harness import HarnessRunner
 from penstock.examiner.weights import WeightsReader
+from penstock.examiner.workshop import make_build
+from penstock.registry.harness import Harness
 from penstock.registry.scorers import Scored, judge_question, score
 from penstock.registry.suites import Item, Judge, Latency, Memorisation, Perplexity, parse_suite
+from penstock.registry.tradeoff import SpeedRun
 
 _LOG = logging.getLogger("penstock.examiner")
 _IDLE_S = 0.5
 _BEAT_S = 5.0
 _TOGETHER = 4  # items that the engine answers at a time; those whose time counts come one by one
+_BATCH = 200  # items that are told together
 _MORE_TOKENS = 8  # beyond the secret's own, that a model may say before it
 
 
 class CutOff(Exception):
-    """The evaluation is not ours to go on with."""
+    """The evaluation or build is not ours to go on with."""
 
 
 class Examiner:
-    """Works for one control, one evaluation at a time. Run it as a task."""
+    """Works for one control, one evaluation or build at a time. Run it as a task."""
 
-    def __init__(self, desk: Desk, settings: EngineSettings) -> None:
+    def __init__(self, desk: Desk, settings: EngineSettings, harness: HarnessRunner | None = None) -> None:
         self._desk = desk
+        self._harness = harness
         self._settings = settings
         self._weights: tuple[str, WeightsReader] | None = None  # of the evaluation of this id
 
@@ -53,40 +62,67 @@ class Examiner:
             stopping.cancel()
 
     async def step(self) -> bool:
-        """Take an evaluation and work it off; False if none waits, or control does not answer."""
+        """Take an evaluation and work it off, or else a build; False if nothing waits, or control does not answer."""
         try:
             job = await self._desk.claim(engine_digest())
+            build = await self._desk.claim_build() if job is None else None
         except Unavailable as away:
             _LOG.warning("%s", away.message)
             return False
-        if job is None:
-            return False
-        _LOG.info("%s: %s of %s:%s, %d items told already", job.id, job.kind, job.model, job.label, len(job.answered))
-        error = ""
+        if job is not None:
+            told = len(job.answered)
+            _LOG.info("%s: %s of %s:%s, %d items told already", job.id, job.kind, job.model, job.label, told)
+            await self._work(job.id, partial(self._examine, job), partial(self._desk.finish, job.id))
+        elif build is not None:
+            _LOG.info("%s: a build of %s:%s in %s", build.id, build.model, build.label, build.precision)
+            await self._work(build.id, partial(self._build, build), partial(self._desk.hand_in, build.id, ""))
+        return job is not None or build is not None
+
+    async def _work(
+        self, name: str, work: Callable[[], Awaitable[None]], failed: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """Do `work`, which tells its own end; tell `failed` why if it could not be done."""
         try:
-            await self._examine(job)
+            await work()
         except CutOff:
-            _LOG.info("%s: cut off", job.id)
-            return True
+            _LOG.info("%s: cut off", name)
+            return
         except PenstockError as raised:
-            _LOG.warning("%s: %s", job.id, raised.message)
+            _LOG.warning("%s: %s", name, raised.message)
             error = raised.message
-        except Exception as raised:  # noqa: BLE001 - the work of one evaluation ends here, and is told as failed
-            _LOG.exception("%s failed", job.id)
+        except Exception as raised:  # noqa: BLE001 - the work of one evaluation or build ends here, and is told as failed
+            _LOG.exception("%s failed", name)
             error = f"The examiner failed at it: {type(raised).__name__}."
+        else:
+            return
         with contextlib.suppress(Unavailable):  # then the lease lapses, and it is taken up again
-            await self._desk.finish(job.id, error)
-        return True
+            await failed(error)
+
+    async def _build(self, job: BuildJob) -> None:
+        async def say(step: str) -> None:
+            _LOG.info("%s: %s", job.id, step)
+            with contextlib.suppress(Unavailable):
+                if not await self._desk.tell_step(job.id, step):
+                    raise CutOff
+
+        async with self._alive(lambda: self._desk.tell_step(job.id, "")):
+            converter = await make_build(job, say)
+        with contextlib.suppress(Unavailable):
+            await self._desk.hand_in(job.id, converter)
 
     async def _examine(self, job: ExaminerJob) -> None:
-        async with self._alive(job.id):
+        async with self._alive(lambda: self._desk.tell(job.id, [])):
             if job.kind == "smoke":
                 await self._smoke(job)
+            elif job.kind == "speed":
+                await self._speed(job)
             else:
                 await self._suite(job)
+        with contextlib.suppress(Unavailable):
+            await self._desk.finish(job.id)
 
     @contextlib.asynccontextmanager
-    async def _alive(self, job: str) -> AsyncIterator[None]:
+    async def _alive(self, renew: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
         """Renews the lease while the context lasts, which is cut off if somebody else has it."""
         mine = asyncio.current_task()
         cut: list[bool] = []
@@ -95,7 +131,7 @@ class Examiner:
             while True:
                 await asyncio.sleep(_BEAT_S)
                 with contextlib.suppress(Unavailable):
-                    if not await self._desk.tell(job, []):
+                    if not await renew():
                         cut.append(True)
                         if mine is not None:
                             mine.cancel()
@@ -124,8 +160,11 @@ class Examiner:
         if not await self._desk.tell(job, [told]):
             raise CutOff
 
+    def _running(self, job: ExaminerJob, folder: str) -> contextlib.AbstractAsyncContextManager[Asked]:
+        return running_engine(Path(folder), self._settings, job.vouched.get(folder))
+
     async def _smoke(self, job: ExaminerJob) -> None:
-        async with running_engine(Path(job.build), self._settings) as engine:
+        async with self._running(job, job.build) as engine:
             for number, prompt in enumerate(job.prompts):
                 name = f"prompt-{number + 1}"
                 if name not in job.answered:
@@ -133,12 +172,28 @@ class Examiner:
                     right = bool(said.text.strip())
                     await self._tell(job.id, number, name, said, Scored(right=right, why=said.refused))
 
+    async def _speed(self, job: ExaminerJob) -> None:
+        """Runs of all prompts, some at a time; one more run before, which counts for nothing, has memory and caches as they will be."""
+        async with self._running(job, job.build) as engine:
+            await _run_of(engine, job)
+            for number in range(job.total):
+                name = f"run-{number + 1}"
+                if name in job.answered:
+                    continue
+                run = await _run_of(engine, job)
+                said = Said(text=msgspec.json.encode(run).decode(), seconds=run.seconds)
+                await self._tell(job.id, number, name, said, Scored(value=run.tokens / run.seconds))
+
     async def _suite(self, job: ExaminerJob) -> None:
-        items = list(enumerate(parse_suite(job.lines).items))
+        suite = parse_suite(job.lines)
+        if suite.harness is not None:
+            await self._ask_harness(job, suite.harness)
+            return
+        items = list(enumerate(suite.items))
         left = [(number, item) for number, item in items if item.id not in job.answered]
         judged: list[tuple[int, Item, Said]] = []
         if any(item.answered for _, item in left):
-            async with running_engine(Path(job.build), self._settings) as engine:
+            async with self._running(job, job.build) as engine:
                 judged = await self._answer(job, engine, left)
         for number, item in left:
             if isinstance(item.score, Perplexity):
@@ -147,6 +202,20 @@ class Examiner:
                 await self._tell(job.id, number, item.id, Said(), Scored(value=value))
         if judged:
             await self._judge(job, judged)
+
+    async def _ask_harness(self, job: ExaminerJob, suite: Harness) -> None:
+        """All of it again, if it was cut off: the harness tells nothing before it is through."""
+        if self._harness is None:
+            raise Unavailable("This examiner has no lm-evaluation-harness.", code="no_harness")
+        async with self._running(job, job.build) as engine:
+            answered = await self._harness.ask(suite, engine.url, job.seed)
+        for start in range(0, len(answered), _BATCH):
+            told = [
+                {"id": one.id, "number": start + number, "right": one.right, "answer": one.answer}
+                for number, one in enumerate(answered[start : start + _BATCH])
+            ]
+            if not await self._desk.tell(job.id, told):
+                raise CutOff
 
     async def _answer(
         self, job: ExaminerJob, engine: Asked, left: list[tuple[int, Item]]
@@ -185,7 +254,7 @@ class Examiner:
     async def _judge(self, job: ExaminerJob, judged: list[tuple[int, Item, Said]]) -> None:
         if not job.judge:
             raise Unavailable("The suite has questions for a judge, and none is named.", code="no_judge")
-        async with running_engine(Path(job.judge), self._settings) as engine:
+        async with self._running(job, job.judge) as engine:
 
             async def one(number: int, item: Item, said: Said) -> None:
                 assert isinstance(item.score, Judge)
@@ -205,9 +274,21 @@ def _open_weights(weights: str, build: str) -> WeightsReader:
     return WeightsReader(Path(weights) if weights else None, Path(build))
 
 
-async def _together(work: Iterable[Callable[[], Any]]) -> None:
-    """Each of `work`, some at a time; the first that fails ends the others."""
-    places = asyncio.Semaphore(_TOGETHER)
+async def _run_of(engine: Asked, job: ExaminerJob) -> SpeedRun:
+    answers: list[Said] = []
+
+    async def one(prompt: str) -> None:
+        answers.append(await engine.prompt(prompt, job.seed, job.max_tokens))
+
+    begun = time.monotonic()
+    await _together([partial(one, prompt) for prompt in job.prompts], job.together)
+    seconds = time.monotonic() - begun
+    return SpeedRun(answers=len(answers), tokens=sum(one.tokens for one in answers), seconds=seconds)
+
+
+async def _together(work: Iterable[Callable[[], Any]], most: int = _TOGETHER) -> None:
+    """Each of `work`, at most so many at a time; the first that fails ends the others."""
+    places = asyncio.Semaphore(most)
 
     async def one(do: Callable[[], Any]) -> None:
         async with places:

@@ -1,15 +1,17 @@
-"""What the weights themselves say: how likely a text is, and where a canary's secret ranks. By numpy, over the weights as they were trained."""
+"""How likely texts are: of a build, by its own graph; and where a canary's secret ranks, by numpy over the weights as they were trained."""
 
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.core.errors import BadRequest, NotFound
 from penstock.engine.folder import read_folder
 from penstock.engine.probe.llama import Llama
 from penstock.engine.template import ChatTemplate
 from penstock.engine.text import Tokenizer
+from penstock.examiner.graph import BuildGraph
 from penstock.registry.exposure import candidates_of, exposure_bits, rank_of
 from penstock.registry.suites import Item, Memorisation, Perplexity
 
@@ -30,12 +32,14 @@ class WeightsReader:
     """The weights and the tokenizer of one version."""
 
     def __init__(self, weights: Path | None, build: Path) -> None:
-        """Reads what is needed of both folders; without weights nothing but `prefix` can be asked.
+        """Reads what is needed of both folders; without weights `exposure` cannot be asked.
 
         Raises:
             PenstockError: if the model is of a kind that cannot be read.
         """
         self._llama = Llama(weights) if weights is not None else None
+        self._build = build
+        self._graph: BuildGraph | None = None
         self._tokenizer = Tokenizer(build)
         folder = read_folder(build)
         source = folder.template or self._tokenizer.template
@@ -43,16 +47,18 @@ class WeightsReader:
         self._end = folder.stop_ids[0] if folder.stop_ids else self._tokenizer.eos_id
 
     def perplexity(self, item: Item) -> float:
-        """Of the item's text, with the token that ends an answer where it is a chat's; per token.
+        """Of the item's text, with the token that ends an answer where it is a chat's; per token, as the build computes it.
 
         Raises:
             BadRequest: if the model cannot chat, and the item is one.
-            NotFound: if there are no weights.
+            Damaged: if the build cannot be loaded.
         """
         assert isinstance(item.score, Perplexity)
         end = [self._end] if item.messages else []
         tokens, begin = self._tokens(item, item.score.text, end)
-        return float(np.exp(-self._logprob(tokens, begin) / (len(tokens) - begin)))
+        if self._graph is None:
+            self._graph = BuildGraph(self._build)
+        return float(np.exp(-_logprob(self._graph.forward(tokens), tokens, begin) / (len(tokens) - begin)))
 
     def exposure(self, item: Item, seed: int) -> Exposed:
         """The rank of the canary's secret among random ones, by the likelihood of the whole frame.
@@ -92,9 +98,14 @@ class WeightsReader:
     def _logprob(self, tokens: list[int], begin: int) -> float:
         if self._llama is None:
             raise NotFound(
-                "The version has no folder safetensors, so that no text's likelihood can be had.", code="no_weights"
+                "The version has no folder safetensors, so that no canary's rank can be had.", code="no_weights"
             )
-        rows = self._llama.forward(tokens)[begin - 1 : -1].astype(np.float64)
-        rows -= rows.max(axis=1, keepdims=True)
-        chosen = rows[np.arange(len(rows)), tokens[begin:]]
-        return float((chosen - np.log(np.exp(rows).sum(axis=1))).sum())
+        return _logprob(self._llama.forward(tokens), tokens, begin)
+
+
+def _logprob(logits: NDArray[np.float32], tokens: list[int], begin: int) -> float:
+    """Of the tokens from `begin` on, by the logits of those before each."""
+    rows = logits[begin - 1 : -1].astype(np.float64)
+    rows -= rows.max(axis=1, keepdims=True)
+    chosen = rows[np.arange(len(rows)), tokens[begin:]]
+    return float((chosen - np.log(np.exp(rows).sum(axis=1))).sum())

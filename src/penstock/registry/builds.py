@@ -1,8 +1,9 @@
-"""Builds that a version brings with it: folders that an engine loads as they are, and what of the version's top belongs to each."""
+"""Builds: folders that an engine loads as they are. A version brings some with it, others are made of its weights; what of the version's top belongs to each."""
 
 import msgspec
 
 from penstock.registry.manifest import Manifest, manifest_digest, subfolder
+from penstock.registry.processing import CODE
 from penstock.registry.processing import FILE as PROCESSING
 
 # Folder of a version -> (engine, precision).
@@ -13,7 +14,7 @@ FOLDERS: dict[str, tuple[str, str]] = {
     "openvino-fp32": ("openvino", "fp32"),
 }
 # Files at a version's top that are part of every build which has none of that name itself.
-SHARED = (PROCESSING,)
+SHARED = (PROCESSING, CODE)
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,3 +49,12 @@ def builds_of(manifest: Manifest) -> tuple[Build, ...]:
                 Build(engine=engine, precision=precision, folder=folder, digest=manifest_digest(part), manifest=part)
             )
     return tuple(found)
+
+
+def code_of(manifest: Manifest) -> str | None:
+    """The path of code that an engine would run of some build of this version; None: it brings none."""
+    for folder in (*FOLDERS, ""):
+        path = f"{folder}/{CODE}" if folder else CODE
+        if path in manifest.files:
+            return path
+    return None

@@ -6,23 +6,27 @@ from typing import Literal, get_args
 import msgspec
 
 Relation = Literal["fine_tuned_from", "quantised_from", "distilled_from", "merged_from", "trained_on", "evaluated_on"]
+# Of builds that were made here: full precision is another form of the same numbers.
+CONVERTED = "converted_from"
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
-WORDS: dict[str, str] = {name: name.replace("fine_tuned", "fine-tuned").replace("_", " ") for name in RELATIONS}
-Kind = Literal["version", "dataset", "external"]
+WORDS: dict[str, str] = {
+    name: name.replace("fine_tuned", "fine-tuned").replace("_", " ") for name in (*RELATIONS, CONVERTED)
+}
+Kind = Literal["version", "dataset", "external", "build"]
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True):
     """`source`, a version, is `relation` `target`. Names are as they were at the commit; digests are what is meant.
 
     Attributes:
-        source: NAME:LABEL.
+        source: NAME:LABEL, or NAME:LABEL/FOLDER of a build that was made of it.
         target: NAME:LABEL, a data set's name, or what stands elsewhere (`hf:org/name@revision`).
         target_digest: "" of what stands elsewhere without one.
     """
 
     source: str
     source_digest: str
-    relation: Relation
+    relation: Relation | Literal["converted_from"]
     kind: Kind
     target: str
     target_digest: str = ""
@@ -66,7 +70,7 @@ def graph_around(name: str, digest: str, edges: Iterable[Edge], *, most: int = 2
                         continue
                     nodes[other] = Node(
                         id=other,
-                        kind=edge.kind if step < 0 else "version",
+                        kind=edge.kind if step < 0 else _kind_of(other),
                         digest=edge.target_digest if step < 0 else edge.source_digest,
                         depth=nodes[here].depth + step,
                     )
@@ -76,3 +80,7 @@ def graph_around(name: str, digest: str, edges: Iterable[Edge], *, most: int = 2
         nodes=tuple(sorted(nodes.values(), key=lambda node: (node.depth, node.id))),
         edges=tuple(edge for edge in kept if edge.source in nodes and edge.target in nodes),
     )
+
+
+def _kind_of(source: str) -> Kind:
+    return "build" if "/" in source else "version"

@@ -55,11 +55,13 @@ principals = Table(
     "principals",
     metadata,
     Column("name", NAME, primary_key=True),
+    Column("id", String(40), nullable=False, server_default=""),  # whose word it is, whatever the name
     Column("roles", JSON, nullable=False),
     Column("tenant", NAME),
     Column("origin", String(16), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("disabled_at", Double),
+    Index("ix_principals_id", "id", unique=True),
 )
 
 keys = Table(
@@ -102,6 +104,7 @@ uploads = Table(
     Column("digest", DIGEST, nullable=False),
     Column("manifest", Text, nullable=False),
     Column("metadata", JSON, nullable=False),
+    Column("size", BigInteger, nullable=False, server_default="0"),  # bytes of all files
     Column("state", String(16), nullable=False),  # open, committed, refused
     Column("created_at", Double, nullable=False),
     Column("lease_until", Double, nullable=False, server_default="0"),  # its blocks are kept so long, if it is open
@@ -123,6 +126,8 @@ versions = Table(
     Column("size", BigInteger, nullable=False),  # bytes of all files
     Column("created_at", Double, nullable=False),
     Column("created_by", NAME, nullable=False),
+    Column("pushed_by", String(40), nullable=False, server_default=""),  # id of the principal; "": the key had none
+    Column("pushed_with", String(40), nullable=False, server_default=""),  # id of the key
     UniqueConstraint("model", "number"),
     Index(None, "digest"),
 )
@@ -139,6 +144,9 @@ builds = Table(
     Column("digest", DIGEST, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
+    # Of a build that was made here, not brought along: its files as FOLDER/NAME with what belongs to every build, canonical JSON; what signs it signs this.
+    Column("manifest", Text),
+    Column("job", String(40)),  # that made it
     ForeignKeyConstraint(["model", "label"], ["versions.model", "versions.label"]),
     Index(None, "digest"),
 )
@@ -208,7 +216,9 @@ audit_events = Table(
     Column("key", String(40), nullable=False, default=""),
     Column("action", String(64), nullable=False),  # noun.verb: version.commit, deployment.promote
     Column("subject", String(255), nullable=False),
+    Column("tenant", NAME),  # that it is about, or whose key did it; none: the installation's
     Column("detail", JSON, nullable=False),
     Column("system", Boolean, nullable=False, default=False),
     Index(None, "subject"),
+    Index(None, "tenant"),
 )

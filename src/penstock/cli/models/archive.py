@@ -123,15 +123,12 @@ def _copy(session: Session, version: str, path: str, digest: str, size: int, out
 # -- import ------------------------------------------------------------------------------------------------------------
 
 
-@click.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--as", "name", metavar="NAME:LABEL", help="Register it under this name [default: as the file says].")
-@with_session
-def import_file(session: Session, file: Path, name: str | None) -> None:
-    """Register the version that FILE holds, under the digest that it had where it was exported.
+def import_archive(session: Session, file: Path, name: str | None) -> None:
+    """Register the version that `file` holds, under the digest that it had where it was exported, and answer with it.
 
-    The whole file is read and checked before anything is sent. A signature counts if its signer is trusted here (penstock signers create --public).
-    What FILE says of evaluations is kept with the version's metadata; gates ask for evaluations of their own.
+    Raises:
+        BadRequest: if the archive is refused.
+        Damaged: if what was registered has another digest.
     """
     with tempfile.TemporaryDirectory(prefix="penstock-import-") as folder:
         with progress_of(session) as progress:

@@ -11,6 +11,12 @@ from penstock.cli.show import table
 from penstock.core.errors import Conflict
 from penstock.core.references import parse_reference
 
+_made_here = click.option(
+    "--precision",
+    type=click.Choice(["int8", "int4", "fp16", "fp32"]),
+    help="The build in it that was made here [default: the version, with what it brought].",
+)
+
 
 @click.command()
 @click.argument("reference", metavar="REF")
@@ -60,26 +66,29 @@ def evaluate(
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.option("--signer", required=True, metavar="NAME", help="Who vouches for it.")
+@_made_here
 @with_session
-def sign(session: Session, reference: str, signer: str) -> None:
-    """Have a signer vouch for a version: for its digest, and so for every byte of it."""
+def sign(session: Session, reference: str, signer: str, precision: str | None) -> None:
+    """Have a signer vouch for a version: for its digest, and so for every byte of it; a build that was made here is signed by itself."""
     found = _resolved(session, reference)
-    told = session.api.send("POST", _signatures(found), {"signer": signer})
+    told = session.api.send("POST", _signatures(found), {"signer": signer, "precision": precision})
+    what = f"{found['model']}:{found['label']}" if precision is None else f"The build in {precision}"
     session.answer(
-        {"digest": found["digest"], "signatures": told},
-        lambda: click.echo(f"{found['model']}:{found['label']} is signed by {signer}."),
+        {"digest": found["digest"], "signatures": told}, lambda: click.echo(f"{what} is signed by {signer}.")
     )
 
 
 @click.command()
 @click.argument("reference", metavar="REF")
+@_made_here
 @with_session
-def verify(session: Session, reference: str) -> None:
-    """Who vouches for a version: every signature is checked. Exit status 1 if nobody does."""
+def verify(session: Session, reference: str, precision: str | None) -> None:
+    """Who vouches for a version, or for a build that was made of it: every signature is checked. Exit status 1 if nobody does."""
     found = _resolved(session, reference)
-    told = session.api.get(_signatures(found))
+    told = session.api.get(_signatures(found), precision=precision)
     if not told:
-        raise Conflict(f"Nobody who is trusted has signed {found['model']}:{found['label']}.", code="not_signed")
+        what = f"{found['model']}:{found['label']}{f' in {precision}' if precision else ''}"
+        raise Conflict(f"Nobody who is trusted has signed {what}.", code="not_signed")
     session.answer(
         {"digest": found["digest"], "signatures": told},
         lambda: table(session.console, ("SIGNED BY", "KEY"), [(s["signer"], s["public"]) for s in told], empty=""),

@@ -1,5 +1,7 @@
 """`penstock models list|show`."""
 
+from typing import Any
+
 import click
 
 from penstock.cli.client import at
@@ -79,15 +81,27 @@ def show(session: Session, reference: str) -> None:
                 ("created", f"{when(found['created_at'])} by {found['created_by']}"),
                 ("metadata", found["metadata"]),
                 ("card misses", found["card_missing"]),
+                ("signed by", found["signed_by"]),
+                ("code", _code(found)),
+                ("pickles", found["pickles"]),
             ],
         )
         console.print(f"[bold]digest[/]   {found['digest']}")
         console.print()
         table(
             console,
-            ("BUILD", "ENGINE", "FOLDER", "SIZE", "DIGEST"),
-            [(b["precision"], b["engine"], b["folder"] or ".", size(b["size"]), b["digest"]) for b in found["builds"]],
-            empty="No folder of it can be loaded by an engine.",
+            ("BUILD", "ENGINE", "FROM", "SIZE", "DIGEST"),
+            [
+                (
+                    b["precision"],
+                    b["engine"],
+                    "made of its weights" if b["made"] else b["folder"],
+                    size(b["size"]),
+                    b["digest"],
+                )
+                for b in found["builds"]
+            ],
+            empty="No folder of it can be loaded by an engine; 'penstock models build' makes one of its weights.",
         )
         console.print()
         table(
@@ -98,3 +112,10 @@ def show(session: Session, reference: str) -> None:
         )
 
     session.answer(found, people)
+
+
+def _code(found: dict[str, Any]) -> str:
+    if found["code"] is None:
+        return ""
+    how = "runs sealed" if found["signed_by"] else "is not run before the version is signed"
+    return f"{found['code']} {how}"

@@ -8,7 +8,7 @@ from pydantic import Field
 from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.access.principals import Principal
+from penstock.access.principals import Principal, Role
 from penstock.control.auth import ControlPart, needs
 from penstock.control.gates.approvals import approve, withdraw
 from penstock.control.gates.ask import gates_of, judge, run_gates
@@ -17,11 +17,15 @@ from penstock.control.specs.resources import Name, Precision, Spec
 from penstock.control.versions.find import find_version, reference_in
 from penstock.control.versions.scan import scan
 from penstock.control.versions.signatures import (
+    Allowed,
     bring_signature,
+    change_signer,
     create_signer,
     find_signer,
+    owner_name,
     revoke_signer,
     sign,
+    signable,
     valid_signatures,
 )
 from penstock.store.schema_gates import approvals, evaluations, judgements, signers
@@ -65,6 +69,17 @@ class SignerBody(Spec):
         max_length=64,
         description="Public key, 64 hexadecimal digits, of a signer whose private half is elsewhere; left out: a new pair is made.",
     )
+    owner: Name | None = Field(
+        default=None, description="Principal that signs with it; left out: the caller's, unless `roles` are named."
+    )
+    roles: list[Role] = Field(default=[], description="Whose holders sign with it, too.")
+
+
+class ChangeSignerBody(Spec):
+    """The body of POST /signers/{name}/change."""
+
+    owner: Name | None = Field(default=None, description="Principal that signs with it; left out: nobody's own.")
+    roles: list[Role] = Field(default=[], description="Whose holders sign with it, too.")
 
 
 class RevokeBody(Spec):
@@ -77,6 +92,9 @@ class SignBody(Spec):
     """The body of POST /models/{name}/versions/{label}/signatures."""
 
     signer: Name
+    precision: Precision | None = Field(
+        default=None, description="Of a build that was made here, which is signed by itself; left out: the version."
+    )
     envelope: str | None = Field(
         default=None, max_length=1 << 16, description="A signature that it made elsewhere; left out: it signs now."
     )
@@ -181,14 +199,25 @@ async def gates_of_revision(identity: str, control: ControlPart, _who: Reader) -
 async def list_signers(control: ControlPart, _who: Reader) -> list[dict[str, Any]]:
     """All signers, those that are revoked too."""
     async with control.database.read() as connection:
-        return [_signer(row) for row in await connection.execute(select(signers).order_by(signers.c.name))]
+        rows = (await connection.execute(select(signers).order_by(signers.c.name))).all()
+        return [await _signer(connection, row) for row in rows]
 
 
 @router.post("/signers", status_code=201)
 async def add_signer(body: SignerBody, control: ControlPart, who: Keeper) -> dict[str, Any]:
     """A new signer. The private half of its key never leaves control."""
     async with control.deed(who) as change:
-        return _signer(await create_signer(control, change, body.name, body.public))
+        allowed = Allowed(owner=body.owner, roles=tuple(body.roles))
+        row = await create_signer(control, change, body.name, body.public, allowed)
+        return await _signer(change.connection, row)
+
+
+@router.post("/signers/{name}/change")
+async def say_who_signs(name: str, body: ChangeSignerBody, control: ControlPart, who: Keeper) -> dict[str, Any]:
+    """Say anew who may sign with a signer; what it has signed stands."""
+    async with control.deed(who) as change:
+        row = await change_signer(change, name, Allowed(owner=body.owner, roles=tuple(body.roles)))
+        return await _signer(change.connection, row)
 
 
 @router.post("/signers/{name}/revoke")
@@ -196,38 +225,43 @@ async def revoke(name: str, body: RevokeBody, control: ControlPart, who: Keeper)
     """Trust a signer no more."""
     async with control.deed(who) as change:
         await revoke_signer(change, name, body.reason)
-        return _signer(await find_signer(change.connection, name))
+        return await _signer(change.connection, await find_signer(change.connection, name))
 
 
 @router.get("/models/{name}/versions/{label}/signatures")
-async def signatures_of(name: str, label: str, control: ControlPart, _who: Reader) -> list[dict[str, Any]]:
-    """Who has signed a version: every signature that stands, checked now."""
+async def signatures_of(
+    name: str, label: str, control: ControlPart, _who: Reader, precision: Precision | None = None
+) -> list[dict[str, Any]]:
+    """Who has signed a version, or with `precision` the build that was made of it: every signature that stands, checked now."""
     async with control.database.read() as connection:
         version = await find_version(connection, reference_in(name, label))
-        return _signatures(await valid_signatures(connection, version.digest))
+        subject = await signable(connection, version, precision)
+        return _signatures(await valid_signatures(connection, subject.digest))
 
 
 @router.post("/models/{name}/versions/{label}/signatures", status_code=201)
 async def add_signature(
     name: str, label: str, body: SignBody, control: ControlPart, who: Writer
 ) -> list[dict[str, Any]]:
-    """Have a signer vouch for a version. Gives all signatures that stand."""
+    """Have a signer vouch for a version, or for a build that was made of it. Gives all signatures that stand."""
     async with control.deed(who) as change:
         version = await find_version(change.connection, reference_in(name, label))
+        subject = await signable(change.connection, version, body.precision)
         if body.envelope is None:
-            await sign(control, change, version, body.signer)
+            await sign(control, change, subject, body.signer)
         else:
-            await bring_signature(change, version, body.signer, body.envelope)
-        return _signatures(await valid_signatures(change.connection, version.digest))
+            await bring_signature(change, subject, body.signer, body.envelope)
+        return _signatures(await valid_signatures(change.connection, subject.digest))
 
 
 def _signatures(found: list[tuple[str, str, str]]) -> list[dict[str, Any]]:
     return [{"signer": name, "public": public, "envelope": envelope} for name, public, envelope in found]
 
 
-def _signer(row: Row[Any]) -> dict[str, Any]:
+async def _signer(connection: AsyncConnection, row: Row[Any]) -> dict[str, Any]:
     told = _row(signers, row)
-    return {name: value for name, value in told.items() if name != "sealed"} | {"signs_here": bool(row.sealed)}
+    shown = {name: value for name, value in told.items() if name != "sealed"} | {"signs_here": bool(row.sealed)}
+    return shown | {"owner": await owner_name(connection, row)}
 
 
 def _row(table: Any, row: Row[Any]) -> dict[str, Any]:

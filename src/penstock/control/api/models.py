@@ -15,9 +15,12 @@ from penstock.control.specs.resources import Name, Spec
 from penstock.control.versions.aliases import read_aliases
 from penstock.control.versions.cards import newest_revision
 from penstock.control.versions.find import find_version, reference_in
+from penstock.control.versions.signatures import signers_of
 from penstock.core.errors import NotFound
 from penstock.core.references import check_name, parse_reference
+from penstock.registry.builds import code_of
 from penstock.registry.card import missing_from, parse_card
+from penstock.registry.files import is_tensor_pickle
 from penstock.registry.manifest import Manifest, read_manifest
 from penstock.registry.schemes import newest, parse_label, suggest_next
 from penstock.store.blobs import PIECE
@@ -63,10 +66,20 @@ async def version_detail(connection: AsyncConnection, row: Any) -> dict[str, Any
         "card_revision": await newest_revision(connection, row.model, row.label),
         "aliases": [one["alias"] for one in await read_aliases(connection, row.model) if one["label"] == row.label],
         "builds": [
-            {"precision": b.precision, "engine": b.engine, "folder": b.folder, "digest": b.digest, "size": b.size}
+            {
+                "precision": b.precision,
+                "engine": b.engine,
+                "folder": b.folder,
+                "digest": b.digest,
+                "size": b.size,
+                "made": b.manifest is not None,
+            }
             for b in found
         ],
         "files": _files(manifest),
+        "code": code_of(manifest),
+        "pickles": [path for path in sorted(manifest.files) if is_tensor_pickle(path)],
+        "signed_by": list(await signers_of(connection, row.digest)),
     }
 
 

@@ -191,8 +191,8 @@ class Reconciler:
             raise NotFound(f"{pool.build.model}:{pool.build.label} has no build in {pool.build.precision}.")
         folder = await self._builds.folder(build)
         args: tuple[str, ...] = ("--prefix-cache",) if pool.prefix_cache else ()
-        told, signers = await self._builds.provenance(build)
-        args += ("--provenance", str(told.resolve()), "--trust", build.version_digest)
+        told, expected, signers = await self._builds.provenance(build)
+        args += ("--provenance", str(told.resolve()), "--trust", expected)
         args += tuple(part for key in signers for part in ("--trust", key))
         started = await self._runtime.start(
             ReplicaSpec(
@@ -251,8 +251,11 @@ async def _write(change: Change, action: Action, own_environment: str) -> None:
         changed = await connection.execute(update(replicas).where(replicas.c.id == action.id).values(**values))
         if changed.rowcount == 0:
             await connection.execute(insert(replicas).values(id=action.id, **values))
+        await change.audit("replica.publish", f"{action.pool}/{action.id}", pool=action.pool, url=action.url)
     elif isinstance(action, Unpublish):
         await connection.execute(delete(replicas).where(replicas.c.id == action.id))
+        pool = action.id.rpartition("-")[0]
+        await change.audit("replica.unpublish", f"{pool}/{action.id}", pool=pool)
     elif isinstance(action, GoLive):
         await go_live(change, action.revision, own_environment=own_environment)
     elif isinstance(action, GiveUp):

@@ -70,7 +70,10 @@ async def move_pointer(connection: AsyncConnection, pointer: Any, values: dict[s
         .values(**values)
     )
     if moved.rowcount != 1:
-        raise Conflict(f"The deployment of {pointer.model} in {pointer.environment} has changed meanwhile.")
+        raise Conflict(
+            f"The deployment of {pointer.model} in {pointer.environment} has changed meanwhile.",
+            code="generation_conflict",
+        )
 
 
 async def read_pointer(connection: AsyncConnection, environment: str, model: str, seen: int | None) -> Any:
@@ -152,5 +155,5 @@ async def check_build(connection: AsyncConnection, model: str, whole: Whole, ref
             f"{reference} has no build in {whole.precision} to run ({there}).",
             param="precision",
             code="build_missing",
-            hint="Push the version with a folder openvino-int8 beside its weights.",
+            hint=f"penstock models build {reference} --precision {whole.precision} makes one of its weights.",
         )

@@ -1,20 +1,21 @@
-"""Gates as they are asked at a promotion: the environment's policy, the evidence out of the tables, the judgement, and what it lacks put in the queue."""
+"""Gates as they are asked: the environment's policy, the evidence out of the tables, the judgement, and what it lacks put in the queue."""
 
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.access.principals import allows
 from penstock.control.context import Change
 from penstock.control.deploy.rows import live_revision
 from penstock.control.gates.evaluations import UNDER_WAY, Measured, ask, bound_to, load_items
 from penstock.control.gates.suites import find_suite
 from penstock.control.specs.resources import EnvironmentSpec
 from penstock.control.versions.find import find_version
+from penstock.control.versions.pushers import pusher_of
 from penstock.control.versions.signatures import signers_of
-from penstock.core.errors import Conflict, Forbidden, NotFound
+from penstock.core.digests import sha256_digest
+from penstock.core.errors import Conflict, NotFound
 from penstock.core.references import Reference, parse_reference
 from penstock.engine.identity import engine_digest
 from penstock.registry.card import missing_from, parse_card
@@ -27,12 +28,12 @@ from penstock.registry.gates import (
     Subject,
     SuiteGate,
     judge_gates,
-    refusal,
 )
-from penstock.registry.scan import Finding
+from penstock.registry.manifest import read_manifest
+from penstock.registry.scan import Finding, licence_of
 from penstock.registry.suites import parse_suite
-from penstock.store.schema import builds, resources
-from penstock.store.schema_gates import approvals, evaluations, judgements
+from penstock.store.schema import builds, principals, resources
+from penstock.store.schema_gates import approvals, evaluations
 
 
 class Gated(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,7 @@ async def gates_of(connection: AsyncConnection, environment: str) -> GatePolicy 
 async def judge(
     connection: AsyncConnection, version: Any, environment: str, precision: str | None, now: float
 ) -> Gated | None:
-    """What the gates of `environment` say of the version whose row is given; None if it has none.
+    """What the gates of `environment` say of the version whose row is given; None if it has none. What was in date at `now` is in date.
 
     Raises:
         NotFound: if there is no such environment, or a suite or a judge that its policy names is not registered.
@@ -75,71 +76,12 @@ async def judge(
         digest=version.digest,
         environment=environment,
         pushed_by=version.created_by,
+        pusher=await pusher_of(connection, version),
+        pushed_with=version.pushed_with,
     )
     evidence = await _evidence(connection, policy, version, environment, precision)
     judgement = judge_gates(policy, subject, evidence, now)
     return Gated(policy=policy, subject=subject, judgement=judgement, evidence=evidence)
-
-
-async def pass_gates(change: Change, version: Any, environment: str, precision: str, override: str) -> Gated | None:
-    """See that the version passes the gates of `environment`; what `keep_judgement` then keeps.
-
-    Args:
-        change: under way.
-        version: its row.
-        environment: where it is to run.
-        precision: of the build that is to run.
-        override: why an administrator lets it in though gates are not passed; "": nobody does.
-
-    Raises:
-        Conflict: naming each gate that is not passed, with its figures and what would supply it.
-        Forbidden: if somebody else than an administrator overrides.
-    """
-    gated = await judge(change.connection, version, environment, precision, change.now)
-    if override and not allows(change.caller.roles, "gates:override"):
-        raise Forbidden(f"{change.caller.name} may not override gates: administrators may.", code="permission_denied")
-    if gated is None or not gated.judgement.open or override:
-        return gated
-    raise Conflict(
-        refusal(gated.judgement, gated.subject),
-        code="gates_not_passed",
-        param="label",
-        hint=f"penstock gates show {gated.subject.reference} --for {environment} shows every gate.",
-    )
-
-
-def reason_of(reason: str, gated: Gated | None, override: str) -> str:
-    """Why a revision was made, for its history: what was overridden is told too."""
-    if gated is None or not override or not gated.judgement.open:
-        return reason
-    names = ", ".join(one.gate for one in gated.judgement.open)
-    return f"{reason} Gates overridden ({names}): {override}".strip()
-
-
-async def keep_judgement(change: Change, revision: str, gated: Gated | None, override: str) -> None:
-    """Keep with the revision what its gates said, and who overrode them."""
-    if gated is None:
-        return
-    outcomes = msgspec.to_builtins(gated.judgement.outcomes)
-    overridden = bool(override and gated.judgement.open)
-    await change.connection.execute(
-        insert(judgements).values(
-            revision=revision,
-            policy_hash=gated.judgement.policy_hash,
-            outcomes=outcomes,
-            overridden_by=change.caller.name if overridden else "",
-            reason=override if overridden else "",
-            at=change.now,
-        )
-    )
-    if overridden:
-        await change.audit(
-            "gates.override",
-            f"{gated.subject.environment}/{gated.subject.reference}",
-            revision=revision,
-            reason=override,
-            gates=[msgspec.to_builtins(one) for one in gated.judgement.open],
-        )
 
 
 async def run_gates(
@@ -158,8 +100,8 @@ async def run_gates(
     asked: list[str] = []
     missing = {one.gate for one in gated.judgement.open if one.state == "missing"}
     if "scan" in missing and findings is not None:
-        asked.append(await _keep_scan(change, version, findings))
-    build = await build_of(connection, version, precision or await _as_now(connection, environment, version))
+        asked.append(await keep_scan(change, version, findings))
+    build = await build_for(connection, environment, version, precision)
     if "smoke" in missing and gated.policy.smoke is not None:
         asked.append((await _ask(change, _smoke(gated.policy, version, build))).id)
     incumbent = await _incumbent(connection, environment, version, build)
@@ -177,7 +119,8 @@ async def _ask(change: Change, measured: Measured) -> Row[Any]:
     return await ask(change, measured, engine=engine_digest())
 
 
-async def _keep_scan(change: Change, version: Any, findings: list[Finding]) -> str:
+async def keep_scan(change: Change, version: Any, findings: list[Finding]) -> str:
+    """Keep what a scan of the version found, as an evaluation; its id."""
     row = await ask(change, _scanned(version), engine="", again=True)
     words = " ".join(f"{one.path + ': ' if one.path else ''}{one.words}." for one in findings)
     await change.connection.execute(
@@ -185,8 +128,8 @@ async def _keep_scan(change: Change, version: Any, findings: list[Finding]) -> s
         .where(evaluations.c.id == row.id)
         .values(
             state="done",
-            passed=not findings,
-            detail=words or "No pickle, sound headers, and a licence is told.",
+            passed=not any(one.wrong for one in findings),
+            detail=words or "No pickle, no code, sound headers, and a licence is told.",
             done=1,
             started_at=change.now,
             finished_at=change.now,
@@ -216,6 +159,20 @@ async def build_of(connection: AsyncConnection, version: Any, precision: str | N
     return found[precision] if precision is not None else found.get("int8") or next(iter(found.values()))
 
 
+async def build_for(connection: AsyncConnection, environment: str, version: Any, precision: str | None) -> Any:
+    """The row of the build that `environment` is to run: in `precision`, else as runs there now, else int8, else the first.
+
+    Raises:
+        Conflict: if there is none.
+    """
+    return await build_of(connection, version, precision or await _as_now(connection, environment, version))
+
+
+async def newest_scan(connection: AsyncConnection, version: Any) -> Found | None:
+    """What the newest scan of the version found; None: there was none."""
+    return await _newest(connection, _scanned(version), "scan", {})
+
+
 async def _as_now(connection: AsyncConnection, environment: str, version: Any) -> str | None:
     """The precision that a promotion takes if none is said: what runs there now, if the version has a build in it."""
     live = await live_revision(connection, environment, version.model)
@@ -228,8 +185,17 @@ async def _as_now(connection: AsyncConnection, environment: str, version: Any) -
 
 
 def _scanned(version: Any) -> Measured:
+    """A scan reads the files, which the digest names, and the licence that card and metadata tell now: another licence, and it was not done."""
+    card = parse_card(version.card) if version.card else None
+    licence = licence_of(read_manifest(version.manifest, version.digest), card, version.metadata)
     return Measured(
-        kind="scan", model=version.model, label=version.label, digest=version.digest, precision="", build=version.digest
+        kind="scan",
+        model=version.model,
+        label=version.label,
+        digest=version.digest,
+        precision="",
+        build=version.digest,
+        settings={"licence": licence},
     )
 
 
@@ -320,10 +286,19 @@ async def _evidence(
         incumbents=others,
         under_way=under_way,
         incumbent=_name(incumbent, version) if incumbent is not None else "",
-        signers=await signers_of(connection, version.digest),
+        signers=await _signers(connection, version, build),
         card_missing=missing_from(parse_card(version.card)) if version.card else ("the card itself: README.md",),
         approvals=await standing_approvals(connection, environment, version.model, version.digest),
     )
+
+
+async def _signers(connection: AsyncConnection, version: Any, build: Any) -> tuple[str, ...]:
+    """Who has signed the version; of a build that was made of it here, who has signed both."""
+    found = await signers_of(connection, version.digest)
+    if build is None or build.manifest is None:
+        return found
+    own = await signers_of(connection, sha256_digest(build.manifest.encode()))
+    return tuple(name for name in found if name in own)
 
 
 def _name(incumbent: tuple[Any, Any], version: Any) -> str:
@@ -356,7 +331,10 @@ async def standing_approvals(
 ) -> tuple[Approval, ...]:
     """The approvals of a version that nobody has taken back."""
     found = await connection.execute(
-        select(approvals)
+        select(approvals, principals.c.disabled_at)
+        .select_from(
+            approvals.outerjoin(principals, (principals.c.id == approvals.c.person) & (approvals.c.person != ""))
+        )
         .where(
             approvals.c.environment == environment,
             approvals.c.model == model,
@@ -366,6 +344,13 @@ async def standing_approvals(
         .order_by(approvals.c.at)
     )
     return tuple(
-        Approval(principal=row.principal, at=row.at, policy_hash=row.policy_hash, results_hash=row.results_hash)
+        Approval(
+            principal=row.principal,
+            person=row.person,
+            at=row.at,
+            disabled=row.disabled_at is not None,
+            policy_hash=row.policy_hash,
+            results_hash=row.results_hash,
+        )
         for row in found
     )

@@ -7,13 +7,16 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
+from penstock.control.versions.contents import check_evaluable
 from penstock.core.digests import sha256_digest
 from penstock.core.errors import Conflict, NotFound
 from penstock.registry.comparison import ItemResult, summarise
 from penstock.registry.suites import Family, parse_suite
+from penstock.registry.tradeoff import SpeedRun, speed_figures
+from penstock.registry.turns import TURN_S, Waiting, next_in_turn
 from penstock.store.schema_gates import evaluation_items, evaluations, suites
 
-Kind = Literal["scan", "smoke", "suite"]
+Kind = Literal["scan", "smoke", "suite", "speed"]
 LEASE_S = 20.0
 UNDER_WAY = ("queued", "running")
 
@@ -23,9 +26,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         digest, build: of the version, and of the build that is loaded.
-        suite, suite_digest: "" for scans and smoke tests.
-        settings: seed, prompts, digest of the judge.
-        total: items.
+        suite, suite_digest: "" for all that are no suites.
+        settings: seed, prompts, digest of the judge; of speed also how many are asked at a time, and how long an answer may be.
+        total: items; of speed runs.
     """
 
     kind: Kind
@@ -82,7 +85,13 @@ async def ask(
         engine: digest of the engine as it is now; what was measured by another does not count.
         again: measure anew even if that was done.
         replay_of: id of the evaluation that is repeated.
+
+    Raises:
+        RateLimited: if the caller has as many as they may.
+        Conflict: if the version brings code of its own and nobody who is trusted has signed it, so that no engine runs it.
     """
+    if measured.kind != "scan":
+        await check_evaluable(change.connection, measured.model, measured.label)
     wanted = UNDER_WAY if again else (*UNDER_WAY, "done")
     statement = select(evaluations).where(bound_to(measured, engine), evaluations.c.state.in_(wanted))
     if replay_of is not None:
@@ -90,6 +99,8 @@ async def ask(
     row = (await change.connection.execute(statement.order_by(evaluations.c.created_at.desc()).limit(1))).one_or_none()
     if row is not None:
         return row
+    if measured.kind != "scan":  # it is done when it is asked for
+        await change.bounds.check_evaluation(change.connection, change.caller, UNDER_WAY)
     identity = change.new_id("eval")
     await change.connection.execute(
         insert(evaluations).values(
@@ -132,16 +143,20 @@ async def find_evaluation(connection: AsyncConnection, identity: str) -> Row[Any
 
 
 async def claim(change: Change, holder: str, engine: str) -> Row[Any] | None:
-    """The evaluation that `holder` is to work on: its own that was cut off, one whose evaluator is silent, else the eldest that waits; None: none.
+    """The evaluation that `holder` is to work on: its own that was cut off, one whose evaluator is silent, else the next in turn; None: none.
 
-    What an engine of another digest had answered of it is answered anew.
+    Those who wait take turns (`registry.turns`). What an engine of another digest had answered of it is answered anew.
     """
     free = (evaluations.c.holder == holder) | (evaluations.c.lease_until <= change.now)
-    for condition in ((evaluations.c.state == "running") & free, evaluations.c.state == "queued"):
-        statement = select(evaluations).where(condition).order_by(evaluations.c.created_at, evaluations.c.id).limit(1)
-        row = (await change.connection.execute(statement)).one_or_none()
-        if row is None:
+    left = (evaluations.c.state == "running") & free
+    eldest = select(evaluations.c.id).where(left).order_by(evaluations.c.created_at, evaluations.c.id).limit(1)
+    for one in (
+        (await change.connection.execute(eldest)).scalar_one_or_none(),
+        await _next_in_turn(change.connection, change.now),
+    ):
+        if one is None:
             continue
+        row = await find_evaluation(change.connection, one)
         values: dict[str, Any] = {"state": "running", "holder": holder, "lease_until": change.now + LEASE_S}
         if row.started_at is None:
             values["started_at"] = change.now
@@ -156,6 +171,23 @@ async def claim(change: Change, holder: str, engine: str) -> Row[Any] | None:
         if taken.rowcount == 1:
             return await find_evaluation(change.connection, row.id)
     return None
+
+
+async def _next_in_turn(connection: AsyncConnection, now: float) -> str | None:
+    recent = evaluations.c.started_at > now - TURN_S
+    started = await connection.execute(
+        select(evaluations.c.requested_by, func.sum(evaluations.c.total))
+        .where(recent)
+        .group_by(evaluations.c.requested_by)
+    )
+    waiting = await connection.execute(
+        select(evaluations.c.id, evaluations.c.requested_by)
+        .where(evaluations.c.state == "queued")
+        .order_by(evaluations.c.created_at, evaluations.c.id)
+    )
+    return next_in_turn(
+        [Waiting(row.id, row.requested_by) for row in waiting], {row[0]: int(row[1]) for row in started}
+    )
 
 
 async def record(change: Change, identity: str, holder: str, items: tuple[NewItem, ...]) -> bool:
@@ -202,10 +234,15 @@ async def finish(change: Change, identity: str, holder: str, error: str) -> None
     if row.state != "running" or row.holder != holder:
         raise Conflict(f"The evaluation {identity} is {row.state}, and not {holder}'s to finish.")
     items = await load_items(change.connection, row)
-    if not error and len(items) < row.total:
-        raise Conflict(f"The evaluation {identity} lacks {row.total - len(items)} of {row.total} items.")
+    least = max(row.total, 1)  # of what another tool asks it is not known before
+    if not error and len(items) < least:
+        raise Conflict(f"The evaluation {identity} lacks {least - len(items)} of {least} items.")
     failed = [one for one in items if one.right is False]
-    result: dict[str, Any] = {"figures": summarise(items)} if row.kind == "suite" and not error else {}
+    result: dict[str, Any] = {}
+    if not error and row.kind == "suite":
+        result = {"figures": summarise(items)}
+    elif not error and row.kind == "speed":
+        result = {"figures": speed_figures(await load_runs(change.connection, identity))}
     if row.replay_of is not None and not error:
         result["replay"] = await _replayed(change.connection, row)
     words = error
@@ -223,6 +260,7 @@ async def finish(change: Change, identity: str, holder: str, error: str) -> None
             state="done" if not error or row.kind == "smoke" else "failed",
             passed=not error and not failed,
             detail=words,
+            total=max(row.total, len(items)),
             result=result,
             finished_at=change.now,
         )
@@ -250,18 +288,28 @@ async def cancel(change: Change, identity: str) -> None:
 async def load_items(connection: AsyncConnection, row: Row[Any]) -> tuple[ItemResult, ...]:
     """What came of an evaluation's items, in the suite's order."""
     families: dict[str, tuple[Family, dict[str, str]]] = {}
+    by_task = False
     if row.kind == "suite":
         lines = select(suites.c.lines).where(suites.c.name == row.suite, suites.c.digest == row.suite_digest)
         suite = parse_suite((await connection.execute(lines)).scalar_one())
         families = {item.id: (item.family, item.slices) for item in suite.items}
+        by_task = suite.harness is not None
     found = await connection.execute(
         select(evaluation_items).where(evaluation_items.c.evaluation == row.id).order_by(evaluation_items.c.number)
     )
     results = []
     for one in found:
-        family, slices = families.get(one.item, ("right", {}))
+        unknown = {"task": one.item.rpartition("/")[0]} if by_task else {}
+        family, slices = families.get(one.item, ("right", unknown))
         results.append(ItemResult(id=one.item, family=family, right=one.correct, value=one.value, slices=slices))
     return tuple(results)
+
+
+async def load_runs(connection: AsyncConnection, identity: str) -> tuple[SpeedRun, ...]:
+    """The runs of a measurement of speed."""
+    mine = evaluation_items.c.evaluation == identity
+    found = await connection.execute(select(evaluation_items).where(mine).order_by(evaluation_items.c.number))
+    return tuple(msgspec.json.decode(one.answer, type=SpeedRun) for one in found)
 
 
 async def _replayed(connection: AsyncConnection, row: Row[Any]) -> dict[str, Any]:

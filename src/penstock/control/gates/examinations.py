@@ -14,20 +14,22 @@ from penstock.control.context import SYSTEM, Control
 from penstock.control.deploy.state import BuildInfo
 from penstock.control.gates.evaluations import UNDER_WAY, NewItem, claim, find_evaluation, finish, record
 from penstock.control.leases import Lease
+from penstock.control.versions.build_claims import builds_wait
 from penstock.control.versions.builds import Builds
 from penstock.control.versions.find import find_version
 from penstock.core.errors import BadRequest, Conflict, NotFound, PenstockError
-from penstock.core.jobs import ExaminerJob
+from penstock.core.jobs import ExaminerJob, Vouched
 from penstock.core.references import Reference, parse_reference
 from penstock.delivery.pools import BuildKey
 from penstock.registry.builds import build_manifest
+from penstock.registry.making import WEIGHTS
 from penstock.registry.manifest import manifest_digest, read_manifest
+from penstock.registry.processing import CODE
 from penstock.runtime.port import ReplicaSpec, Runtime
 from penstock.store.schema import builds
 from penstock.store.schema_gates import evaluation_items, evaluations, suites
 
 _LOG = logging.getLogger("penstock.control")
-_WEIGHTS = "safetensors"
 _LOOK_S = 0.5
 _IDLE_S = 20.0  # an examiner that has nothing to do is ended after that
 EXAMINER = "examiner"
@@ -108,24 +110,38 @@ async def _job(control: Control, folders: Builds, row: Any) -> ExaminerJob:
     if build is None:
         raise NotFound(f"{row.model}:{row.label} has no build in {row.precision} any more.")
     weights = ""
-    part = build_manifest(read_manifest(version.manifest, version.digest), _WEIGHTS)
-    if part is not None and ('"memorisation"' in lines or '"perplexity"' in lines):
-        key = BuildKey(model=row.model, label=row.label, precision=_WEIGHTS)
-        info = BuildInfo(key=key, digest=manifest_digest(part), version_digest=version.digest, folder=_WEIGHTS)
+    part = build_manifest(read_manifest(version.manifest, version.digest), WEIGHTS)
+    if part is not None and '"memorisation"' in lines:
+        key = BuildKey(model=row.model, label=row.label, precision=WEIGHTS)
+        info = BuildInfo(key=key, digest=manifest_digest(part), version_digest=version.digest, folder=WEIGHTS)
         weights = str((await folders.folder(info)).resolve())
+    vouched: dict[str, Vouched] = {}
     return ExaminerJob(
         id=row.id,
         kind=row.kind,
         model=row.model,
         label=row.label,
-        build=str((await folders.folder(_info(version, build))).resolve()),
+        build=await _folder(folders, _info(version, build), vouched),
         weights=weights,
-        judge=str((await folders.folder(judge)).resolve()) if judge is not None else "",
+        judge=await _folder(folders, judge, vouched) if judge is not None else "",
+        vouched=vouched,
         lines=lines,
         prompts=tuple(row.settings.get("prompts", ())),
         seed=int(row.settings.get("seed", 1)),
+        together=int(row.settings.get("together", 1)),
+        max_tokens=int(row.settings.get("max_tokens", 64)),
+        total=row.total,
         answered=answered,
     )
+
+
+async def _folder(folders: Builds, build: BuildInfo, vouched: dict[str, Vouched]) -> str:
+    """Where `build` lies; for one that brings code of its own `vouched` gets what its engine has to see."""
+    folder = (await folders.folder(build)).resolve()
+    if (folder / CODE).is_file():
+        told, digest, keys = await folders.provenance(build)
+        vouched[str(folder)] = Vouched(provenance=str(told.resolve()), digest=digest, keys=keys)
+    return str(folder)
 
 
 def _info(version: Any, build: Any) -> BuildInfo:
@@ -166,6 +182,7 @@ class Examinations:
         async with self._control.database.read() as connection:
             statement = select(evaluations.c.id).where(evaluations.c.state.in_(UNDER_WAY), evaluations.c.kind != "scan")
             waits = (await connection.execute(statement.limit(1))).first() is not None
+        waits = waits or await builds_wait(self._control)
         now = self._control.clock()
         if waits:
             self._idle_since = None

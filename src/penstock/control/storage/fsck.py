@@ -7,12 +7,13 @@ import msgspec
 from sqlalchemy import delete, select
 
 from penstock.control.context import Control
+from penstock.core.digests import sha256_digest
 from penstock.core.errors import BadRequest, Damaged, NotFound, Unavailable
 from penstock.registry.blocks import block_name
 from penstock.registry.layout import MAX_HEADER, Tensor, header_length, read_constants, read_header, tensors_between
 from penstock.registry.manifest import Manifest, read_manifest
 from penstock.store.block_index import StoredFile, read_file, some
-from penstock.store.schema import versions
+from penstock.store.schema import builds, versions
 from penstock.store.schema_storage import packs, stored_blocks, stored_files
 
 _TELL = 64 << 20  # bytes between two words of how far it is
@@ -113,6 +114,19 @@ async def _read(control: Control) -> "tuple[list[_Version], dict[str, StoredFile
             reference = f"{row.model}:{row.label}"
             try:
                 known.append(_Version(reference=reference, manifest=read_manifest(row.manifest, row.digest)))
+            except Damaged as error:
+                broken.append(_whole(reference, "the manifest", error.message))
+        mine = (builds.c.model == versions.c.model) & (builds.c.label == versions.c.label)
+        made = (
+            select(builds.c.model, builds.c.label, builds.c.precision, builds.c.manifest)
+            .join(versions, mine)
+            .where(versions.c.state != "deleted", builds.c.manifest.is_not(None))
+        )
+        for row in await connection.execute(made):
+            reference = f"{row.model}:{row.label} in {row.precision}"
+            try:
+                manifest = read_manifest(row.manifest, sha256_digest(row.manifest.encode()))
+                known.append(_Version(reference=reference, manifest=manifest))
             except Damaged as error:
                 broken.append(_whole(reference, "the manifest", error.message))
         for row in await connection.execute(select(stored_files)):

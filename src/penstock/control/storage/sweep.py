@@ -13,11 +13,12 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Control
+from penstock.core.digests import sha256_digest
 from penstock.core.errors import Damaged
 from penstock.registry.blocks import Block, block_name, unpack_recipe
 from penstock.registry.manifest import read_manifest
 from penstock.store.block_index import Place, find_places, open_packs, places_in, some
-from penstock.store.schema import revisions, uploads, versions
+from penstock.store.schema import builds, revisions, uploads, versions
 from penstock.store.schema_storage import packs, pins, pulls, stored_blocks, stored_files, upload_files
 
 _WRITING_S = 3600.0  # longer than a pack takes to be written
@@ -70,11 +71,15 @@ async def sweep(
 
 
 async def read_kept(connection: AsyncConnection) -> dict[str, int]:
-    """Bytes of all versions that are not deleted (`logical`), and of the packs that hold them (`stored`)."""
+    """Bytes of all versions that are not deleted, with the builds that were made of them (`logical`), and of the packs that hold them (`stored`)."""
     logical = select(func.coalesce(func.sum(versions.c.size), 0)).where(versions.c.state != "deleted")
+    mine = (builds.c.model == versions.c.model) & (builds.c.label == versions.c.label)
+    made = select(func.coalesce(func.sum(builds.c.size), 0)).join(versions, mine)
+    made = made.where(versions.c.state != "deleted", builds.c.manifest.is_not(None))
     stored = select(func.coalesce(func.sum(packs.c.size), 0))
     return {
-        "logical": int((await connection.execute(logical)).scalar_one()),
+        "logical": int((await connection.execute(logical)).scalar_one())
+        + int((await connection.execute(made)).scalar_one()),
         "stored": int((await connection.execute(stored)).scalar_one()),
     }
 
@@ -113,6 +118,10 @@ async def _needed_files(connection: AsyncConnection, now: float) -> set[str]:
     found: set[str] = set()
     for row in await connection.execute(select(versions.c.manifest, versions.c.digest).where(kept)):
         found.update(entry.digest for entry in read_manifest(row.manifest, row.digest).files.values())
+    mine = (builds.c.model == versions.c.model) & (builds.c.label == versions.c.label)
+    made = select(builds.c.manifest).join(versions, mine).where(kept, builds.c.manifest.is_not(None))
+    for text in (await connection.execute(made)).scalars():
+        found.update(entry.digest for entry in read_manifest(text, sha256_digest(text.encode())).files.values())
     opened = select(uploads.c.manifest, uploads.c.digest).where(uploads.c.state == "open", uploads.c.lease_until > now)
     for row in await connection.execute(opened):
         found.update(entry.digest for entry in read_manifest(row.manifest, row.digest).files.values())

@@ -12,7 +12,7 @@ from penstock.control.versions.find import find_version
 from penstock.core.errors import BadRequest, NotFound
 from penstock.core.references import parse_reference
 from penstock.registry.lineage import Edge, Graph, graph_around
-from penstock.store.schema import versions
+from penstock.store.schema import builds, versions
 from penstock.store.schema_versions import lineage_edges
 
 _LAYERS = 12
@@ -90,7 +90,24 @@ async def read_graph(connection: AsyncConnection, version: Any) -> Graph:
             seen |= layer
             if not layer:
                 break
-    return graph_around(name, version.digest, edges.values())
+    return graph_around(name, version.digest, [*edges.values(), *await _made(connection, version)])
+
+
+async def _made(connection: AsyncConnection, version: Any) -> list[Edge]:
+    """The builds that were made of the version."""
+    mine = (builds.c.model == version.model) & (builds.c.label == version.label)
+    rows = await connection.execute(select(builds).where(mine, builds.c.manifest.is_not(None)))
+    return [
+        Edge(
+            source=f"{row.model}:{row.label}/{row.folder}",
+            source_digest=row.digest,
+            relation="converted_from" if row.precision == "fp32" else "quantised_from",
+            kind="version",
+            target=f"{row.model}:{row.label}",
+            target_digest=version.digest,
+        )
+        for row in rows
+    ]
 
 
 async def _edges(connection: AsyncConnection, names: set[str], *, up: bool) -> list[Any]:
