@@ -1,0 +1,1 @@
+"""Webhooks: what others are told of changes, from the transaction of the change to their answer."""
