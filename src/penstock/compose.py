@@ -188,6 +188,7 @@ async def _up(
         environment=child_environment(os.environ, settings),
         progress=progress,
         drain_bound_s=settings.gateway.drain_s + settings.engine.drain_s + 45.0,
+        hang_s=settings.supervisor.hang_s,
     )
     launcher.start()
     if not resume:
@@ -258,7 +259,7 @@ async def _supervise(settings: Settings, folder: "DataFolder", *, gateways_alone
         processes=tuple(house.gateways()) if gateways_alone else house.everything(),
         records=records,
         logs=logs,
-        keeper=Keeper(records, logs, child_environment(os.environ, settings)),
+        keeper=Keeper(records, logs, child_environment(os.environ, settings), hang_s=settings.supervisor.hang_s),
         services=(LedgerServer(folder.ledger_socket, clock=steady_clock(), log=LedgerLog(folder.ledger_file)),),
     )
     server = Server(SupervisorApi(supervisor))
@@ -293,11 +294,14 @@ def service_token(settings: Settings) -> str:
 
 
 def _data_folder(settings: Settings) -> Path:
+    from penstock.supervisor.place import settle
+
     data = Path(settings.data).absolute()
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settle(data)
     except OSError as error:
-        raise Unavailable(f"The data folder {data} cannot be made: {error.strerror}.", param="--data") from None
+        raise Unavailable(f"The data folder {data} cannot be made or used: {error.strerror}.", param="--data") from None
     return data
 
 
@@ -466,7 +470,12 @@ def run_engine(
         expected = next((text for text in trusted if is_digest(text)), None)
         digest = verify_build(Path(directory), Path(provenance), keys, expected=expected)
         logging.getLogger("penstock.engine").info("every byte is of %s%s", digest, ", which was signed" if keys else "")
-    _run(serve_engine(directory=Path(directory).absolute(), model=model, settings=settings.engine, started=started))
+    signed = provenance is not None and any(not is_digest(text) for text in trusted)
+    _run(
+        serve_engine(
+            directory=Path(directory).absolute(), model=model, settings=settings.engine, started=started, signed=signed
+        )
+    )
 
 
 def run_examiner(settings: Settings) -> None:
@@ -487,6 +496,8 @@ async def _examiner(settings: Settings) -> None:
 
     from penstock.examiner.desk import Desk
     from penstock.examiner.examiner import Examiner
+    from penstock.examiner.harness import HarnessRunner
+    from penstock.net.pulse import Pulse
 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -494,10 +505,14 @@ async def _examiner(settings: Settings) -> None:
     headers = {"authorization": f"Bearer {service_token(settings)}"}
     # The same name after a kill: what was under way is gone on with at once.
     holder = f"{socket.gethostname()[:40]}:{_data_folder(settings)}"[-160:]
+    pulse = Pulse(_data_folder(settings) / "run" / "examiner.pulse")
+    await pulse.start()
     async with httpx.AsyncClient(
         base_url=settings.ship.control_url, headers=headers, timeout=60.0, trust_env=False
     ) as client:
-        await Examiner(Desk(client, holder), settings.engine).run(stop)
+        harness = HarnessRunner(settings.examiner.lm_eval, _data_folder(settings) / "toolchains")
+        await Examiner(Desk(client, holder), settings.engine, harness).run(stop)
+    await pulse.stop()
 
 
 def starter_folder(settings: Settings) -> Path | None:
@@ -560,6 +575,7 @@ async def _control(settings: Settings, folder: "DataFolder") -> None:
             keys=keys,
             gateway=gateway,
             runtime=runtime,
+            processes=runtime,
             starter=starter_folder(settings),
             clock=time.time,
             extend=partial(_mount_console, gateway=gateway, gateway_url=gateway_url, demo_key=folder.demo_key),
@@ -581,6 +597,7 @@ def _mount_console(
     import httpx
 
     from penstock.console.app import build_console
+    from penstock.control.logins import CONSOLE
 
     def playground_key() -> str | None:
         return demo_key.read_text().strip() if demo_key.exists() else None
@@ -588,7 +605,9 @@ def _mount_console(
     app.mount(
         "/",
         build_console(
-            api=httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://control"),
+            api=httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app, client=(CONSOLE, 0)), base_url="http://control"
+            ),
             gateway=gateway,
             gateway_url=gateway_url,
             # Sessions outlive a restart of control, and end with the service token.
@@ -625,6 +644,9 @@ def _host_collectors(data: Path) -> "list[Collector]":
 
 async def _ship(settings: Settings) -> None:
     from penstock.journal.analytics.asking import RetentionAsker
+    from penstock.journal.elastic import ElasticSink
+    from penstock.journal.event_carrier import ControlEvents, EventCarrier
+    from penstock.journal.lines import LinesSink
     from penstock.journal.offsets import keep_readers
     from penstock.journal.serve import serve_ship
     from penstock.journal.ship import ControlSink, Shipper
@@ -666,6 +688,12 @@ async def _ship(settings: Settings) -> None:
         stop.set()
 
     asker = RetentionAsker(settings.ship.control_url, service_token(settings))
+    events = ControlEvents(settings.ship.control_url, service_token(settings))
+    carriers = [
+        EventCarrier(sink, events, data / "ship")
+        for sink in sinks
+        if settings.ship.events and isinstance(sink, ElasticSink | LinesSink)
+    ]
     beside = [asyncio.create_task(drain())]
     if settings.keys.shared:
         beside.append(asyncio.create_task(_exchange_keys(settings)))
@@ -673,7 +701,9 @@ async def _ship(settings: Settings) -> None:
         beside.append(asyncio.create_task(parquet.keep(asker.ask, settings.analytics.upkeep_s)))
     also = [*_host_collectors(data), *([] if parquet is None else [parquet])]
     try:
-        await serve_ship(shippers, also=also, host=settings.ship.host, port=settings.ship.port, stop=stop)
+        await serve_ship(
+            shippers, also=also, carriers=carriers, host=settings.ship.host, port=settings.ship.port, stop=stop
+        )
     except OSError as error:
         raise Unavailable(
             f"The shipper cannot listen on {settings.ship.host}:{settings.ship.port}: {error.strerror or error}.",
@@ -685,6 +715,7 @@ async def _ship(settings: Settings) -> None:
         for sink in sinks:
             await sink.close()
         await asker.close()
+        await events.close()
 
 
 async def _exchange_keys(settings: Settings) -> None:

@@ -30,6 +30,7 @@ from penstock.control.experiments.life import active_experiments
 from penstock.control.experiments.signal import Signal
 from penstock.control.ingest.reader import ingest_router
 from penstock.control.keys import create_key
+from penstock.control.people import create_principal
 from penstock.control.readiness import Readiness
 from penstock.control.specs.resources import KeySpec
 from penstock.core.exchange import Exchange, Finding, Observation, Phases, Record, Usage
@@ -187,7 +188,8 @@ class House:
     async def _first_keys(self) -> None:
         async with self.control.change(SYSTEM) as change:
             for name, text in (("admin", ADMIN), ("analyst", ANALYST)):
-                await create_key(change, name, KeySpec.model_validate({"roles": [name]}), text=text)
+                await create_principal(change, name, (name,))
+                await create_key(change, name, KeySpec.model_validate({"principal": name}), text=text)
         await self.publisher.refresh()
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:

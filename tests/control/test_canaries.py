@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -323,6 +324,86 @@ async def test_what_may_not_be_deployed_any_more_is_not_promoted(lived: Lived) -
     assert (told["state"], told["blocked"], told["words"][1]) == ("rolled_back", True, "It is good.")
     assert told["words"][0].startswith("It may not be deployed any more: ")
     assert served(await lived.published()) == f"support-bot:{OLD}"
+
+
+GATES = {"signature": {"signers": ["release"]}, "approval": {}}
+
+
+async def gated(lived: Lived) -> httpx.AsyncClient:
+    """Production asks for a signature and an approval, and the new version has both; gives the client of who approved."""
+    house = lived.house
+    await house.post("/signers", {"name": "release"})
+    await house.post(f"/models/support-bot/versions/{NEW}/signatures", {"signer": "release"})
+    await house.admin.put("/api/v1/environments/production", json={"name": "production", "spec": {"gates": GATES}})
+    await house.post("/principals", {"name": "rita", "roles": ["operator"]})
+    rita = house.client((await house.post("/keys", {"name": "r", "principal": "rita"}))["key"])
+    assert (await rita.post("/api/v1/approvals", json={"model": "support-bot", "label": NEW})).status_code == 201
+    return rita
+
+
+async def end_well(lived: Lived, name: str) -> dict[str, Any]:
+    """As the evaluator does when the plan is done."""
+    async with lived.house.control.change(SYSTEM) as change:
+        canary = await find_canary(change.connection, name)
+        await conclude(change, canary, Move(kind="decide", serving="canary", reasons=("It is good.",)))
+    return await lived.status(name)
+
+
+@pytest.mark.parametrize("meanwhile", ["signer", "approval", "policy"])
+async def test_gates_are_asked_once_more_when_a_canary_ends(lived: Lived, meanwhile: str) -> None:
+    rita = await gated(lived)
+    name = (await lived.begin())["name"]
+    match meanwhile:
+        case "signer":
+            await lived.house.post("/signers/release/revoke", {"reason": "stolen"}, 200)
+        case "approval":
+            body = {"model": "support-bot", "label": NEW}
+            assert (await rita.post("/api/v1/approvals/withdraw", json=body)).status_code == 200
+        case _:
+            await lived.house.admin.put(
+                "/api/v1/environments/production",
+                json={"name": "production", "spec": {"gates": GATES | {"card": True}}},
+            )
+    refused = await lived.house.post("/canaries/support-bot/promote", None, 409)
+    assert refused["error"]["code"] == "gates_not_passed"
+    told = await end_well(lived, name)
+    assert (told["state"], told["blocked"]) == ("rolled_back", False)
+    assert "does not pass the gates of production" in told["words"][0]
+    assert served(await lived.published()) == f"support-bot:{OLD}"
+
+
+async def test_what_was_in_date_or_overridden_when_a_canary_began_is_so_when_it_ends(lived: Lived) -> None:
+    rita = await gated(lived)
+    name = (await lived.begin())["name"]
+    lived.clock[0] += 8 * 86400  # an approval counts for seven days
+    told = await end_well(lived, name)
+    assert told["state"] == "promoted"
+    kept = await lived.house.get(f"/revisions/{await revision(lived)}/gates")
+    assert [one["state"] for one in kept["outcomes"]] == ["passed", "passed"]
+    await lived.house.post("/rollback?wait=20", {"model": "support-bot"})
+
+    body = {"model": "support-bot", "label": NEW}
+    assert (await rita.post("/api/v1/approvals/withdraw", json=body)).status_code == 200
+    name = (await lived.begin(override="the site is down"))["name"]
+    told = await end_well(lived, name)
+    assert told["state"] == "promoted", "the approval was overridden when it began"
+    await lived.house.post("/rollback?wait=20", {"model": "support-bot"})
+    name = (await lived.begin(override="the site is down"))["name"]
+    await lived.house.post("/signers/release/revoke", {"reason": "stolen"}, 200)
+    told = await lived.house.post("/canaries/support-bot/promote", None, 409)
+    assert "signature" in told["error"]["message"]
+    assert "approval" not in told["error"]["message"]
+    forbidden = await rita.post("/api/v1/canaries/support-bot/promote", json={"override": "I dare."})
+    assert forbidden.status_code == 403
+    told = await lived.house.post("/canaries/support-bot/promote", {"override": "it signs nothing else"}, 200)
+    assert told["state"] == "promoted"
+    kept = await lived.house.get(f"/revisions/{await revision(lived)}/gates")
+    assert (kept["overridden_by"], kept["reason"]) == ("admin", "it signs nothing else")
+
+
+async def revision(lived: Lived) -> str:
+    newest = await lived.house.get("/models/support-bot/history?environment=production")
+    return str(newest[0]["id"])
 
 
 async def test_only_who_may_deploy_pauses_and_resumes_a_canary(lived: Lived) -> None:

@@ -486,7 +486,7 @@ async def test_filters_that_no_database_takes_are_named(both: Bed, path: str, na
 
 
 async def test_what_a_running_experiment_needs_stays(bed: Bed) -> None:
-    kinds = {kind.name: kind for kind in resource_kinds()}
+    kinds = {kind.name: kind for kind in resource_kinds("production")}
     async with bed.control.change(SYSTEM) as change:
         await kinds["Policy"].put(change, "strict", kinds["Policy"].parse({}), "api")
     control, treatment = AB["arms"]

@@ -105,7 +105,9 @@ async def gates(house: House, label: str, environment: str = "production") -> di
 
 
 async def key_of(house: House, name: str, role: str) -> httpx.AsyncClient:
-    told = await house.post("/keys", {"name": name, "roles": [role]})
+    """A client with a key of a person who has this role."""
+    await house.post("/principals", {"name": name, "roles": [role]})
+    told = await house.post("/keys", {"name": f"{name}-1", "principal": name})
     return house.client(told["key"])
 
 
@@ -411,6 +413,72 @@ async def test_signatures_are_made_checked_and_revoked(house: House) -> None:
     assert refused["error"]["code"] == "signer_cannot_sign"
     operator = await key_of(house, "bob", "operator")
     assert (await operator.post("/api/v1/signers", json={"name": "mine"})).status_code == 403
+
+
+@ONE
+async def test_a_signer_signs_for_its_owner_and_for_roles_that_are_named(house: House) -> None:
+    await push(house, "v1.0.0")
+    ann, bob = await key_of(house, "ann", "operator"), await key_of(house, "bob", "operator")
+
+    async def sign(who: httpx.AsyncClient, signer: str) -> tuple[int, str]:
+        answer = await who.post("/api/v1/models/bot/versions/v1.0.0/signatures", json={"signer": signer})
+        error = answer.json()["error"] if answer.status_code != 201 else {}
+        return answer.status_code, error.get("message", "")
+
+    mine = await house.post("/signers", {"name": "mine"})
+    assert (mine["owner"], mine["roles"]) == ("admin", [])
+    await house.post("/signers", {"name": "anns", "owner": "ann"})
+    await house.post("/signers", {"name": "everybodys", "roles": ["operator"]})
+    assert (await sign(ann, "anns"))[0] == 201
+    assert (await sign(bob, "everybodys"))[0] == 201
+    status, words = await sign(bob, "anns")
+    assert (status, words) == (403, "bob may not sign as anns: it is for ann.")
+    assert (await sign(house.admin, "anns"))[0] == 403, "who manages keys does not speak for others"
+    assert (await sign(bob, "mine"))[0] == 403
+    developer = await key_of(house, "dora", "developer")
+    body = {"test": "model-1", "text": "Yes.", "signer": "anns"}
+    answer = await developer.post("/api/v1/models/bot/versions/v1.0.0/readiness", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_your_signer")
+    changed = await house.post("/signers/anns/change", {"owner": "bob", "roles": ["admin"]}, 200)
+    assert (changed["owner"], changed["roles"]) == ("bob", ["admin"])
+    assert ((await sign(ann, "anns"))[0], (await sign(bob, "anns"))[0]) == (403, 201)
+    assert len(await house.get("/models/bot/versions/v1.0.0/signatures")) == 2
+    await house.post("/signers/anns/change", {}, 400)
+    await house.post("/signers", {"name": "x", "owner": "nobody"}, 404)
+    shared = house.client((await house.post("/keys", {"name": "shared", "roles": ["admin"]}))["key"])
+    nobodys = await shared.post("/api/v1/signers", json={"name": "x"})
+    assert (nobodys.status_code, nobodys.json()["error"]["param"]) == (400, "owner")
+
+
+@ONE
+async def test_a_scan_counts_for_the_licence_that_it_read(house: House) -> None:
+    await push(house, "v1.0.0")
+    await declare(house, "staging", scan=True)
+    body = {"model": "bot", "label": "v1.0.0", "environment": "staging"}
+
+    async def state() -> str:
+        return str((await gates(house, "v1.0.0", "staging"))["scan"]["state"])
+
+    async def edit(card: bytes) -> None:
+        answer = await house.admin.put(
+            "/api/v1/models/bot/versions/v1.0.0/card", json={"text": card.decode(), "reason": "a look"}
+        )
+        assert answer.status_code == 200, answer.text
+
+    await house.post("/gates/run", body)
+    assert await state() == "passed"
+    await edit(CARD.replace(b"Answers.", b"Answers in English."))
+    assert await state() == "passed", "what the scan did not read changes nothing"
+    await edit(CARD.replace(b"license: apache-2.0", b"license: cc-by-nc-4.0"))
+    assert await state() == "missing"
+    await house.post("/gates/run", body)
+    assert await state() == "passed"
+    await edit(CARD.replace(b"license: apache-2.0\n", b""))
+    assert await state() == "missing"
+    await house.post("/gates/run", body)
+    assert await state() == "failed"
+    await edit(CARD)
+    assert await state() == "passed", "what was found under this licence stands"
 
 
 def test_an_envelope_is_read_by_its_own_key_and_bytes_alone() -> None:

@@ -148,6 +148,17 @@ async def test_a_worker_that_dies_is_replaced_and_nobody_is_told_done(tiny: Path
         assert engine.metric("penstock_engine_restarts_total") == 1
 
 
+async def test_a_worker_that_hangs_over_its_work_is_replaced(tiny: Path) -> None:
+    with running_engine(tiny, hang_s=1.2) as engine:
+        async with client_of(engine) as client:
+            os.kill(worker_of(os.getpid()), signal.SIGSTOP)
+            broken = await ask(client)
+            assert (broken.status_code, broken.json()["error"]["code"]) == (502, "engine_failed")
+            await asyncio.to_thread(until, lambda: httpx.get(engine.url + "/readyz").status_code == 200, "a new worker")
+            assert await text(client)
+        assert engine.metric("penstock_engine_restarts_total") == 1
+
+
 def worker_of(front: int) -> int:
     """The youngest worker of the process `front`."""
     found = []

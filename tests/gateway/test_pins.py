@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.core.snapshot import Arm, Audience, ExperimentEntry, Slice
 from penstock.experiments.assignment import compile_experiment
-from penstock.gateway.pins import Pin, Pins, pinned
+from penstock.gateway.pins import Pin, Pins, key_of, pinned
 from tests.gateway.house import House, running
 from tests.gateway.raw_client import ask, chat
 
@@ -129,10 +129,10 @@ async def test_a_unit_keeps_its_arm_though_the_shares_turn_round(tmp_path: Path)
 async def test_requests_that_name_nobody_take_no_room_from_those_that_do(tmp_path: Path) -> None:
     async with running(tmp_path, route={"experiment": bandit(0.5, 0.5)}) as house:
         await arms_of(house, 8)
-        path = next(tmp_path.rglob("pins"), None)
+        path = next(tmp_path.rglob("sticky"), None)
         assert path is None or not any(path.read_bytes())
         await arms_of(house, 1, user="u")
-        assert any(next(tmp_path.rglob("pins")).read_bytes())
+        assert any(next(tmp_path.rglob("sticky")).read_bytes())
 
 
 async def test_a_conversation_keeps_its_arm_and_the_users_next_one_is_drawn_anew(tmp_path: Path) -> None:
@@ -165,3 +165,34 @@ async def test_who_takes_no_part_goes_where_the_route_leads_without_it(tmp_path:
         assert (record.arm, record.epoch, record.propensity, record.context) == ("", 0, 1.0, f"@{why}")
         cell = house.worker.gateway.meters.cell("penstock_experiment_left_out_total", "b", why)
         assert cell.value == 1
+
+
+def test_who_sends_more_units_than_there_is_room_for_makes_room_by_itself() -> None:
+    table = Pins(slots=1 << 12)
+    pin = Pin(1, 1, 0.5)
+    quiet = [key_of(tenant, f"u{number}") for tenant in ("acme", "zoo") for number in range(150)]
+    for key in quiet:
+        table.keep(key, pin)
+    for number in range(5 << 12):  # five times as many as there are slots
+        table.keep(key_of("loud", f"u{number}"), pin)
+    assert table.given_up > 4 << 12
+    assert all(table.find(key) == pin for key in quiet)
+    late = [key_of("late", f"u{number}") for number in range(150)]
+    for key in late:
+        table.keep(key, pin)
+    assert all(table.find(key) == pin for key in (*quiet, *late)), (
+        "who comes late has room, too, and takes it from whoever has most"
+    )
+    kept = sum(table.find(key_of("loud", f"u{number}")) == pin for number in range(5 << 12))
+    assert kept > 3 << 10, "what nobody else needs is the loud one's"
+
+
+def test_two_loud_tenants_share_the_table_about_evenly() -> None:
+    table = Pins(slots=1 << 12)
+    pin = Pin(0, 1, 0.5)
+    for number in range(3 << 12):
+        table.keep(key_of("loud", f"u{number}"), pin)
+    for number in range(3 << 12):
+        table.keep(key_of("louder", f"u{number}"), pin)
+    has = [sum(table.find(key_of(who, f"u{n}")) == pin for n in range(3 << 12)) for who in ("loud", "louder")]
+    assert min(has) > 0.6 * max(has)

@@ -22,7 +22,9 @@ from penstock.registry.gates import (
     refusal,
 )
 
-SUBJECT = Subject(reference="bot:v2", digest="sha256:" + "2" * 64, environment="production", pushed_by="ann")
+SUBJECT = Subject(
+    reference="bot:v2", digest="sha256:" + "2" * 64, environment="production", pushed_by="ann", pusher="prn_ann"
+)
 NOW = 1e9
 
 
@@ -61,7 +63,7 @@ def test_all_that_is_missing_is_named_with_its_command() -> None:
     )
     told = judged(policy, Evidence(card_missing=("the field 'license'",)))
     assert [one.gate for one in told.open] == ["scan", "signature", "smoke", "card", "suite questions", "approval"]
-    words = refusal(told, SUBJECT)
+    words = refusal(told.open, SUBJECT)
     for part in (
         "bot:v2 does not pass the gates of production",
         "penstock gates run bot:v2 --for production",
@@ -184,14 +186,18 @@ APPROVAL = GatePolicy(approval=ApprovalGate(valid_days=7))
 
 def approval(**more: object) -> Approval:
     told = judged(APPROVAL, Evidence())
-    whole = Approval(principal="bob", at=NOW, policy_hash=told.policy_hash, results_hash=told.results_hash)
+    whole = Approval(
+        principal="bob", person="prn_bob", at=NOW, policy_hash=told.policy_hash, results_hash=told.results_hash
+    )
     return msgspec.structs.replace(whole, **more)
 
 
 def test_an_approval_counts_for_the_policy_the_results_and_the_days_that_it_was_given_for() -> None:
     assert only(APPROVAL, Evidence(approvals=(approval(),))).state == "passed"
     for other, words in (
-        ({"principal": "ann"}, "ann pushed it"),
+        ({"principal": "anna", "person": "prn_ann"}, "anna pushed it"),
+        ({"person": ""}, "of a key that belongs to nobody"),
+        ({"disabled": True}, "bob is disabled"),
         ({"at": NOW - 8 * DAY_S}, "out of date"),
         ({"policy_hash": "x"}, "another policy"),
         ({"results_hash": "x"}, "other results"),
@@ -206,11 +212,35 @@ def test_an_approval_counts_for_the_policy_the_results_and_the_days_that_it_was_
     )
 
 
+def test_people_count_and_not_their_names() -> None:
+    two = GatePolicy(approval=ApprovalGate(count=2))
+    first, again, other = (
+        approval(policy_hash=two.hash, principal=name, person=person)
+        for name, person in (("bob", "prn_bob"), ("robert", "prn_bob"), ("bob", "prn_bobs_twin"))
+    )
+    assert only(two, Evidence(approvals=(first, again))).state == "missing"
+    assert only(two, Evidence(approvals=(first, again, other))).state == "passed"
+
+
+def test_where_nobody_knows_who_pushed_nobody_is_another() -> None:
+    given = approval()
+    for pushed_with, command in (("key_1", "penstock keys adopt key_1 --principal NAME"), ("", "")):
+        subject = msgspec.structs.replace(SUBJECT, pusher="", pushed_with=pushed_with)
+        [told] = judge_gates(APPROVAL, subject, Evidence(approvals=(given,)), NOW).outcomes
+        assert (told.state, told.command) == ("missing", command)
+        assert "belongs to no principal" in told.words
+        anybody = GatePolicy(approval=ApprovalGate(by_other=False))
+        one = approval(policy_hash=anybody.hash)
+        assert not judge_gates(anybody, subject, Evidence(approvals=(one,)), NOW).open
+
+
 def test_other_results_void_an_approval() -> None:
     policy = GatePolicy(suites=SUITE.suites, approval=ApprovalGate())
     good = Evidence(suites={"questions": found(answers(95, 100))})
     told = judged(policy, good)
-    given = Approval(principal="bob", at=NOW, policy_hash=told.policy_hash, results_hash=told.results_hash)
+    given = Approval(
+        principal="bob", person="prn_bob", at=NOW, policy_hash=told.policy_hash, results_hash=told.results_hash
+    )
     assert not judged(policy, msgspec.structs.replace(good, approvals=(given,))).open
     again = Evidence(suites={"questions": found(answers(50, 100), name="eval_2")}, approvals=(given,))
     assert [one.gate for one in judged(policy, again).open] == ["approval"]

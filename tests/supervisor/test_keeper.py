@@ -1,13 +1,17 @@
+import asyncio
 import os
 import signal
 import sys
 
 import msgspec
+import pytest
 
+from penstock.supervisor import vigil
 from penstock.supervisor.keeper import Keeper
 from penstock.supervisor.logs import Logs
 from penstock.supervisor.procfs import start_ticks
 from penstock.supervisor.records import Records
+from penstock.supervisor.values import ProcessSpec
 from tests.supervisor.conftest import handle_of, staying, until
 
 
@@ -152,3 +156,65 @@ async def test_engines_are_not_handed_the_master_key(records: Records, logs: Log
         await until(lambda kind=kind, told=told: logs.last_line(kind) == told)  # type: ignore[misc]
         await keeper.release(kind, 10.0)
     keeper.close()
+
+
+_ANSWERS = (
+    "import http.server, sys\n"
+    "class H(http.server.BaseHTTPRequestHandler):\n"
+    "    def do_GET(self):\n"
+    "        self.send_response(200); self.send_header('content-length', '0'); self.end_headers()\n"
+    "    def log_message(self, *_): pass\n"
+    "print('up', flush=True)\n"
+    "http.server.HTTPServer(('127.0.0.1', int(sys.argv[2])), H).serve_forever()\n"
+)
+
+
+def answering(name: str, port: int) -> ProcessSpec:
+    spec = staying(name, _ANSWERS, port=port, url=f"http://127.0.0.1:{port}", grace_s=0.1)
+    return msgspec.structs.replace(spec, argv=(*spec.argv, str(port)))
+
+
+async def test_a_process_that_hangs_is_killed_and_started_again(
+    records: Records, logs: Logs, unused_tcp_port: int
+) -> None:
+    keeper = Keeper(records, logs, {}, hang_s=0.6)
+    keeper.keep(answering("a", unused_tcp_port))
+    await until(lambda: state_of(keeper, "a") == "running")
+    before = pid_of(keeper, "a")
+    handle_of(keeper, "a").send(signal.SIGSTOP)
+    await until(lambda: pid_of(keeper, "a") not in {0, before} and state_of(keeper, "a") == "running")
+    status = keeper.status("a")
+    assert status is not None
+    assert (status.restarts, status.last_exit) == (1, "said nothing for 1 s, and was killed")
+    await keeper.release("a", 0.0)
+
+
+async def test_who_was_stopped_itself_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def status(_url: str, timeout_s: float) -> int:
+        asked.append(timeout_s)
+        return 200 if len(asked) % vigil.ASKS == 0 else 0  # all but one in a row stay without an answer
+
+    monkeypatch.setattr(vigil, "status_of", status)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(vigil.until_silent("http://nowhere", 0.012), 0.5)
+    assert len(asked) > 2 * vigil.ASKS
+    assert set(asked) == {0.002}
+
+
+async def test_what_starts_may_take_its_time_and_what_drains_is_left_alone(
+    records: Records, logs: Logs, unused_tcp_port: int
+) -> None:
+    keeper = Keeper(records, logs, {}, hang_s=0.1)
+    keeper.keep(staying("slow", url=f"http://127.0.0.1:{unused_tcp_port}"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.0):
+            await until(lambda: keeper.status("slow").restarts)  # type: ignore[union-attr]
+    assert state_of(keeper, "slow") == "starting"
+    await keeper.release("slow", 0.0)
+
+
+def state_of(keeper: Keeper, name: str) -> str:
+    status = keeper.status(name)
+    return "" if status is None else status.state

@@ -77,12 +77,19 @@ def first_line(process: subprocess.Popen[bytes], deadline_s: float) -> dict[str,
 
 
 @contextmanager
-def running(data: Path, *flags: str, deadline_s: float = 150.0, first: Path | None = None) -> Iterator[Up]:
-    """An installation in `data`, drained and gone when the block ends; its processes look for modules in `first` before all else."""
+def running(
+    data: Path, *flags: str, deadline_s: float = 150.0, first: Path | None = None, hang_s: float = 600.0
+) -> Iterator[Up]:
+    """An installation in `data`, drained and gone when the block ends; its processes look for modules in `first` before all else.
+
+    Processes that say nothing are replaced after `hang_s`: on a busy machine, and where tests stop some, much later than elsewhere.
+    """
     starter = os.environ.get("PENSTOCK_STARTER", str(ROOT / "examples/support_bot/models"))
     env = {
         **os.environ,
         "PENSTOCK_STARTER": starter,
+        "PENSTOCK_SUPERVISOR_HANG_S": str(hang_s),
+        "PENSTOCK_ENGINE_HANG_S": str(hang_s),
         "PYTHONPATH": os.pathsep.join(map(str, (*([first] if first else ()), ROOT / "src"))),
     }
     process = subprocess.Popen(command(data, *flags), stdout=subprocess.PIPE, env=env, cwd=data.parent)

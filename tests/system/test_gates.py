@@ -79,6 +79,10 @@ def test_the_example_refuses_the_worse_version_and_lets_the_better_one_in(own: U
     assert "on the same 173 items" in refused.stderr
 
     key = penstock(own, "keys", "create", "--name", "reviewer", "--role", "operator")["key"]
+    nobody = run(own, "approve", "support-bot:v1.0.0", "--for", "production", key=key)
+    assert (nobody.returncode, "penstock keys adopt" in nobody.stderr) == (1, True)
+    penstock(own, "principals", "create", "rita", "--role", "operator")
+    assert penstock(own, "keys", "adopt", "reviewer", "--principal", "rita")["principal"] == "rita"
     assert run(own, "approve", "support-bot:v1.0.0", "--for", "production", key=key).returncode == 0
     overridden = penstock(own, "promote", "support-bot:v1.0.0", "--to", "production", "--override", "a drill")
     assert "Gates overridden (suite support-questions" in overridden["reason"]

@@ -5,9 +5,14 @@ from typing import Literal
 
 import msgspec
 
+from penstock.core.errors import Forbidden
 from penstock.core.snapshot import KeyEntry, TenantEntry
 
 Role = Literal["admin", "operator", "developer", "analyst", "auditor"]
+Scope = Literal[
+    "tenant",  # a tenant's own: whoever belongs to one is held to it
+    "installation",  # what all tenants share: refused to those who belong to one
+]
 Permission = Literal[
     "models:read",  # versions, cards, history
     "models:write",  # push, edit cards
@@ -84,10 +89,48 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     name: str = ""
     roles: tuple[str, ...] = ()
+    person: str = (
+        ""  # id of the named principal, which no renaming and no new key changes; "": the key is its own principal
+    )
 
     def may(self, permission: Permission) -> bool:
         """Whether one of its roles gives `permission`."""
         return allows(self.roles, permission)
+
+    def held_to(self, tenant: str | None = None) -> str | None:
+        """The tenant whose rows the caller is shown or may change: its own if it has one, else the one it asks for; None: all.
+
+        Raises:
+            Forbidden: if it belongs to a tenant and asks for another.
+        """
+        if self.tenant and tenant not in {None, self.tenant}:
+            raise Forbidden(
+                f"{self.name} belongs to the tenant {self.tenant!r}, and is held to it: {tenant!r} is another.",
+                code="other_tenant",
+                param="tenant",
+                hint=_OF_NO_TENANT,
+            )
+        return self.tenant or tenant
+
+    def sees(self, tenant: str) -> bool:
+        """Whether what belongs to `tenant` is the caller's to see."""
+        return not self.tenant or tenant == self.tenant
+
+    def check_scope(self, scope: Scope) -> None:
+        """See that the caller may act on what is of `scope`.
+
+        Raises:
+            Forbidden: if it belongs to a tenant, and this is the installation's.
+        """
+        if scope == "installation" and self.tenant:
+            raise Forbidden(
+                f"This belongs to the whole installation, and {self.name} belongs to the tenant {self.tenant!r}.",
+                code="held_to_tenant",
+                hint=_OF_NO_TENANT,
+            )
+
+
+_OF_NO_TENANT = "Use a key that belongs to no tenant: `penstock keys create --name NAME --role ROLE`."
 
 
 def allows(roles: Iterable[str], permission: Permission) -> bool:

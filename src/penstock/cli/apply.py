@@ -15,16 +15,25 @@ _COLOURS = {"create": "green", "change": "yellow", "keep": "dim", "delete": "red
 @click.option("-f", "--file", "path", required=True, type=file_argument, help="YAML documents; - is stdin.")
 @click.option("--dry-run", is_flag=True, help="Only show the difference.")
 @click.option("--prune", is_flag=True, help="Remove what an earlier apply made and these documents no longer have.")
+@click.option(
+    "--override",
+    default="",
+    metavar="WHY",
+    help="Let pools name versions that do not pass their gates; administrators may.",
+)
 @with_session
-def apply(session: Session, path: str, dry_run: bool, prune: bool) -> None:
+def apply(session: Session, path: str, dry_run: bool, prune: bool, override: str) -> None:
     """Bring what is there to what the documents in FILE say: all of it, or nothing.
 
     A document has `kind`, `name` and `spec`. Applying the same file twice changes nothing the second time.
     """
     text = read_text(path)
-    told = session.api.raw(
-        "POST", "/apply", text.encode(), "application/yaml", dry_run=str(dry_run).lower(), prune=str(prune).lower()
-    )
+    asked = {
+        "dry_run": str(dry_run).lower(),
+        "prune": str(prune).lower(),
+        **({"override": override} if override else {}),
+    }
+    told = session.api.raw("POST", "/apply", text.encode(), "application/yaml", **asked)
     session.answer(told, lambda: _show(session, told))
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
+from penstock.cli.canary_plan import given_plan, plan_flags
 from penstock.cli.client import at
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import pairs, share, table, when
-from penstock.core.errors import BadRequest
 from penstock.core.references import parse_reference
 
 _reason = click.option("--reason", default="", help="Why, for the history.")
@@ -39,53 +39,10 @@ def say_begun(told: dict[str, Any]) -> None:
     )
 
 
-def _shares(text: str | None) -> list[float] | None:
-    """`1,5,25` or `1%,5%` as shares."""
-    if text is None:
-        return None
-    try:
-        return [round(float(part.strip().removesuffix("%")) / 100, 9) for part in text.split(",")]
-    except ValueError:
-        raise BadRequest(f"{text!r}: give percents such as 1,5,25,50,100.", param="--steps") from None
-
-
-def _guardrails(texts: tuple[str, ...]) -> list[dict[str, Any]] | None:
-    """`error_rate` or `latency_p95=0.5` as guardrails with margins."""
-    found = []
-    for text in texts:
-        metric, _, margin = text.partition("=")
-        try:
-            found.append({"metric": metric, "margin": float(margin) if margin else 0.0})
-        except ValueError:
-            raise BadRequest(f"{text!r}: give METRIC or METRIC=MARGIN.", param="--guardrail") from None
-    return found or None
-
-
 @canary.command("start")
 @click.argument("reference", metavar="NAME:LABEL")
 @click.option("--to", "environment", required=True, metavar="ENV", help="Environment whose traffic it gets a share of.")
-@click.option("--steps", metavar="PERCENTS", help="Its shares, rising, such as 1,5,25,50,100 [default: as ENV says].")
-@click.option("--minutes", type=click.FloatRange(0), help="What a step lasts at least [default: as ENV says].")
-@click.option(
-    "--samples", type=click.IntRange(1), help="Units that it answers in a step at least [default: as ENV says]."
-)
-@click.option(
-    "--unit",
-    type=click.Choice(["user", "session", "key", "request"]),
-    help="What stays with a version [default: as ENV says].",
-)
-@click.option("--metric", help="Metric that decides the promotion [default: as ENV says].")
-@click.option("--margin", type=float, help="How much worse it may be in it, in its unit [default: as ENV says].")
-@click.option(
-    "--guardrail",
-    "guardrails",
-    multiple=True,
-    metavar="METRIC[=MARGIN]",
-    help="What undoes it, given once for each [default: as ENV says].",
-)
-@click.option(
-    "--lapse", "lapse_s", type=click.FloatRange(1), help="Seconds that its share outlives those who watch it."
-)
+@plan_flags
 @click.option(
     "--precision", type=click.Choice(["int8", "int4", "fp16", "fp32"]), help="Build to run [default: as now]."
 )
@@ -96,15 +53,12 @@ def start(
     session: Session,
     reference: str,
     environment: str,
-    steps: str | None,
-    guardrails: tuple[str, ...],
     precision: str | None,
     replicas: int | None,
     reason: str,
     **plan: Any,
 ) -> None:
     """Try out a version against what ENV serves now, by a plan."""
-    chosen = {"steps": _shares(steps), "guardrails": _guardrails(guardrails), **plan}
     told = begin(
         session,
         reference,
@@ -113,7 +67,7 @@ def start(
             "precision": precision,
             "replicas": replicas,
             "reason": reason,
-            "plan": {name: value for name, value in chosen.items() if value is not None},
+            "plan": given_plan(plan),
         },
     )
     session.answer(told, lambda: say_begun(told))
@@ -217,10 +171,14 @@ def abort(session: Session, name: str, block: bool, reason: str) -> None:
 @canary.command("promote")
 @click.argument("name")
 @_reason
+@click.option(
+    "--override", default="", metavar="WHY", help="Though its gates are not passed any more; administrators may."
+)
 @with_session
-def promote(session: Session, name: str, reason: str) -> None:
-    """Give a canary all of the traffic without waiting for its plan."""
-    told = session.api.send("POST", f"{at('canaries', name)}/promote", {"reason": reason})
+def promote(session: Session, name: str, reason: str, override: str) -> None:
+    """Give a canary all of the traffic without waiting for its plan; its gates are asked once more."""
+    body = {"reason": reason} | ({"override": override} if override else {})
+    told = session.api.send("POST", f"{at('canaries', name)}/promote", body)
     session.answer(told, lambda: click.echo(f"{told['model']}:{told['label']} is live in {told['environment']}."))
 
 

@@ -34,9 +34,18 @@ def list_keys(session: Session, tenant: str | None) -> None:
         {"keys": found},
         lambda: table(
             session.console,
-            ("ID", "NAME", "TENANT", "ROLES", "STATE", "CREATED", "EXPIRES"),
+            ("ID", "NAME", "TENANT", "PRINCIPAL", "ROLES", "STATE", "CREATED", "EXPIRES"),
             [
-                (k["id"], k["name"], k["tenant"], k["roles"], _state(k), when(k["created_at"]), when(k["expires_at"]))
+                (
+                    k["id"],
+                    k["name"],
+                    k["tenant"],
+                    k["principal"],
+                    k["roles"],
+                    _state(k),
+                    when(k["created_at"]),
+                    when(k["expires_at"]),
+                )
                 for k in found
             ],
             empty="There is no key.",
@@ -140,3 +149,15 @@ def revoke_key(session: Session, key_id: str) -> None:
     """Revoke a key: gateways refuse it within a second."""
     told = session.api.send("POST", f"{at('keys', _find_key(session, key_id)['id'])}/revoke")
     session.answer(told, lambda: click.echo(f"Key {told['id']} ({told['name']}) is revoked."))
+
+
+@keys.command("adopt")
+@click.argument("key_id", metavar="ID_OR_NAME")
+@click.option("--principal", required=True, help="Whose it is.")
+@with_session
+def adopt_key(session: Session, key_id: str, principal: str) -> None:
+    """Say whose a key is that belonged to nobody: it has their roles from now on, and what was pushed with it was pushed by them."""
+    found = session.api.get("/keys")
+    identity = next((key["id"] for key in found if key["id"] == key_id), None) or _find_key(session, key_id)["id"]
+    told = session.api.send("POST", f"{at('keys', identity)}/adopt", {"principal": principal})
+    session.answer(told, lambda: click.echo(f"Key {told['id']} ({told['name']}) is {told['principal']}'s."))

@@ -52,11 +52,12 @@ class Api:
     Args:
         http: a client whose base URL is the control plane's, in process or not.
         key: the caller's key.
+        address: where the visitor comes from, whom failed logins are counted for.
     """
 
-    def __init__(self, http: httpx.AsyncClient, key: str) -> None:
+    def __init__(self, http: httpx.AsyncClient, key: str, address: str) -> None:
         self._http = http
-        self._headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
+        self._headers = {"authorization": f"Bearer {key}", "accept": "application/json", "x-penstock-for": address}
 
     async def call(self, method: str, path: str, *, body: Any = None, query: dict[str, Any] | None = None) -> bytes:
         """The answer's body; `path` is below `/api/v1`, and `query` entries that are none or empty are left out.

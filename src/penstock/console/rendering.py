@@ -9,19 +9,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from penstock.access.principals import Scope
 from penstock.console import cards, figures
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
-PAGES = (
-    ("Overview", "/"),
-    ("Requests", "/requests"),
-    ("Models", "/models"),
-    ("Drift", "/drift"),
-    ("Experiments", "/experiments"),
-    ("Playground", "/playground"),
-    ("Keys", "/access"),
-    ("Health", "/health"),
+PAGES: tuple[tuple[str, str, Scope], ...] = (
+    ("Overview", "/", "tenant"),
+    ("Requests", "/requests", "tenant"),
+    ("Models", "/models", "installation"),
+    ("Pipelines", "/pipelines", "installation"),
+    ("Drift", "/drift", "installation"),
+    ("Experiments", "/experiments", "installation"),
+    ("Playground", "/playground", "tenant"),
+    ("Keys", "/access", "tenant"),
+    ("Health", "/health", "installation"),
 )
 
 

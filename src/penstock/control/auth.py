@@ -1,14 +1,19 @@
-"""Who is calling: a bearer key becomes a `Principal`, and each endpoint names the permission that it needs."""
+"""Who is calling: a bearer key becomes a `Principal`, and each endpoint names the permission that it needs and whose it is.
+
+An endpoint is the installation's unless it says that it holds its callers to their tenant: one that nobody thought about is closed to
+those who belong to a tenant.
+"""
 
 import hmac
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.access.principals import Permission, Principal, allows
+from penstock.access.principals import Permission, Principal, Scope
 from penstock.control.context import Control
+from penstock.control.logins import CONSOLE, FORWARDED
 from penstock.core.digests import hash_secret
 from penstock.core.errors import Forbidden, Unauthenticated
 from penstock.store.schema import keys, principals
@@ -23,25 +28,43 @@ def get_control(request: Request) -> Control:
 ControlPart = Annotated[Control, Depends(get_control)]
 
 
-async def principal_of_key(control: Control, text: str) -> Principal:
-    """Whoever holds the key `text`.
+async def principal_of_key(control: Control, text: str, address: str) -> Principal:
+    """Whoever holds the key `text`, which came from `address`.
 
     Raises:
+        RateLimited: if too many keys that nobody knows came from there.
         Unauthenticated: if the key is unknown, revoked, expired, or its principal is disabled.
     """
-    statement = (
-        select(keys, principals.c.roles.label("principal_roles"), principals.c.disabled_at)
-        .select_from(keys.outerjoin(principals, keys.c.principal == principals.c.name))
-        .where(keys.c.hash == hash_secret(text))
-    )
+    hashed = hash_secret(text)
+    control.logins.check(address, hashed)
     async with control.database.read() as connection:
-        row = (await connection.execute(statement)).one_or_none()
-    if row is None or not _valid(row, control.clock()):
+        who = await read_principal(connection, keys.c.hash == hashed, control.clock())
+    if who is None:
+        control.logins.failed(address)
+        control.logins.wrong(hashed)
         raise Unauthenticated(
             "This key is not known, or no longer valid.", hint="Give a key with --key or PENSTOCK_KEY."
         )
+    control.logins.right(hashed)
+    return who
+
+
+async def read_principal(connection: AsyncConnection, which: ColumnElement[bool], now: float) -> Principal | None:
+    """Whoever holds the key of the table `keys` that `which` picks, with the roles of this moment; None: there is none, or it is not valid."""
+    statement = (
+        select(
+            keys, principals.c.id.label("person"), principals.c.roles.label("principal_roles"), principals.c.disabled_at
+        )
+        .select_from(keys.outerjoin(principals, keys.c.principal == principals.c.name))
+        .where(which)
+    )
+    row = (await connection.execute(statement)).one_or_none()
+    if row is None or not _valid(row, now):
+        return None
     roles = tuple(row.roles) if row.principal is None else tuple(row.principal_roles)
-    return Principal(name=row.principal or row.name, key=row.id, roles=roles, tenant=row.tenant or "")
+    return Principal(
+        name=row.principal or row.name, key=row.id, roles=roles, tenant=row.tenant or "", person=row.person or ""
+    )
 
 
 def _valid(row: Row[tuple[object, ...]], now: float) -> bool:
@@ -53,6 +76,7 @@ async def caller(request: Request, control: ControlPart) -> Principal:
 
     Raises:
         Unauthenticated: if there is no such header, or its key is not valid.
+        RateLimited: if too many that were not came from the caller's address.
     """
     header = request.headers.get("authorization")
     if header is None:
@@ -60,20 +84,50 @@ async def caller(request: Request, control: ControlPart) -> Principal:
     scheme, _, text = header.partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
         raise Unauthenticated("The Authorization header must be 'Bearer KEY'.")
-    return await principal_of_key(control, text.strip())
+    return await principal_of_key(control, text.strip(), _address(request))
+
+
+def _address(request: Request) -> str:
+    """Where the request comes from; of the console's, where that of its visitor does."""
+    host = request.client.host if request.client is not None else ""
+    return request.headers.get(FORWARDED, host) if host == CONSOLE else host
 
 
 Caller = Annotated[Principal, Depends(caller)]
 
 
-def needs(permission: Permission) -> Callable[..., Awaitable[Principal]]:
-    """A dependency: the caller, who must hold `permission`."""
+class Needs:
+    """A dependency of an endpoint: the caller, who must hold a permission, and whom its scope lets in.
 
-    async def check(who: Caller) -> Principal:
-        check_permission(who, permission)
+    Attributes:
+        permissions: one of them will do; none: every key.
+        scope: whose it is that the endpoint shows or changes.
+    """
+
+    def __init__(self, *permissions: Permission, scope: Scope) -> None:
+        self.permissions = permissions
+        self.scope: Scope = scope
+
+    async def __call__(self, who: Caller) -> Principal:
+        """The caller.
+
+        Raises:
+            Forbidden: if no role of theirs gives a permission, or they belong to a tenant and this is the installation's.
+        """
+        if self.permissions and not any(who.may(one) for one in self.permissions):
+            raise _lacks(who, self.permissions)
+        who.check_scope(self.scope)
         return who
 
-    return check
+
+def needs(*permissions: Permission) -> Needs:
+    """A dependency: the caller, who holds one of `permissions` and belongs to no tenant."""
+    return Needs(*permissions, scope="installation")
+
+
+def needs_in_tenant(*permissions: Permission) -> Needs:
+    """A dependency: the caller, who holds one of `permissions`. The endpoint asks `Principal.held_to` or `sees` for what it touches."""
+    return Needs(*permissions, scope="tenant")
 
 
 def check_permission(who: Principal, permission: Permission) -> None:
@@ -82,11 +136,15 @@ def check_permission(who: Principal, permission: Permission) -> None:
     Raises:
         Forbidden: if none does.
     """
-    if not allows(who.roles, permission):
-        raise Forbidden(
-            f"{who.name} may not do this: it needs the permission {permission!r}, and the roles are "
-            f"{', '.join(who.roles) or 'none'}."
-        )
+    if not who.may(permission):
+        raise _lacks(who, (permission,))
+
+
+def _lacks(who: Principal, permissions: tuple[Permission, ...]) -> Forbidden:
+    wanted = " or ".join(repr(one) for one in permissions)
+    return Forbidden(
+        f"{who.name} may not do this: it needs the permission {wanted}, and the roles are {', '.join(who.roles) or 'none'}."
+    )
 
 
 def check_service(request: Request, control: ControlPart) -> None:

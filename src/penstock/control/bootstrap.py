@@ -16,6 +16,7 @@ from penstock.control.context import SYSTEM, Change, Control
 from penstock.control.deploy.record import Promotion, promote
 from penstock.control.keys import PREFIX, create_key, key_text
 from penstock.control.kinds import ResourceKind
+from penstock.control.people import create_principal
 from penstock.control.specs.resources import ENVIRONMENTS, Document, KeySpec
 from penstock.control.storage.uploads import begin_upload, commit_upload, missing_of
 from penstock.control.versions.datasets import DataSetKind
@@ -26,11 +27,12 @@ from penstock.core.references import Reference, parse_reference
 from penstock.registry.builds import FOLDERS
 from penstock.registry.schemes import compare, parse_label
 from penstock.store.blobs import PIECE
-from penstock.store.schema import deployments, keys, resources, versions
+from penstock.store.schema import deployments, keys, principals, resources, versions
 from penstock.store.schema_versions import dataset_revisions
 
 _LOG = logging.getLogger("penstock.control")
 DEMO = "demo"
+ADMIN = "admin"
 PRICES = "prices.yaml"  # in the starter's folder: a price for each NAME:LABEL
 METADATA = "metadata.yaml"  # what each says of itself
 DATASETS = "datasets.yaml"  # records of the data that these name: documents of kind DataSet
@@ -81,8 +83,9 @@ async def bootstrap(control: Control, *, starter: Path | None) -> None:
         wrote |= await _key(
             control,
             change,
-            "admin",
-            KeySpec(roles=["admin"], tenant=None, principal=None, models=None, expires_at=None),
+            ADMIN,
+            KeySpec(tenant=None, principal=None, models=None, expires_at=None),
+            principal=ADMIN,
         )
         if starter is not None:
             wrote |= await _demo(control, change)
@@ -101,7 +104,8 @@ async def _environments(change: Change) -> bool:
     return bool(missing)
 
 
-async def _key(control: Control, change: Change, name: str, spec: KeySpec) -> bool:
+async def _key(control: Control, change: Change, name: str, spec: KeySpec, *, principal: str | None = None) -> bool:
+    """See that the key in the file of this name is there; a new one of a `principal` is that administrator's."""
     path = control.data / f"{name}.key"
     text = read_or_write_secret(path, key_text(control.entropy(32)))
     if not text.startswith(PREFIX):
@@ -109,6 +113,11 @@ async def _key(control: Control, change: Change, name: str, spec: KeySpec) -> bo
     statement = select(keys.c.id).where(keys.c.hash == hash_secret(text))
     if (await change.connection.execute(statement)).one_or_none() is not None:
         return False
+    if principal is not None:
+        known = select(principals.c.name).where(principals.c.name == principal, principals.c.disabled_at.is_(None))
+        if (await change.connection.execute(known)).one_or_none() is None:
+            await create_principal(change, principal, ("admin",), origin="system")
+        spec = spec.model_copy(update={"principal": principal})
     await create_key(change, name, spec, text=text, origin="system")
     return True
 

@@ -14,10 +14,14 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
+from penstock.control.bounds import Bounds
+from penstock.control.logins import Logins
 from penstock.control.sockets import Movers
 from penstock.control.storage.binder import Binder
+from penstock.control.webhooks.outbox import post_event
 from penstock.core.ids import make_id
 from penstock.core.settings import Settings
+from penstock.delivery.events import is_event
 from penstock.store.blobs import Blobs
 from penstock.store.schema import audit_events
 from penstock.store.sql import Database, next_value
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from penstock.control.watch.alerts import Alert
     from penstock.journal.masterkey import Wrapping
 
-SYSTEM = Principal(key="", tenant="", name="penstock", roles=("admin",))
+SYSTEM = Principal(key="", tenant="", name="penstock", roles=("admin",), person="penstock")
 
 
 class Change:
@@ -40,32 +44,42 @@ class Change:
         now: float,
         caller: Principal,
         new_id: Callable[[str], str],
+        bounds: Bounds,
     ) -> None:
         self.connection = connection
         self.generation = generation
         self.now = now
         self.caller = caller
         self.new_id = new_id
+        self.bounds = bounds
         self.abandoned = False
+        self.override = ""  # why an administrator lets pools name what has not passed its gates
 
     def abandon(self) -> None:
         """Keep nothing of this change when its block ends."""
         self.abandoned = True
 
-    async def audit(self, action: str, subject: str, **detail: Any) -> None:
-        """Record that the caller did `action` (noun.verb) to `subject`; `detail` must be JSON and hold no secret."""
+    async def audit(self, action: str, subject: str, *, of_tenant: str | None = None, **detail: Any) -> None:
+        """Record that the caller did `action` (noun.verb) to `subject`; `detail` must be JSON and hold no secret.
+
+        The event is shown to those of the tenant that it is about, `of_tenant`, else of the one that the caller belongs to.
+        """
+        sequence = await next_value(self.connection, "audit")
         await self.connection.execute(
             insert(audit_events).values(
-                sequence=await next_value(self.connection, "audit"),
+                sequence=sequence,
                 at=self.now,
                 principal=self.caller.name,
                 key=self.caller.key,
                 action=action,
                 subject=subject,
+                tenant=of_tenant or self.caller.tenant or None,
                 detail=detail,
                 system=self.caller is SYSTEM,
             )
         )
+        if is_event(action):
+            await post_event(self, sequence, action, subject, detail)
 
 
 class Control:
@@ -88,6 +102,8 @@ class Control:
         self.blobs = blobs
         blobs.clock = clock
         self.binder = Binder(blobs)
+        self.bounds = Bounds(settings.control, self._now)
+        self.logins = Logins(settings.control.failed_logins_per_minute, self._now)
         self.movers = Movers()
         self.service_token = service_token
         self.clock = clock
@@ -97,18 +113,23 @@ class Control:
         self.sealing: Wrapping | None = None  # what signers' keys are wrapped under, if there is any
         self.changed = asyncio.Event()  # set after each change; the reconcile loop clears it
 
+    def _now(self) -> float:
+        return self.clock()
+
     def new_id(self, prefix: str) -> str:
         """A fresh id that sorts by time."""
         return make_id(prefix, int(self.clock() * 1000), self.entropy(10))
 
-    async def note(self, caller: Principal, action: str, subject: str, **detail: Any) -> None:
+    async def note(
+        self, caller: Principal, action: str, subject: str, *, of_tenant: str | None = None, **detail: Any
+    ) -> None:
         """An audit event of what changes no configuration; see `Change.audit`.
 
         Raises:
             Unavailable: if the database cannot be written.
         """
         async with self.deed(caller) as change:
-            await change.audit(action, subject, **detail)
+            await change.audit(action, subject, of_tenant=of_tenant, **detail)
 
     @asynccontextmanager
     async def deed(self, caller: Principal) -> AsyncIterator[Change]:
@@ -118,7 +139,14 @@ class Control:
             Unavailable: if the database cannot be written.
         """
         async with self.database.write() as connection:
-            yield Change(connection=connection, generation=0, now=self.clock(), caller=caller, new_id=self.new_id)
+            yield Change(
+                connection=connection,
+                generation=0,
+                now=self.clock(),
+                caller=caller,
+                new_id=self.new_id,
+                bounds=self.bounds,
+            )
 
     @asynccontextmanager
     async def change(self, caller: Principal) -> AsyncIterator[Change]:
@@ -135,6 +163,7 @@ class Control:
                 now=self.clock(),
                 caller=caller,
                 new_id=self.new_id,
+                bounds=self.bounds,
             )
             yield change
             if change.abandoned:

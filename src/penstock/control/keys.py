@@ -10,7 +10,7 @@ from penstock.control.context import Change, Control
 from penstock.control.kinds import Origin, parse_spec
 from penstock.control.specs.resources import KeySpec
 from penstock.core.digests import hash_secret
-from penstock.core.errors import BadRequest, Conflict, Forbidden, NotFound
+from penstock.core.errors import BadRequest, Conflict, NotFound
 from penstock.store.schema import keys, principals, resources
 
 PREFIX = "pk-"
@@ -56,7 +56,7 @@ async def create_key(change: Change, name: str, spec: KeySpec, *, text: str, ori
         Forbidden: if the caller belongs to another tenant.
     """
     connection = change.connection
-    _check_tenant(change, spec.tenant)
+    _check_tenant(change, spec.tenant, spec.principal)
     if spec.tenant is not None:
         statement = select(resources.c.name).where(resources.c.kind == "Tenant", resources.c.name == spec.tenant)
         if (await connection.execute(statement)).one_or_none() is None:
@@ -88,7 +88,9 @@ async def create_key(change: Change, name: str, spec: KeySpec, *, text: str, ori
             expires_at=spec.expires_at,
         )
     )
-    await change.audit("key.create", identity, name=name, tenant=spec.tenant, roles=list(spec.roles))
+    await change.audit(
+        "key.create", identity, of_tenant=spec.tenant, name=name, tenant=spec.tenant, roles=list(spec.roles)
+    )
     row = (await connection.execute(select(keys).where(keys.c.id == identity))).one()
     return key_row(row)
 
@@ -110,7 +112,7 @@ async def revoke_key(change: Change, identity: str) -> dict[str, Any]:
         await change.connection.execute(update(keys).where(keys.c.id == identity).values(revoked_at=change.now))
         if was_admin:
             await check_an_admin_is_left(change)
-        await change.audit("key.revoke", identity, name=row.name, tenant=row.tenant)
+        await change.audit("key.revoke", identity, of_tenant=row.tenant, name=row.name, tenant=row.tenant)
         row = (await change.connection.execute(select(keys).where(keys.c.id == identity))).one()
     return key_row(row)
 
@@ -125,6 +127,7 @@ async def change_key(change: Change, identity: str, spec: KeySpec) -> dict[str, 
     row = (await change.connection.execute(select(keys).where(keys.c.id == identity))).one_or_none()
     if row is None or row.revoked_at is not None:
         raise NotFound(f"There is no key {identity!r} that is valid.")
+    _check_tenant(change, row.tenant)
     if (row.tenant, row.principal) != (spec.tenant, spec.principal):
         raise Conflict(f"The key {row.name} belongs to another tenant or principal, which cannot be changed.")
     if spec.principal is not None and spec.roles:
@@ -133,11 +136,12 @@ async def change_key(change: Change, identity: str, spec: KeySpec) -> dict[str, 
     return key_row((await change.connection.execute(select(keys).where(keys.c.id == identity))).one())
 
 
-def _check_tenant(change: Change, tenant: str | None) -> None:
-    """Who belongs to a tenant has power over its keys alone: with another's it could read what others said."""
+def _check_tenant(change: Change, tenant: str | None, principal: str | None = None) -> None:
+    """Who belongs to a tenant has power over its keys alone, with another's it could read what others said; and over none that speak in a principal's name."""
     caller = change.caller
-    if caller.tenant and tenant != caller.tenant:
-        raise Forbidden(f"{caller.name} belongs to the tenant {caller.tenant!r}, and may change its keys alone.")
+    if tenant is None or principal is not None:
+        caller.check_scope("installation")
+    caller.held_to(tenant)
 
 
 async def _replace(change: Change, row: Any, spec: KeySpec, origin: Origin) -> None:
@@ -157,7 +161,7 @@ async def _replace(change: Change, row: Any, spec: KeySpec, origin: Origin) -> N
     )
     if was_admin:
         await check_an_admin_is_left(change)
-    await change.audit("key.put", row.id, name=row.name, roles=list(spec.roles))
+    await change.audit("key.put", row.id, of_tenant=row.tenant, name=row.name, roles=list(spec.roles))
 
 
 async def _roles(connection: AsyncConnection, row: Any) -> list[str]:

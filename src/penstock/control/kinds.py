@@ -8,6 +8,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import Change
+from penstock.control.deploy.pool_gates import check_pool
 from penstock.control.deploy.state import SPECS
 from penstock.control.errors import validation_error
 from penstock.control.figures.refusals import check_refusals
@@ -154,7 +155,7 @@ class ResourceKind:
             await change.connection.execute(
                 insert(resources).values(kind=self.name, name=name, created_at=change.now, **values)
             )
-        await change.audit(f"{self.name.lower()}.put", name, spec=values["spec"])
+        await change.audit(f"{self.name.lower()}.put", name, of_tenant=self._about(name), spec=values["spec"])
         return {}
 
     async def delete(self, change: Change, name: str) -> None:
@@ -165,16 +166,34 @@ class ResourceKind:
         )
         if removed.rowcount == 0:
             raise NotFound(f"There is no {self.name.lower()} {name!r}.")
-        await change.audit(f"{self.name.lower()}.delete", name)
+        await change.audit(f"{self.name.lower()}.delete", name, of_tenant=self._about(name))
+
+    def _about(self, name: str) -> str | None:
+        """The tenant that a change of `name` is about."""
+        return name if self.name == "Tenant" else None
 
 
-def resource_kinds() -> tuple[ResourceKind, ...]:
-    """The kinds kept as rows of `resources`, each after those that it refers to."""
+class PoolKind(ResourceKind):
+    """Pools: a version that one names passes the gates of the environment that gateways serve."""
+
+    def __init__(self, environment: str) -> None:
+        super().__init__("Pool", "pools")
+        self._environment = environment
+
+    async def put(self, change: Change, name: str, spec: Spec, origin: Origin) -> dict[str, Any]:
+        """See `Kind.put`; raises what `check_pool` does."""
+        assert isinstance(spec, PoolSpec)
+        await check_pool(change, name, spec, self._environment)
+        return await super().put(change, name, spec, origin)
+
+
+def resource_kinds(environment: str) -> tuple[ResourceKind, ...]:
+    """The kinds kept as rows of `resources`, each after those that it refers to; gateways serve `environment`."""
     return (
         ResourceKind("Environment", "environments"),
         ResourceKind("Policy", "policies"),
         ResourceKind("Tenant", "tenants"),
-        ResourceKind("Pool", "pools"),
+        PoolKind(environment),
         ResourceKind("Route", "routes"),
     )
 

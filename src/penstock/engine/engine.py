@@ -13,6 +13,7 @@ from penstock.engine.link import Link
 from penstock.engine.messages import Add, Cancel, Failed, Output, Outputs, Ready, Start, ToFront
 from penstock.engine.sequence import Sequence
 from penstock.engine.stats import Stats
+from penstock.engine.vigil import LOOKS, Vigil, cpu_ticks
 
 _log = logging.getLogger("penstock.engine")
 
@@ -81,6 +82,7 @@ class Engine:
         )
         self._link: Link | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._failures = 0
         self._reason = ""
         self._stopped = False
@@ -117,6 +119,8 @@ class Engine:
     def start(self) -> None:
         """Starts the worker; `came_ready` is set when it is ready for the first time."""
         self._open()
+        if self._settings.hang_s:
+            self._watching = asyncio.get_running_loop().create_task(self._watch(self._settings.hang_s / LOOKS))
 
     async def until(self, *events: asyncio.Event) -> None:
         """Waits for the first of `events`.
@@ -137,8 +141,9 @@ class Engine:
         """Ends the worker; what is still running fails."""
         self._stopped = True
         self.ready = False
-        if self._starting is not None:
-            self._starting.cancel()
+        for job in (self._starting, self._watching):
+            if job is not None:
+                job.cancel()
         self._fail_all()
         if self._link is not None:
             await self._link.close()
@@ -285,6 +290,21 @@ class Engine:
             return
         self._reap = asyncio.get_running_loop().create_task(self._buried(link))
         self._open(0.0 if was_ready else _PAUSE_S * 2**self._failures)
+
+    async def _watch(self, pause_s: float) -> None:
+        """Replace a worker that hangs over its work."""
+        vigil = Vigil()
+        while True:
+            await asyncio.sleep(pause_s)
+            link = self._link if self._running else None
+            pid = link.pid if link is not None else 0
+            if link is not None and vigil.look(pid, link.heard, cpu_ticks(pid)):
+                self._reason = (
+                    f"the pipeline's worker has neither computed nor answered for {self._settings.hang_s:.0f} s"
+                )
+                link.kill()
+            elif link is None:
+                vigil.look(0, 0, 0)
 
     async def _buried(self, link: Link | None) -> None:
         if link is not None:

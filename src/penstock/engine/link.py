@@ -29,6 +29,7 @@ class Link(asyncio.Protocol):
         self._decode = msgspec.msgpack.Decoder[ToFront](ToFront).decode
         self._transport: asyncio.WriteTransport | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self.heard = 0  # how often it has said something
 
     @property
     def pid(self) -> int:
@@ -55,6 +56,11 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(frame(message))
 
+    def kill(self) -> None:
+        """Ends the worker at once; `lost` is called when it has gone."""
+        if self._process is not None:
+            self._process.kill()
+
     async def close(self, patience_s: float = 5.0) -> None:
         """Ends the worker, which is killed if it takes longer than `patience_s`; returns when it is gone."""
         if self._transport is not None:
@@ -77,6 +83,7 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The worker has said something."""
+        self.heard += 1
         bodies = self._reader.feed(data)
         if bodies:
             self._hear([self._decode(body) for body in bodies])

@@ -2,7 +2,8 @@
 
 The file is mapped into memory: looking up costs no call to the system, what one worker writes the others see at once, and it outlives them
 all. A slot has 16 bytes and a checksum, so that one that is read while it is written counts as empty. It is bounded: where all slots that a unit may
-have are taken, one of them is given up, and that unit is drawn anew.
+have are taken, one of them is given up, and that unit is drawn anew. It is one of the tenant that has most of these slots: hashes spread a tenant evenly,
+so who fills the table has most slots everywhere, and makes room by itself. No count is kept of anybody.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,8 @@ from penstock.experiments.assignment import UNEXPOSED, Assigner, Assignment
 
 SLOTS = 1 << 20
 _WINDOW = 16  # slots that a unit may have
+_TAG_BITS = 12  # of a key: whose it is; two tenants in 4096 have the same, and count as one
+_TAGS = (1 << _TAG_BITS) - 1
 _SLOT = struct.Struct("<QIHBB")  # key, epoch, share in buckets of 1/10,000, the arm's place, checksum
 _BUCKETS = 10_000
 
@@ -47,7 +51,7 @@ class Pins:
         self.failed = ""
 
     def find(self, key: int) -> Pin | None:
-        """What is known of `key` (64 bits)."""
+        """What is known of `key` (`key_of`)."""
         table = self._table()
         if table is None:
             return None
@@ -75,8 +79,19 @@ class Pins:
                 table[at : at + _SLOT.size] = slot
                 return
         self.given_up += 1
-        at = places[key >> 40 & _WINDOW - 1]
+        at = self._spared(table, places, key)
         table[at : at + _SLOT.size] = slot
+
+    def _spared(self, table: mmap.mmap, places: list[int], key: int) -> int:
+        """The place, of those that are all taken, that makes room for `key`: one of whoever has most of them with it, its own tenant's if that is among those."""
+        whose = [_SLOT.unpack_from(table, at)[0] >> 1 & _TAGS for at in places]
+        mine = key >> 1 & _TAGS
+        counts = Counter(whose)
+        counts[mine] += 1
+        most = max(counts.values())
+        given = {mine} if counts[mine] == most and mine in whose else {tag for tag in whose if counts[tag] == most}
+        found = [at for at, tag in zip(places, whose, strict=True) if tag in given]
+        return found[(key >> 44) % len(found)]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -85,7 +100,7 @@ class Pins:
             self._map = None
 
     def _places(self, key: int) -> list[int]:
-        home = key >> 8
+        home = key >> _TAG_BITS + 1
         return [(home + step) % self._slots * _SLOT.size for step in range(_WINDOW)]
 
     def _table(self) -> mmap.mmap | None:
@@ -112,6 +127,13 @@ class Pins:
             os.close(descriptor)
 
 
+def key_of(tenant: str, name: str) -> int:
+    """What `name` of `tenant` stands under: a hash of both, with the tenant's tag in bits 1 to 12, where `Pins` finds it again; odd, and so never 0."""
+    text = f"{tenant}\0{name}".encode("utf-8", "surrogatepass")
+    tag = xxh3_64_intdigest(tenant.encode("utf-8", "surrogatepass")) & _TAGS
+    return (xxh3_64_intdigest(text) >> _TAG_BITS + 1 << _TAG_BITS + 1) | tag << 1 | 1
+
+
 def _check(epoch: int, share: int, arm: int) -> int:
     return (epoch * 31 + share * 7 + arm + 1) & 0xFF
 
@@ -124,7 +146,7 @@ def pinned(pins: Pins, assigner: Assigner, tenant: str, about: str, drawn: Assig
     if drawn.epoch == UNEXPOSED:
         return drawn
     entry = assigner.entry
-    key = xxh3_64_intdigest(f"{entry.name}\0{entry.sticky}\0{tenant}\0{about}".encode("utf-8", "surrogatepass"))
+    key = key_of(tenant, f"{entry.name}\0{entry.sticky}\0{about}")
     pin = pins.find(key)
     if pin is not None and pin.epoch <= entry.epoch and pin.arm < len(entry.arms):
         arm = entry.arms[pin.arm]

@@ -69,7 +69,7 @@ class Worker:
             notice_per_s=settings.notice_per_s,
             shared=shared,
             vault=vault,
-            pins=Pins(data / "gateway" / "pins"),
+            pins=Pins(data / "gateway" / "sticky"),
         )
         self.app = App(self.gateway)
         self.server = Server(self.app, limits=limits)

@@ -82,12 +82,21 @@ class GatePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be let in."""
+    """What is to be let in.
 
-    reference: str  # NAME:LABEL
+    Attributes:
+        reference: NAME:LABEL.
+        pushed_by: what whoever pushed it was called, for people.
+        pusher: their principal's id; "": they had none.
+        pushed_with: id of the key that they had.
+    """
+
+    reference: str
     digest: str
     environment: str
     pushed_by: str
+    pusher: str = ""
+    pushed_with: str = ""
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,10 +119,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody's word for a version in an environment. `at` is in Unix seconds."""
+    """Somebody's word for a version in an environment. `at` is in Unix seconds.
+
+    `person` is the id of who gave it, whatever they are called and whichever keys they have; "": a key that belongs to nobody.
+    """
 
     principal: str
+    person: str
     at: float
+    disabled: bool = False  # the principal is, since
     policy_hash: str
     results_hash: str
 
@@ -202,9 +216,9 @@ def judge_gates(policy: GatePolicy, subject: Subject, evidence: Evidence, now: f
     return Judgement(policy_hash=policy.hash, results_hash=results, outcomes=tuple(outcomes))
 
 
-def refusal(judgement: Judgement, subject: Subject) -> str:
-    """Why the version is not let in, gate by gate, with the command that would supply each."""
-    lines = [f"{one.gate}: {one.words}" + (f" [{one.command}]" if one.command else "") for one in judgement.open]
+def refusal(refused: Sequence[Outcome], subject: Subject) -> str:
+    """Why the version is not let in, by each gate that refused it, with the command that would supply what it lacks."""
+    lines = [f"{one.gate}: {one.words}" + (f" [{one.command}]" if one.command else "") for one in refused]
     return f"{subject.reference} does not pass the gates of {subject.environment}. " + " ".join(lines)
 
 
@@ -292,11 +306,18 @@ def _suite(gate: SuiteGate, subject: Subject, evidence: Evidence, now: float) ->
 def _approval(
     gate: ApprovalGate, policy_hash: str, results_hash: str, subject: Subject, evidence: Evidence, now: float
 ) -> Outcome:
+    if gate.by_other and not subject.pusher:
+        said, command = nobody_pushed(subject)
+        return Outcome(gate="approval", state="missing", words=said, command=command)
     command = f"penstock approve {subject.reference} --for {subject.environment}"
-    counted: set[str] = set()
+    counted: dict[str, str] = {}
     void: list[str] = []
     for one in evidence.approvals:
-        if gate.by_other and one.principal == subject.pushed_by:
+        if not one.person:
+            void.append(f"that of {one.principal} is of a key that belongs to nobody")
+        elif one.disabled:
+            void.append(f"{one.principal} is disabled")
+        elif gate.by_other and one.person == subject.pusher:
             void.append(f"{one.principal} pushed it")
         elif one.at < now - gate.valid_days * DAY_S:
             void.append(f"that of {one.principal} is out of date")
@@ -305,12 +326,21 @@ def _approval(
         elif one.results_hash != results_hash:
             void.append(f"that of {one.principal} was for other results")
         else:
-            counted.add(one.principal)
+            counted[one.person] = one.principal
     if len(counted) >= gate.count:
-        return Outcome(gate="approval", state="passed", words=f"Approved by {', '.join(sorted(counted))}.")
+        return Outcome(gate="approval", state="passed", words=f"Approved by {', '.join(sorted(counted.values()))}.")
     missing = gate.count - len(counted)
     who = f"somebody other than {subject.pushed_by}" if gate.by_other else "somebody"
     said = f"{missing} approval{'s are' if missing > 1 else ' is'} missing, by {who}"
     return Outcome(
         gate="approval", state="missing", words=said + (f" ({'; '.join(void)})." if void else "."), command=command
     )
+
+
+def nobody_pushed(subject: Subject) -> tuple[str, str]:
+    """Why nobody can be told to be another than who pushed the version, and the command that helps."""
+    said = f"{subject.reference} was pushed with a key that belongs to no principal, so that nobody can be told to be another person"
+    if not subject.pushed_with:
+        return f"{said}: push it anew under another label, with a key of a principal.", ""
+    command = f"penstock keys adopt {subject.pushed_with} --principal NAME"
+    return f"{said}: say whose key it is.", command

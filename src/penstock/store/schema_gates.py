@@ -85,7 +85,8 @@ approvals = Table(
     Column("digest", DIGEST, nullable=False),  # what is approved: the label is for people
     Column("policy_hash", DIGEST, nullable=False),
     Column("results_hash", DIGEST, nullable=False),
-    Column("principal", NAME, nullable=False),
+    Column("principal", NAME, nullable=False),  # its name then
+    Column("person", String(40), nullable=False, server_default=""),  # its id
     Column("reason", Text, nullable=False),
     Column("at", Double, nullable=False),
     Column("withdrawn_at", Double),
@@ -112,6 +113,8 @@ signers = Table(
     Column(
         "sealed", Text, nullable=False
     ),  # the private half under the master key; "": it is elsewhere, the public half is trusted
+    Column("owner", String(40), nullable=False, server_default=""),  # id of the principal that signs with it
+    Column("roles", JSON, nullable=False, server_default='["admin", "operator"]'),  # whose holders do, too
     Column("created_at", Double, nullable=False),
     Column("created_by", NAME, nullable=False),
     Column("revoked_at", Double),

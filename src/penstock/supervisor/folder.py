@@ -14,6 +14,7 @@ import msgspec
 
 from penstock.core.errors import BadRequest, Conflict, Damaged, PenstockError, Unavailable
 from penstock.core.snapshot import Snapshot
+from penstock.supervisor.place import settle
 
 FREE_BYTES = 64 * 1024 * 1024  # less than this on the disk, and nothing is started
 _CHECKED_BYTES = 64 * 1024 * 1024  # a database up to this size is read through before it is used
@@ -41,9 +42,10 @@ class DataFolder:
         self.demo_key = self.root / "demo.key"
 
     def prepare(self) -> None:
-        """Makes the folders that are missing and the token that processes show each other.
+        """Makes the folders that are missing and the token that processes show each other; sees that the folder is no copy that goes as its original.
 
         Raises:
+            Conflict: if it was last used on another machine.
             BadRequest: if its path is too long for the Unix sockets in it.
             Unavailable: if it cannot be written, is no folder, or its disk is full.
         """
@@ -60,6 +62,7 @@ class DataFolder:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
             self._check_space()
             self._check_writable()
+            settle(self.root)
             if not self.service_token.exists():
                 write_secret(self.service_token, secrets.token_urlsafe(32))
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -32,6 +33,9 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
     def _argv(self, *words: str) -> tuple[str, ...]:
         return (*self.program, *words, "--data", str(self.data))
 
+    def _pulse(self, socket: str) -> str:
+        return f"unix://{quote(str(self.data / 'run' / socket))}?/healthz"
+
     def everything(self) -> tuple[ProcessSpec, ...]:
         """What runs on one machine beside its engines."""
         return (self.control(), *self.gateways(), *self.grpc(), self.ship())
@@ -58,6 +62,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
                 kind="gateway",
                 argv=self._argv("gateway", "--gateway-port", str(gateway.port), "--worker", str(number)),
                 port=gateway.port,
+                pulse=self._pulse(f"gateway-{number}.metrics"),
                 environment=self.environment,
                 grace_s=gateway.drain_s + _MARGIN_S,
             )
@@ -75,6 +80,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
                 kind="grpc",
                 argv=self._argv("grpc", "--grpc-port", str(gateway.grpc_port)),
                 port=gateway.grpc_port,
+                pulse=self._pulse("grpc.pulse"),
                 environment=self.environment,
                 grace_s=gateway.drain_s + _MARGIN_S,
             )
@@ -99,6 +105,7 @@ class House(msgspec.Struct, frozen=True, kw_only=True):
             name=f"engine-{replica.id}",
             kind="examiner",
             argv=self._argv("examiner"),
+            pulse=self._pulse("examiner.pulse"),
             environment=self.environment,
             grace_s=_MARGIN_S,
             replica=replica,

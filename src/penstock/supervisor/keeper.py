@@ -9,13 +9,15 @@ from collections.abc import Mapping
 
 from penstock.supervisor.health import wait_healthy
 from penstock.supervisor.logs import Logs
-from penstock.supervisor.procfs import Handle, pids_with
+from penstock.supervisor.procfs import Handle, pids_with, state_of
 from penstock.supervisor.records import Records
 from penstock.supervisor.restarts import FAILED_STREAK, next_streak, restart_delay
 from penstock.supervisor.spawn import spawn
 from penstock.supervisor.values import ProcessSpec, ProcessStatus, RunRecord, State
+from penstock.supervisor.vigil import until_silent
 
 _log = logging.getLogger("penstock.supervisor")
+_ADOPTED_S = 180.0  # for a process that was there before we came, and may have been starting, to say that it lives
 
 
 class _Kept:
@@ -33,6 +35,7 @@ class _Kept:
         self.last_exit = ""
         self.timer: asyncio.TimerHandle | None = None
         self.probe: asyncio.Task[None] | None = None
+        self.silent_s = 0.0  # for so long it had said nothing when it was killed
         self.ended = asyncio.Event()
 
     def status(self) -> ProcessStatus:
@@ -57,13 +60,15 @@ class Keeper:
         records: where they are remembered for the next supervisor.
         logs: where they write.
         environment: what they are started with.
+        hang_s: a process that says nothing so long, or for as long as it may drain, is killed and started again; 0: none is.
     """
 
-    def __init__(self, records: Records, logs: Logs, environment: Mapping[str, str]) -> None:
+    def __init__(self, records: Records, logs: Logs, environment: Mapping[str, str], *, hang_s: float = 0.0) -> None:
         self._records = records
         self._logs = logs
         self._environment = dict(environment)
         self._keyless = {name: value for name, value in environment.items() if not name.startswith("PENSTOCK_KEYS_")}
+        self._hang_s = hang_s
         self._kept: dict[str, _Kept] = {}
         self._loop = asyncio.get_running_loop()
 
@@ -153,7 +158,7 @@ class Keeper:
             return False
         _log.info("%s (pid %d) lives and is adopted", kept.spec.name, handle.pid)
         kept.born = time.monotonic()
-        self._hold(kept, handle)
+        self._hold(kept, handle, adopted=True)
         if record.pid == 0:
             self._write(kept)
         return True
@@ -181,14 +186,12 @@ class Keeper:
         self._write(kept)
         _log.info("%s started with pid %d", spec.name, handle.pid)
 
-    def _hold(self, kept: _Kept, handle: Handle) -> None:
+    def _hold(self, kept: _Kept, handle: Handle, *, adopted: bool = False) -> None:
         kept.handle = handle
         self._loop.add_reader(handle.fd, self._ended, kept)
-        if kept.spec.url:
-            kept.state = "starting"
-            kept.probe = self._loop.create_task(self._running(kept))
-        else:
-            kept.state = "running"
+        kept.state = "starting" if kept.spec.url else "running"
+        if kept.spec.asked:
+            kept.probe = self._loop.create_task(self._running(kept, adopted=adopted))
 
     def _write(self, kept: _Kept) -> None:
         handle = kept.handle
@@ -203,10 +206,31 @@ class Keeper:
             # The record without a pid is there: a successor finds the process by its command line.
             _log.warning("the record of %s cannot be written: %s", kept.spec.name, error)
 
-    async def _running(self, kept: _Kept) -> None:
-        await wait_healthy(kept.spec.url)
+    async def _running(self, kept: _Kept, *, adopted: bool) -> None:
+        """Tell when it has started; from then on see that it lives. Starting may take what it takes, but for one that had begun before we came."""
+        try:
+            async with asyncio.timeout(_ADOPTED_S if adopted and self._hang_s else None):
+                await wait_healthy(kept.spec.asked)
+        except TimeoutError:
+            self._end_silent(kept, _ADOPTED_S)
+            return
         if kept.state in {"starting", "failed"}:
             kept.state = "running"
+        if self._hang_s:
+            bound = max(self._hang_s, kept.spec.grace_s)
+            await until_silent(kept.spec.asked, bound)
+            self._end_silent(kept, bound)
+
+    def _end_silent(self, kept: _Kept, seconds: float) -> None:
+        handle = kept.handle
+        if handle is None or kept.state not in {"starting", "running", "failed"}:
+            return
+        kept.silent_s = seconds
+        how = state_of(handle.pid)
+        _log.error(
+            "%s (pid %d, %s) has said nothing for %.0f s and is killed", kept.spec.name, handle.pid, how, seconds
+        )
+        handle.send(signal.SIGKILL)
 
     def _ended(self, kept: _Kept) -> None:
         handle = kept.handle
@@ -216,6 +240,9 @@ class Keeper:
         how = handle.collect()
         handle.close()
         kept.handle = None
+        if kept.silent_s:
+            how = f"said nothing for {kept.silent_s:.0f} s, and was killed"
+            kept.silent_s = 0.0
         if kept.probe is not None:
             kept.probe.cancel()
             kept.probe = None

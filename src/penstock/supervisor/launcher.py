@@ -8,19 +8,21 @@ import signal
 import time
 from collections.abc import Coroutine, Mapping
 from typing import Protocol
+from urllib.parse import quote
 
 import msgspec
 
 from penstock.core.errors import PenstockError, Unavailable
 from penstock.supervisor.folder import DataFolder
-from penstock.supervisor.health import fetch
+from penstock.supervisor.health import fetch, wait_healthy
 from penstock.supervisor.logs import Logs
-from penstock.supervisor.procfs import Handle, is_zombie, start_ticks
+from penstock.supervisor.procfs import Handle, is_zombie, start_ticks, state_of
 from penstock.supervisor.query import processes
 from penstock.supervisor.records import Records
 from penstock.supervisor.restarts import FAILED_STREAK, next_streak, restart_delay
 from penstock.supervisor.spawn import spawn
 from penstock.supervisor.values import ProcessSpec, ProcessStatus, RunRecord
+from penstock.supervisor.vigil import until_silent
 
 _log = logging.getLogger("penstock.launcher")
 
@@ -71,6 +73,7 @@ class Launcher:
         itself: the command that runs a launcher in this one's place, should it be killed.
         environment: of both.
         drain_bound_s: how long a drain may take before what is left is killed.
+        hang_s: a supervisor that says nothing so long is killed and started again; 0: it is not.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Launcher:
         environment: Mapping[str, str],
         progress: Progress,
         drain_bound_s: float,
+        hang_s: float,
     ) -> None:
         self._folder = folder
         self._argv = supervisor
@@ -89,6 +93,8 @@ class Launcher:
         self._environment = environment
         self._progress = progress
         self._drain_bound_s = drain_bound_s
+        self._hang_s = hang_s
+        self._vigil: asyncio.Task[None] | None = None
         self._records = Records(folder.run)
         self._logs = Logs(folder.logs)
         self._loop = asyncio.get_running_loop()
@@ -186,12 +192,27 @@ class Launcher:
         self._supervisor = handle
         self._born = time.monotonic()
         self._loop.add_reader(handle.fd, self._ended, handle)
+        if self._hang_s:
+            self._vigil = self._loop.create_task(self._keep_vigil(handle))
+
+    async def _keep_vigil(self, handle: Handle) -> None:
+        url = f"unix://{quote(str(self._folder.supervisor_socket))}?/healthz"
+        await wait_healthy(url)
+        await until_silent(url, self._hang_s)
+        if not self._stopping:
+            how = state_of(handle.pid)
+            _log.error("the supervisor (pid %d, %s) has said nothing for %.0f s", handle.pid, how, self._hang_s)
+            self._progress.note(f"the supervisor has said nothing for {self._hang_s:.0f} s ({how}) and is killed")
+            handle.send(signal.SIGKILL)
 
     def _ended(self, handle: Handle) -> None:
         self._loop.remove_reader(handle.fd)
         how = handle.collect()
         handle.close()
         self._supervisor = None
+        if self._vigil is not None:
+            self._vigil.cancel()
+            self._vigil = None
         self._reap()
         if self._records.read("supervisor") is None and not how.startswith(("killed", "exit status 1")):
             self._finish(0)  # it drained and forgot everything

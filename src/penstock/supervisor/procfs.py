@@ -32,6 +32,19 @@ def is_zombie(pid: int) -> bool:
     return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] == b"Z"
 
 
+_STATES = {"R": "running", "S": "asleep", "D": "waiting for a device", "T": "stopped", "t": "traced", "Z": "ended"}
+
+
+def state_of(pid: int) -> str:
+    """What the kernel says that `pid` does, in a word."""
+    try:
+        stat = (PROC / str(pid) / "stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone"
+    letter = stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3].decode()
+    return _STATES.get(letter, f"in the state {letter}")
+
+
 def halted_under(pids: Iterable[int]) -> dict[int, int]:
     """For each of `pids` that is stopped by a signal or a debugger, or has such a descendant: the first process that is."""
     parents: dict[int, int] = {}

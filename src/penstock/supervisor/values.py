@@ -19,6 +19,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         name: unique on this machine's data folder; names its record and its log.
         argv: the command, program first.
         url: where it answers `/healthz`; "" if it has no port of its own to ask.
+        pulse: what is asked instead where it has none; "": nothing can be.
         environment: fingerprint of the settings it is started with, so that other settings mean another process.
         grace_s: how long it may take to drain.
         replica: what control asked for, if it is an engine or the examiner.
@@ -29,9 +30,15 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     argv: tuple[str, ...]
     port: int = 0
     url: str = ""
+    pulse: str = ""
     environment: str = ""
     grace_s: float = 20.0
     replica: ReplicaSpec | None = None
+
+    @property
+    def asked(self) -> str:
+        """The address at which it says that it lives; "" if there is none."""
+        return f"{self.url}/healthz" if self.url else self.pulse
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

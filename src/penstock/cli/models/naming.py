@@ -69,11 +69,18 @@ def list_aliases(session: Session, name: str) -> None:
 @click.argument("reference", metavar="REF")
 @click.option("--reason", default="", help="Why, for the history.")
 @click.option("--generation", type=click.IntRange(0), help="As you saw it: refused if it has moved; 0: there was none.")
+@click.option(
+    "--override",
+    default="",
+    metavar="WHY",
+    help="Though a pool follows it and gates are not passed; administrators may.",
+)
 @with_session
-def set_alias(session: Session, name: str, reference: str, reason: str, generation: int | None) -> None:
+def set_alias(session: Session, name: str, reference: str, reason: str, generation: int | None, override: str) -> None:
     """Let NAME@ALIAS mean the version REF: NAME:LABEL, or a label, digest, @ALIAS or @ENVIRONMENT of the same model."""
     wanted = _alias(name)
     body = {"label": _within(wanted.name, reference), "reason": reason, "generation": generation}
+    body |= {"override": override} if override else {}
     found = session.api.send("PUT", at("models", wanted.name, "aliases", str(wanted.alias)), body)
     session.answer(found, lambda: click.echo(f"{name} is {found['model']}:{found['label']}, {found['digest']}."))
 

@@ -1,10 +1,11 @@
-"""`penstock models storage|fsck|gc|pin|unpin`."""
+"""`penstock models storage|fsck|gc|pin|unpin|pushes`."""
 
 import json
 from typing import Any
 
 import click
 
+from penstock.cli.client import at
 from penstock.cli.models.progress import progress_of
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import pairs, share, size, table, when
@@ -140,5 +141,29 @@ def _show_pins(session: Session, found: list[dict[str, Any]]) -> None:
             ("VERSION", "BY", "SINCE", "REASON"),
             [(f"{one['model']}:{one['label']}", one["principal"], when(one["at"]), one["reason"]) for one in found],
             empty="Nothing is pinned.",
+        ),
+    )
+
+
+@click.command("pushes")
+@click.option("--give-up", metavar="ID", help="End this one: what it brought and nothing else needs is removed.")
+@with_session
+def pushes(session: Session, give_up: str | None) -> None:
+    """The pushes that you have under way: they count towards what you may push at a time."""
+    if give_up is not None:
+        session.api.send("DELETE", at("uploads", give_up))
+        session.answer({"id": give_up, "state": "given up"}, lambda: click.echo(f"{give_up} is given up."))
+        return
+    found = session.api.get("/uploads")
+    session.answer(
+        {"pushes": found},
+        lambda: table(
+            session.console,
+            ("ID", "VERSION", "SIZE", "BEGUN", "KEPT UNTIL"),
+            [
+                (p["id"], f"{p['model']}:{p['label']}", size(p["size"]), when(p["created_at"]), when(p["lease_until"]))
+                for p in found
+            ],
+            empty="You push nothing.",
         ),
     )

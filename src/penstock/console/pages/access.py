@@ -6,7 +6,7 @@ from starlette.responses import Response
 from penstock.access.principals import ROLES
 from penstock.console.client import at
 from penstock.console.forms import optional_number
-from penstock.console.shapes import Key, Tenant
+from penstock.console.shapes import Key, Person, Tenant
 from penstock.console.visit import Visit, allowed
 from penstock.core.errors import NotFound
 
@@ -26,17 +26,19 @@ async def show(visit: Visit) -> Response:
 
 async def _page(visit: Visit, created: Created | None) -> Response:
     keys: tuple[Key, ...] = ()
-    if visit.may("tenants:read"):
+    if visit.may("tenants:read", "tenant"):
         keys = await visit.api.get("/keys", tuple[Key, ...])
     return visit.page(
         "access.html",
         keys=sorted(keys, key=lambda key: (key.revoked_at is not None, key.tenant or "", key.created_at)),
         tenants=await allowed(visit.api.get("/tenants", tuple[Tenant, ...]), ()),
+        people=await allowed(visit.api.get("/principals", tuple[Person, ...]), ()),
         created=created,
+        of_tenant=visit.me.tenant,
         roles=tuple(ROLES),
         now=visit.console.clock(),
-        may_see=visit.may("tenants:read"),
-        may_write_keys=visit.may("keys:write"),
+        may_see=visit.may("tenants:read", "tenant"),
+        may_write_keys=visit.may("keys:write", "tenant"),
     )
 
 
@@ -55,7 +57,7 @@ async def create_key(visit: Visit) -> Response:
 
 async def confirm_revoke(visit: Visit) -> Response:
     """Ask before a key is revoked."""
-    visit.must("keys:write")
+    visit.must("keys:write", "tenant")
     wanted = visit.query("id")
     for key in await visit.api.get("/keys", tuple[Key, ...]):
         if key.id == wanted:

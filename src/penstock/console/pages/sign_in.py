@@ -7,7 +7,7 @@ from penstock.console.client import Api
 from penstock.console.forms import local_path, read_form
 from penstock.console.session import COOKIE, Session
 from penstock.console.shapes import Me
-from penstock.console.visit import Console
+from penstock.console.visit import Console, address_of
 from penstock.core.errors import Forbidden, PenstockError, Unauthenticated
 
 _LONGEST_KEY = 512
@@ -37,7 +37,7 @@ async def sign_in(console: Console, request: Request) -> Response:
         key = fields.get("key", "").strip()
         if not key or len(key) > _LONGEST_KEY or not key.isascii() or not key.isprintable():
             raise Unauthenticated("That is no key: it starts with the letters that its file holds, on one line.")
-        await Api(console.api, key).get("/me", Me)
+        await Api(console.api, key, address_of(request)).get("/me", Me)
     except PenstockError as error:
         fresh = session or console.sealer.fresh()
         response = _form(console, request, fresh, error.message, error.status)

@@ -29,6 +29,11 @@ class AliasBody(Spec):
     generation: int | None = Field(
         default=None, ge=0, description="As you saw it: refused if it has moved; 0: there was none."
     )
+    override: str = Field(
+        default="",
+        max_length=4096,
+        description="Why it may mean a version that does not pass the gates that a pool's following asks. Administrators alone may.",
+    )
 
 
 class StateBody(Spec):
@@ -52,7 +57,16 @@ async def put_alias(name: str, alias: str, body: AliasBody, control: ControlPart
     """Let an alias mean a version, by compare-and-swap if `generation` is given."""
     async with control.change(who) as change:
         version = await find_version(change.connection, reference_in(name, body.label))
-        return await move_alias(change, name, alias, version, reason=body.reason, generation=body.generation)
+        change.override = body.override
+        return await move_alias(
+            change,
+            name,
+            alias,
+            version,
+            own_environment=control.settings.control.environment,
+            reason=body.reason,
+            generation=body.generation,
+        )
 
 
 @router.get("/models/{name}/aliases/{alias}/history")

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.access.principals import Principal
-from penstock.control.auth import ControlPart, check_service, needs
+from penstock.control.auth import ControlPart, check_service, needs_in_tenant
 from penstock.control.content.forget import read_retention
 from penstock.core.errors import Unavailable
 from penstock.core.settings import Settings
@@ -57,7 +57,7 @@ class Analytics:
         self._asked += 1
         try:
             async with self._turns:
-                result = await run_query(self._folder, sql_of(body.sql), tenant=who.tenant, bounds=bounds)
+                result = await run_query(self._folder, sql_of(body.sql), tenant=who.held_to() or "", bounds=bounds)
         finally:
             self._asked -= 1
         return told(result)
@@ -66,7 +66,7 @@ class Analytics:
 def analytics_router(analytics: Analytics) -> APIRouter:
     """The routes, to stand below /api/v1."""
     router = APIRouter(tags=["analytics"])
-    viewer = Annotated[Principal, Depends(needs("usage:read"))]
+    viewer = Annotated[Principal, Depends(needs_in_tenant("usage:read"))]
 
     @router.post("/query")
     async def query(who: viewer, body: QueryBody) -> dict[str, Any]:

@@ -59,6 +59,11 @@ class EndBody(Spec):
     block: bool = Field(
         default=False, description="Of abort: keep the version out of the environment until it is cleared."
     )
+    override: str = Field(
+        default="",
+        max_length=4096,
+        description="Of promote: why it is let in though its gates are not passed any more. Administrators alone may.",
+    )
 
 
 @router.get("")
@@ -124,11 +129,11 @@ async def promote(
     name: str, control: ControlPart, who: Writer, body: Annotated[EndBody | None, Body()] = None
 ) -> dict[str, Any]:
     """Give it all of the traffic without waiting for its plan."""
-    reason = body.reason if body is not None else ""
+    asked = body or EndBody()
     async with control.change(who) as change:
         canary = await find_canary(change.connection, name, running=True)
-        said = f"Promoted by {who.name} before its plan was done{': ' + reason if reason else ''}."
-        await promote_canary(change, canary, (said,))
+        said = f"Promoted by {who.name} before its plan was done{': ' + asked.reason if asked.reason else ''}."
+        await promote_canary(change, canary, (said,), asked.override)
     return await read_canary(control, canary.experiment)
 
 

@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from penstock.access.principals import Principal
-from penstock.control.auth import needs
+from penstock.control.auth import needs, needs_in_tenant
 from penstock.control.context import Control
 from penstock.control.versions.diffs import Differ
 from penstock.control.versions.find import find_version, reference_in
@@ -35,10 +35,12 @@ def compare_router(control: Control) -> APIRouter:
         return Response(msgspec.json.encode({**told, **msgspec.to_builtins(found)}), media_type="application/json")
 
     @router.get("/requests/{request_id}/provenance")
-    async def provenance(who: Annotated[Principal, Depends(needs("usage:read"))], request_id: str) -> dict[str, Any]:
+    async def provenance(
+        who: Annotated[Principal, Depends(needs_in_tenant("usage:read"))], request_id: str
+    ) -> dict[str, Any]:
         """What stands behind an answer: digest, build, revisions with who, gates and approvals, lineage, data sets with their chain of custody."""
         async with control.database.read() as connection:
-            return await read_provenance(connection, request_id, who.tenant)
+            return await read_provenance(connection, request_id, who.held_to())
 
     @router.get("/models/{name}/versions/{label}/provenance")
     async def version_provenance(

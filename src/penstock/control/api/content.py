@@ -6,13 +6,13 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from penstock.access.principals import Principal
-from penstock.control.auth import needs
+from penstock.control.auth import needs, needs_in_tenant
 from penstock.control.content.opened import Contents
 from penstock.control.specs.resources import Name, Spec
-from penstock.core.errors import Forbidden
 
-Reader = Annotated[Principal, Depends(needs("content:read"))]
-Eraser = Annotated[Principal, Depends(needs("subjects:forget"))]
+Reader = Annotated[Principal, Depends(needs_in_tenant("content:read"))]
+Machinist = Annotated[Principal, Depends(needs("content:read"))]  # a journal holds all tenants' records
+Eraser = Annotated[Principal, Depends(needs_in_tenant("subjects:forget"))]
 _Text = Annotated[str, Field(min_length=1, max_length=512)]
 
 
@@ -44,7 +44,7 @@ def content_router(contents: Contents) -> APIRouter:
         return await contents.read(who, request_id)
 
     @router.post("/content/readings", status_code=201)
-    async def noted(who: Reader, body: ReadingBody) -> dict[str, str]:
+    async def noted(who: Machinist, body: ReadingBody) -> dict[str, str]:
         """Write down that content is read out of a journal on its own machine: `penstock journal cat --content` asks this first."""
         await contents.noted(who, body.source)
         return {"source": body.source}
@@ -55,8 +55,7 @@ def content_router(contents: Contents) -> APIRouter:
 
         A session's are the requests alone that named no user. Texts of feedback and reports go with the requests that they are about.
         """
-        if who.tenant and who.tenant != body.tenant:
-            raise Forbidden(f"{who.name} belongs to the tenant {who.tenant!r}, and may forget its subjects alone.")
+        who.held_to(body.tenant)
         return await contents.forget(
             who,
             body.tenant,

@@ -8,13 +8,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
-from penstock.control.auth import ControlPart, needs
+from penstock.control.auth import ControlPart, needs_in_tenant
 from penstock.control.figures.usage import MINUTES
 from penstock.control.ingest.engagement import COUNTS, EVER
 from penstock.core.errors import BadRequest
 from penstock.store.schema_engagement import engagement_minute
 
-Viewer = Annotated[Principal, Depends(needs("usage:read"))]
+Viewer = Annotated[Principal, Depends(needs_in_tenant("usage:read"))]
 Filter = Annotated[str | None, Query(max_length=256, pattern="^[^\\x00]*$")]
 BY = (*MINUTES, "tenant", "route", "version")
 
@@ -97,7 +97,7 @@ def add_engagement(router: APIRouter) -> None:
         start = end - 86400 if start is None else start
         if not start <= end <= start + 400 * 86400:
             raise BadRequest(f"from {start:g} to {end:g} is no stretch of up to 400 days.", param="from")
-        filters = {"tenant": who.tenant or tenant, "route": route, "version": version}
+        filters = {"tenant": who.held_to(tenant), "route": route, "version": version}
         async with control.database.read() as connection:
             rows = await engagement_rows(connection, start, end, filters)
         return {"from": start, "to": end, "rows": grouped(rows, names)}

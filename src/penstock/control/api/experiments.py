@@ -138,7 +138,8 @@ async def read_experiment(control: Control, name: str) -> dict[str, Any]:
     told = summary(row, shares) | {
         "spec": row.spec,
         "resolved": row.resolved,
-        "planned": design.planned()._asdict() | {"inference": design.plan.inference, "units": design.planned_units()},
+        "planned": design.planned()._asdict()
+        | {"inference": design.plan.inference, "units": row.planned or design.planned_units()},
         "actions": sorted(TRANSITIONS[row.state]) if canary is None else _of_canary(row.state),
         "deployment": None if canary is None else canary.model,
         "expires_at": row.expires_at,
@@ -227,12 +228,12 @@ def _add_reading(router: APIRouter) -> None:
 
     @router.get("/{name}/samples")
     async def get_samples(
-        control: ControlPart, who: Reader, name: str, limit: Annotated[int, Query(ge=1, le=50)] = 5
+        control: ControlPart, _who: Reader, name: str, limit: Annotated[int, Query(ge=1, le=50)] = 5
     ) -> dict[str, Any]:
         """Requests whose content was kept, by arm or pair by pair; `GET /requests/{id}/content` opens them for those who may."""
         async with control.database.read() as connection:
             await experiment_row(connection, name)
-            return {"samples": await samples_of(connection, name, tenant=who.tenant, limit=limit)}
+            return {"samples": await samples_of(connection, name, limit=limit)}
 
     @router.get("/{name}/points")
     async def get_points(

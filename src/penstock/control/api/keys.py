@@ -4,18 +4,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from pydantic import Field
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 
 from penstock.access.principals import Principal
-from penstock.control.auth import ControlPart, needs
+from penstock.control.auth import ControlPart, needs, needs_in_tenant
 from penstock.control.keys import change_key, check_an_admin_is_left, create_key, key_row, key_text, revoke_key
+from penstock.control.people import adopt_key, create_principal, find_principal, rename_principal
 from penstock.control.specs.resources import KeySpec, Name, Spec
-from penstock.core.errors import Conflict, NotFound
 from penstock.store.schema import keys, principals
 
 router = APIRouter()
-Reader = Annotated[Principal, Depends(needs("tenants:read"))]
-Writer = Annotated[Principal, Depends(needs("keys:write"))]
+Reader = Annotated[Principal, Depends(needs_in_tenant("tenants:read"))]
+Writer = Annotated[Principal, Depends(needs_in_tenant("keys:write"))]
+Namer = Annotated[Principal, Depends(needs("keys:write"))]  # people are the installation's
+Directory = Annotated[Principal, Depends(needs("tenants:read"))]
 
 
 class NewKey(KeySpec):
@@ -31,10 +33,23 @@ class NewPrincipal(Spec):
     roles: list[str] = Field(min_length=1)
 
 
+class NewName(Spec):
+    """The body of POST /principals/{name}/rename."""
+
+    to: Name
+
+
+class Adoption(Spec):
+    """The body of POST /keys/{identity}/adopt."""
+
+    principal: Name
+
+
 @router.get("/keys", tags=["keys"])
-async def list_keys(control: ControlPart, _who: Reader, tenant: str | None = None) -> list[dict[str, Any]]:
+async def list_keys(control: ControlPart, who: Reader, tenant: str | None = None) -> list[dict[str, Any]]:
     """All keys, revoked ones too; never their text."""
     statement = select(keys).order_by(keys.c.id)
+    tenant = who.held_to(tenant)
     if tenant is not None:
         statement = statement.where(keys.c.tenant == tenant)
     async with control.database.read() as connection:
@@ -73,7 +88,7 @@ async def remove(identity: str, control: ControlPart, who: Writer) -> None:
 
 
 @router.get("/principals", tags=["principals"])
-async def list_principals(control: ControlPart, _who: Reader) -> list[dict[str, Any]]:
+async def list_principals(control: ControlPart, _who: Directory) -> list[dict[str, Any]]:
     """All named principals."""
     async with control.database.read() as connection:
         rows = await connection.execute(select(principals).order_by(principals.c.name))
@@ -81,29 +96,32 @@ async def list_principals(control: ControlPart, _who: Reader) -> list[dict[str, 
 
 
 @router.post("/principals", tags=["principals"], status_code=201)
-async def new_principal(body: NewPrincipal, control: ControlPart, who: Writer) -> dict[str, Any]:
+async def new_principal(body: NewPrincipal, control: ControlPart, who: Namer) -> dict[str, Any]:
     """Name a principal: a person or a program, with roles; its keys carry these."""
     spec = KeySpec.model_validate({"roles": body.roles})
     async with control.change(who) as change:
-        statement = select(principals.c.name).where(principals.c.name == body.name)
-        if (await change.connection.execute(statement)).one_or_none() is not None:
-            raise Conflict(f"There is a principal {body.name!r} already.")
-        await change.connection.execute(
-            insert(principals).values(name=body.name, roles=list(spec.roles), origin="api", created_at=change.now)
-        )
-        await change.audit("principal.create", body.name, roles=list(spec.roles))
-        row = (await change.connection.execute(select(principals).where(principals.c.name == body.name))).one()
-    return _principal(row)
+        return _principal(await create_principal(change, body.name, tuple(spec.roles)))
+
+
+@router.post("/principals/{name}/rename", tags=["principals"])
+async def rename(name: str, body: NewName, control: ControlPart, who: Namer) -> dict[str, Any]:
+    """Call a principal otherwise: its keys, its pushes and its approvals stay its own."""
+    async with control.change(who) as change:
+        return _principal(await rename_principal(change, name, body.to))
+
+
+@router.post("/keys/{identity}/adopt", tags=["keys"])
+async def adopt(identity: str, body: Adoption, control: ControlPart, who: Namer) -> dict[str, Any]:
+    """Say whose a key is that belonged to nobody: it has that principal's roles from now on, and what was pushed with it was pushed by them."""
+    async with control.change(who) as change:
+        return await adopt_key(change, identity, body.principal)
 
 
 @router.post("/principals/{name}/disable", tags=["principals"])
-async def disable(name: str, control: ControlPart, who: Writer) -> dict[str, Any]:
+async def disable(name: str, control: ControlPart, who: Namer) -> dict[str, Any]:
     """Disable a principal: none of its keys is taken any more."""
     async with control.change(who) as change:
-        statement = select(principals).where(principals.c.name == name)
-        row = (await change.connection.execute(statement)).one_or_none()
-        if row is None:
-            raise NotFound(f"There is no principal {name!r}.")
+        row = await find_principal(change.connection, name)
         if row.disabled_at is None:
             await change.connection.execute(
                 update(principals).where(principals.c.name == name).values(disabled_at=change.now)
@@ -111,12 +129,13 @@ async def disable(name: str, control: ControlPart, who: Writer) -> dict[str, Any
             if "admin" in row.roles:
                 await check_an_admin_is_left(change)
             await change.audit("principal.disable", name)
-            row = (await change.connection.execute(statement)).one()
+            row = await find_principal(change.connection, name)
     return _principal(row)
 
 
 def _principal(row: Any) -> dict[str, Any]:
     return {
+        "id": row.id,
         "name": row.name,
         "roles": row.roles,
         "created_at": row.created_at,

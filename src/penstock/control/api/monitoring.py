@@ -11,12 +11,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 
 from penstock.access.principals import Principal
-from penstock.control.auth import ControlPart, needs
+from penstock.control.auth import ControlPart, needs, needs_in_tenant
 from penstock.control.bootstrap import read_or_write_secret
 from penstock.control.context import Control
 from penstock.control.watch.alerts import parse_notice, read_alerts, take
 from penstock.control.watch.alerts_act import read_actions
-from penstock.core.errors import Forbidden, Unauthenticated
+from penstock.core.errors import Unauthenticated
 from penstock.store.schema import replicas
 
 router = APIRouter(tags=["monitoring"])
@@ -62,27 +62,25 @@ async def tell_alerts(request: Request, control: ControlPart) -> dict[str, int]:
 @router.get("/alerts")
 async def list_alerts(
     control: ControlPart,
-    who: Annotated[Principal, Depends(needs("deployments:read"))],
+    who: Annotated[Principal, Depends(needs_in_tenant("deployments:read"))],
     state: Literal["firing", "resolved"] | None = None,
     before: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Those before this sequence.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """Alerts that Alertmanager told of, newest first; a caller who belongs to a tenant sees that one's alone."""
-    found = await read_alerts(control, state=state, tenant=who.tenant or None, before=before, limit=limit)
+    found = await read_alerts(control, state=state, tenant=who.held_to(), before=before, limit=limit)
     return Response(msgspec.json.encode(found), media_type="application/json")
 
 
 @router.get("/alerts/actions")
 async def list_actions(
     control: ControlPart,
-    who: Annotated[Principal, Depends(needs("deployments:read"))],
+    _who: Annotated[Principal, Depends(needs("deployments:read"))],
     environment: str | None = None,
     model: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
-    """What alerts made control do by an environment's `auto_rollback`, and why it did nothing, newest first; for those alone who belong to no tenant."""
-    if who.tenant:
-        raise Forbidden("What alerts made control do is shown to those alone who belong to no tenant.")
+    """What alerts made control do by an environment's `auto_rollback`, and why it did nothing, newest first."""
     return await read_actions(control, environment=environment, model=model, limit=limit)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from penstock.access.principals import Principal
 from penstock.control.api.engagement import add_engagement, engagement_rows, figures
-from penstock.control.auth import ControlPart, needs
+from penstock.control.auth import ControlPart, needs_in_tenant
 from penstock.control.context import Control
 from penstock.control.figures.requests_search import Wanted, search
 from penstock.control.figures.usage import Figures, as_traffic, check_by, grouped, usage_rows
@@ -20,14 +20,9 @@ from penstock.core.errors import BadRequest, NotFound
 from penstock.core.exchange import Content, Exchange, Observation, Phases, Quality
 from penstock.store.schema_experiments import exchanges, observations
 
-Viewer = Annotated[Principal, Depends(needs("usage:read"))]
+Viewer = Annotated[Principal, Depends(needs_in_tenant("usage:read"))]
 Filter = Annotated[str | None, Query(max_length=256, pattern="^[^\\x00]*$")]  # PostgreSQL takes no NUL
 LIVE_S = 1.0
-
-
-def _own(who: Principal, tenant: str | None) -> str | None:
-    """The tenant to show: a caller who belongs to one sees that one alone."""
-    return who.tenant or tenant
 
 
 def overview(rows: Any, now: float, window_s: float, buckets: int) -> dict[str, Any]:
@@ -84,7 +79,7 @@ async def read_overview(control: Control, who: Principal, window_s: float = 900.
     """The overview as `who` may see it."""
     now = control.clock()
     async with control.database.read() as connection:
-        mine = {"tenant": _own(who, None)}
+        mine = {"tenant": who.held_to()}
         rows = as_traffic(await usage_rows(connection, now - window_s, now, mine))
         engaged = await engagement_rows(connection, now - window_s, now, mine)
     return overview(rows, now, window_s, buckets) | {"engagement": figures(engaged)}
@@ -152,7 +147,7 @@ def _add_usage(router: APIRouter) -> None:
         start = end - 3600 if start is None else start
         if not start <= end <= start + 400 * 86400:
             raise BadRequest(f"from {start:g} to {end:g} is no stretch of up to 400 days.", param="from")
-        filters = {"tenant": _own(who, tenant), "route": route, "version": version, "arm": arm}
+        filters = {"tenant": who.held_to(tenant), "route": route, "version": version, "arm": arm}
         async with control.database.read() as connection:
             rows = await usage_rows(connection, start, end, filters)
         return {"from": start, "to": end, "rows": grouped(rows, names)}
@@ -182,7 +177,7 @@ def _add_requests(router: APIRouter) -> None:
     async def list_requests(control: ControlPart, who: Viewer, wanted: Annotated[Wanted, Query()]) -> Response:
         """Requests, newest first. A page may hold fewer than `limit` and still have a `next`: then not all was looked through."""
         async with control.database.read() as connection:
-            page = await search(connection, wanted, _own(who, None))
+            page = await search(connection, wanted, who.held_to(wanted.tenant))
         told = [{"sequence": sequence} | exchange_told(record) for sequence, record in page.rows]
         return _json({"requests": told, "next": page.next})
 
@@ -228,7 +223,7 @@ async def explain(control: Control, who: Principal, request_id: str) -> dict[str
     """
     async with control.database.read() as connection:
         row = (await connection.execute(select(exchanges).where(exchanges.c.id == request_id))).one_or_none()
-        if row is None or (who.tenant and row.tenant != who.tenant):
+        if row is None or not who.sees(row.tenant):
             raise NotFound(f"There is no request {request_id!r} in the index.", param="id")
         said = (
             await connection.execute(

@@ -88,14 +88,20 @@ async def gc(body: SweepBody, control: ControlPart, who: Writer) -> dict[str, An
 
 @router.post("/storage/fsck", response_class=StreamingResponse)
 async def check(body: CheckBody, control: ControlPart, who: Reader) -> StreamingResponse:
-    """Read everything and compare it with its names. The answer is a JSON object a line: `far`, `damage`, at last `done`."""
+    """Read everything and compare it with its names, as `control.checks_at_once` allows. The answer is a JSON object a line: `far`, `damage`, at last `done`."""
     if body.forget:
         check_permission(who, "models:write")
+    place = control.bounds.begin_check(who.name)
+    if body.forget:
         await control.note(who, "storage.forget", "storage")
 
     async def lines() -> AsyncIterator[bytes]:
-        async for word in fsck(control, forget=body.forget):
-            yield msgspec.json.encode(word) + b"\n"
+        try:
+            async for word in fsck(control, forget=body.forget):
+                control.bounds.heard(place)
+                yield msgspec.json.encode(word) + b"\n"
+        finally:
+            control.bounds.end_check(place)
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 
 from penstock.access.principals import Principal
-from penstock.control.auth import Caller, ControlPart, check_service, needs
+from penstock.control.auth import ControlPart, check_service, needs, needs_in_tenant
 from penstock.control.deploy.publisher import Publisher
+from penstock.control.watch.state_events import read_events
 from penstock.core.errors import BadRequest
 from penstock.core.reports import Report
 from penstock.core.snapshot import Snapshot
@@ -32,7 +33,7 @@ PublisherPart = Annotated[Publisher, Depends(get_publisher)]
 
 
 @router.get("/me")
-async def me(who: Caller) -> dict[str, Any]:
+async def me(who: Annotated[Principal, Depends(needs_in_tenant())]) -> dict[str, Any]:
     """Who the key is."""
     return {"name": who.name, "key": who.key, "roles": who.roles, "tenant": who.tenant or None}
 
@@ -60,15 +61,18 @@ async def list_replicas(control: ControlPart, _who: Reader) -> list[dict[str, An
 @router.get("/audit")
 async def audit(
     control: ControlPart,
-    _who: Annotated[Principal, Depends(needs("audit:read"))],
+    who: Annotated[Principal, Depends(needs_in_tenant("audit:read"))],
     subject: str | None = None,
+    tenant: Annotated[str | None, Query(max_length=96, description="Events of this tenant alone.")] = None,
     before: int | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
-    """Every change, newest first; `before` continues from a sequence number."""
+    """Every change, newest first; `before` continues from a sequence number. Who belongs to a tenant sees what its keys did, and what was done to it."""
     statement = select(audit_events).order_by(audit_events.c.sequence.desc()).limit(limit)
-    if subject is not None:
-        statement = statement.where(audit_events.c.subject == subject)
+    tenant = who.held_to(tenant)
+    for column, value in ((audit_events.c.subject, subject), (audit_events.c.tenant, tenant)):
+        if value is not None:
+            statement = statement.where(column == value)
     if before is not None:
         statement = statement.where(audit_events.c.sequence < before)
     async with control.database.read() as connection:
@@ -81,6 +85,7 @@ async def audit(
                 "key": row.key,
                 "action": row.action,
                 "subject": row.subject,
+                "tenant": row.tenant,
                 "detail": row.detail,
             }
             for row in rows
@@ -101,6 +106,16 @@ async def snapshot(publisher: PublisherPart, after: int = -1, wait: Annotated[fl
         return Response(status_code=204)
     name = "snapshot" if isinstance(newer, Snapshot) else "delta"
     return Response(msgspec.json.encode({name: newer}), media_type="application/json")
+
+
+@internal.get("/events")
+async def events(
+    control: ControlPart,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+) -> Response:
+    """Changes of state after the sequence `after`, as sinks are told them."""
+    return Response(msgspec.json.encode(await read_events(control, after, limit)), media_type="application/json")
 
 
 @internal.post("/report")

@@ -21,10 +21,13 @@ from penstock.control.storage.uploads import (
     begin_upload,
     commit_upload,
     find_upload,
+    give_up,
     missing_of,
+    pushes_of,
     standing,
     take_blocks,
 )
+from penstock.control.versions.contents import pickles_allowed
 from penstock.control.versions.find import find_version, reference_in
 from penstock.control.versions.lineage import resolve_edges
 from penstock.control.versions.rows import new_version
@@ -81,11 +84,34 @@ async def new_upload(name: str, body: NewUpload, control: ControlPart, who: Writ
         digest = entry.digest or standing(recipe)
         files[path] = (digest, entry.size)
         recipes[digest] = recipe
-    new = new_version(name, body.label, files, body.metadata, body.idempotency_key)
     async with control.database.read() as connection:
+        pickles = await pickles_allowed(connection)
+        new = new_version(name, body.label, files, body.metadata, body.idempotency_key, pickles=pickles)
         await resolve_edges(connection, check_version_metadata(new.metadata))  # before any byte is sent for nothing
     row = await begin_upload(control, new, who, recipes)
     return _upload(row, await missing_of(control, row))
+
+
+@router.get("/uploads")
+async def list_uploads(control: ControlPart, who: Writer) -> list[dict[str, Any]]:
+    """The pushes that you have under way, newest first."""
+    return [
+        {
+            "id": row.id,
+            "model": row.model,
+            "label": row.label,
+            "size": row.size,
+            "created_at": row.created_at,
+            "lease_until": row.lease_until,
+        }
+        for row in await pushes_of(control, who)
+    ]
+
+
+@router.delete("/uploads/{identity}", status_code=204)
+async def end_upload(identity: str, control: ControlPart, who: Writer) -> None:
+    """Give a push up: what it brought and nothing else needs is removed."""
+    await give_up(control, identity, who)
 
 
 @router.get("/uploads/{identity}")

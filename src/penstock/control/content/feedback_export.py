@@ -13,11 +13,11 @@ from pydantic import Field
 from sqlalchemy import Select, select
 
 from penstock.access.principals import Principal
-from penstock.control.auth import ControlPart, needs
+from penstock.control.auth import ControlPart, needs_in_tenant
 from penstock.control.content.feedback_pairs import Mask, Pairs, Wish
 from penstock.control.context import Control
 from penstock.control.specs.resources import Name, Spec
-from penstock.core.errors import BadRequest, Forbidden
+from penstock.core.errors import BadRequest
 from penstock.core.exchange import Exchange, Observation
 from penstock.core.snapshot import Detectable, Policy
 from penstock.guard.masking import Masker
@@ -73,17 +73,15 @@ class Exporter:
             BadRequest: if what nobody consented to, or nothing masked, is wanted without a reason.
             Unavailable: if the event cannot be written.
         """
-        if who.tenant and wish.tenant not in {None, who.tenant}:
-            raise Forbidden(f"{who.name} belongs to the tenant {who.tenant!r}, and may export its feedback alone.")
+        tenant = who.held_to(wish.tenant)
         if (wish.without_consent or wish.mask == []) and not wish.reason:
             raise BadRequest(
                 "Say why, for the audit trail: people have not consented to it, or it is not masked.",
                 param="reason",
                 code="reason_needed",
             )
-        tenant = who.tenant or wish.tenant
         told = wish.model_dump(mode="json", by_alias=True, exclude_none=True) | {"tenant": tenant}
-        await self._control.note(who, "feedback.export", tenant or "*", **told)
+        await self._control.note(who, "feedback.export", tenant or "*", of_tenant=tenant, **told)
         return self._lines(who, wish, tenant)
 
     async def _lines(self, who: Principal, wish: ExportBody, tenant: str | None) -> AsyncGenerator[bytes, None]:
@@ -120,7 +118,11 @@ class Exporter:
             "masked": list(kinds),
         }
         await self._control.note(
-            who, "feedback.exported", tenant or "*", **{k: v for k, v in summary.items() if k != "kind"}
+            who,
+            "feedback.exported",
+            tenant or "*",
+            of_tenant=tenant,
+            **{k: v for k, v in summary.items() if k != "kind"},
         )
         yield msgspec.json.encode(summary) + b"\n"
 
@@ -206,7 +208,7 @@ def feedback_router(exporter: Exporter) -> APIRouter:
 
     @router.post("/feedback/export", response_class=StreamingResponse)
     async def export(
-        _control: ControlPart, who: Annotated[Principal, Depends(needs("content:read"))], body: ExportBody
+        _control: ControlPart, who: Annotated[Principal, Depends(needs_in_tenant("content:read"))], body: ExportBody
     ) -> StreamingResponse:
         """JSON lines: supervised examples and preferences, each with consent, masking and lineage; the last line counts them.
 

@@ -54,7 +54,7 @@ class Contents:
         statement = select(exchanges.c.tenant, exchanges.c.record).where(exchanges.c.id == request)
         async with self._control.database.read() as connection:
             row = (await connection.execute(statement)).one_or_none()
-            if row is None or (who.tenant and row.tenant != who.tenant):
+            if row is None or not who.sees(row.tenant):
                 raise NotFound(f"There is no request {request!r} in the index.", param="id")
             about = select(observations.c.record).where(
                 observations.c.request == request, observations.c.tenant == row.tenant
@@ -68,7 +68,14 @@ class Contents:
             raise Unavailable(f"The keys of content cannot be read: {error.strerror}.") from None
         read = [one.told["key"] for one in (opened, *texts) if one.state == "readable" and "key" in one.told]
         if read:
-            await self._control.note(who, "content.read", request, tenant=exchange.tenant, keys=sorted(set(read)))
+            await self._control.note(
+                who,
+                "content.read",
+                request,
+                of_tenant=exchange.tenant,
+                tenant=exchange.tenant,
+                keys=sorted(set(read)),
+            )
         return {
             "request": request,
             "tenant": exchange.tenant,
@@ -120,7 +127,7 @@ class Contents:
         except OSError as error:
             raise Unavailable(f"The keys could not all be destroyed: {error.strerror}. Ask again.") from None
         name = f"{tenant}/{'*' if subject is None else subject}"
-        await self._control.note(who, FORGOTTEN, name, at=now, keys=count, reason=reason)
+        await self._control.note(who, FORGOTTEN, name, of_tenant=tenant, at=now, keys=count, reason=reason)
         if subject:
             # After the note: what is taken in from now on finds it, and what was taken in before is found here.
             async with self._control.database.write() as connection:

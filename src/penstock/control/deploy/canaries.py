@@ -21,7 +21,7 @@ from penstock.control.deploy.rows import (
 from penstock.control.deploy.state import revision_of
 from penstock.control.experiments import life
 from penstock.control.experiments.entry import ResolvedArm
-from penstock.control.gates.ask import keep_judgement, pass_gates, reason_of
+from penstock.control.gates.passing import keep_judgement, pass_again, pass_gates, reason_of
 from penstock.control.specs.canary import CanarySpec
 from penstock.control.specs.resources import EnvironmentSpec, RouteSpec
 from penstock.control.versions.find import find_version
@@ -132,7 +132,7 @@ async def conclude(change: Change, canary: Row[Any], move: Move, evidence: tuple
     """
     if move.serving == CANARY:
         try:
-            await _check_deployable(change, canary)
+            await _check_deployable(change, canary, "")
         except (Conflict, NotFound) as refusal:
             said = f"It may not be deployed any more: {refusal.message}"
             await take_back(change, canary, "rolled_back", (said, *move.reasons), block=False)
@@ -143,15 +143,24 @@ async def conclude(change: Change, canary: Row[Any], move: Move, evidence: tuple
     await take_back(change, canary, "rolled_back", (first, *evidence, *rest), block=move.harm)
 
 
-async def promote_canary(change: Change, canary: Row[Any], words: tuple[str, ...]) -> None:
+async def promote_canary(change: Change, canary: Row[Any], words: tuple[str, ...], override: str = "") -> None:
     """Give the canary all of the traffic: its revision is live, and the incumbent's replicas stay warm.
+
+    Its environment's gates are asked once more: who signed may have been revoked since it began, and who approved may have thought better of it.
+
+    Args:
+        change: under way.
+        canary: its row.
+        words: why.
+        override: why an administrator lets it in though gates are not passed; "": nobody does.
 
     Raises:
         NotFound: if the version is gone.
-        Conflict: if it may not be deployed any more, is blocked, no replica of it is ready, or the deployment has changed meanwhile.
+        Forbidden: if somebody else than an administrator overrides.
+        Conflict: if it may not be deployed any more, is blocked, does not pass its gates any more, no replica of it is ready, or the deployment has changed meanwhile.
     """
     connection = change.connection
-    await _check_deployable(change, canary)
+    await _check_deployable(change, canary, override)
     revision = revision_of(await read_revision(connection, canary.revision))
     ready = select(replicas.c.id).where(replicas.c.pool == revision.build.pool).limit(1)
     if (await connection.execute(ready)).first() is None:
@@ -237,11 +246,12 @@ async def _deployable(connection: AsyncConnection, reference: Reference, environ
     return version
 
 
-async def _check_deployable(change: Change, canary: Row[Any]) -> None:
-    """See that the canary's version may still be deployed; raises what `_deployable` does."""
+async def _check_deployable(change: Change, canary: Row[Any], override: str) -> None:
+    """See that the canary's version may still be deployed; raises what `_deployable` and `pass_again` do."""
     revision = await read_revision(change.connection, canary.revision)
     reference = Reference(name=canary.model, label=revision.label)
-    await _deployable(change.connection, reference, canary.environment)
+    version = await _deployable(change.connection, reference, canary.environment)
+    await pass_again(change, version, revision, revision_of(revision).precision, override)
 
 
 def _arm(build: BuildKey, replicas: int) -> ResolvedArm:
@@ -266,7 +276,11 @@ async def _incumbent(change: Change, environment: str, model: str, reference: st
             param="environment",
         )
     if pointer.wanted != pointer.live:
-        raise Conflict(f"A promotion of {model} is under way in {environment}: wait for it.", param="environment")
+        raise Conflict(
+            f"A promotion of {model} is under way in {environment}: wait for it.",
+            code="promotion_under_way",
+            param="environment",
+        )
     live = revision_of(await read_revision(connection, pointer.live))
     if f"{model}:{live.label}" == reference:
         raise Conflict(f"{reference} is live in {environment} already.", param="label")

@@ -20,7 +20,7 @@ from penstock.control.deploy.rows import (
     whole_of,
 )
 from penstock.control.deploy.state import revision_of
-from penstock.control.gates.ask import keep_judgement, pass_gates, reason_of
+from penstock.control.gates.passing import keep_judgement, pass_gates, reason_of
 from penstock.control.versions.find import find_version
 from penstock.control.watch.drift_store import begin_group, end_group
 from penstock.core.errors import Conflict, NotFound

@@ -9,7 +9,7 @@ from penstock.control.context import Change
 from penstock.control.kinds import Origin, ResourceKind, check_place
 from penstock.control.specs.evaluator import EvaluatorSpec, ReferencesSpec
 from penstock.control.specs.resources import Spec
-from penstock.core.errors import BadRequest, Conflict, Forbidden
+from penstock.core.errors import BadRequest, Conflict
 from penstock.experiments.answer_rules import check_rules
 from penstock.experiments.design import parse_design
 from penstock.experiments.references import check_references
@@ -75,15 +75,8 @@ class EvaluatorKind(ResourceKind):
         Raises:
             BadRequest: if what it scores by is not there.
             Conflict: if it changes what a running experiment measures by.
-            Forbidden: if the caller belongs to a tenant, and it would read what others said.
         """
         assert isinstance(spec, EvaluatorSpec)
-        own = change.caller.tenant
-        if own and spec.tenants != [own]:
-            raise Forbidden(
-                f"{change.caller.name} belongs to the tenant {own!r}: name it, and no other, in spec.tenants.",
-                param="spec.tenants",
-            )
         await _check_there(change.connection, spec)
         if await _differs(self, change.connection, name, spec):
             await _check_unmeasured(change.connection, name)

@@ -7,7 +7,7 @@ from penstock.control.deploy.blocks import standing_blocks
 from penstock.control.deploy.rows import live_revision
 from penstock.control.deploy.state import revision_of
 from penstock.control.experiments.entry import ResolvedArm, first_of
-from penstock.control.gates.ask import pass_gates
+from penstock.control.gates.passing import pass_gates
 from penstock.control.versions.find import find_version
 from penstock.core.references import Reference
 from penstock.delivery.blocks import check_unblocked
@@ -18,8 +18,8 @@ from penstock.registry.states import check_deployable
 async def check_arms(change: Change, design: Design, resolved: Mapping[str, ResolvedArm], environment: str) -> None:
     """See that every version that users of the experiment may get an answer from may serve in `environment`.
 
-    What is live there may. Another one must be deployable and not blocked, and pass the gates if the arm names it itself; of those behind
-    a declared pool the gates were its author's to heed. Shadows answer nobody.
+    What is live there may. Another one must be deployable and not blocked, and pass the gates if the arm names it itself; those behind
+    a declared pool passed them when it was declared. Shadows answer nobody.
 
     Raises:
         Conflict: naming the version, and each gate that is not passed.

@@ -13,7 +13,7 @@ _LOOKED_AT = 1_000  # of the newest records
 _decode = msgspec.msgpack.Decoder(Exchange).decode
 
 
-async def samples_of(connection: AsyncConnection, name: str, *, tenant: str | None, limit: int) -> list[dict[str, Any]]:
+async def samples_of(connection: AsyncConnection, name: str, *, limit: int) -> list[dict[str, Any]]:
     """Newest first. Each tells the requests to read, in `answers`: the arm, the request, and of which of its choices.
 
     Where two arms answered the same request they stand together, with how alike they are; else each arm has up to `limit` of its own.
@@ -21,12 +21,9 @@ async def samples_of(connection: AsyncConnection, name: str, *, tenant: str | No
     Args:
         connection: to read with.
         name: of the experiment.
-        tenant: whose requests alone; None: everybody's.
         limit: pairs, or requests of an arm.
     """
     statement = select(exchanges.c.record).where(exchanges.c.experiment == name, exchanges.c.arm != "")
-    if tenant:
-        statement = statement.where(exchanges.c.tenant == tenant)
     rows = await connection.execute(statement.order_by(exchanges.c.sequence.desc()).limit(_LOOKED_AT))
     found: list[dict[str, Any]] = []
     by_arm: dict[str, int] = {}

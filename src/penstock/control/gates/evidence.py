@@ -60,7 +60,13 @@ async def read_approvals(
         .order_by(approvals.c.at)
     )
     return [
-        {"principal": row.principal, "reason": row.reason, "at": row.at, "policy_hash": row.policy_hash}
+        {
+            "principal": row.principal,
+            "person": row.person,
+            "reason": row.reason,
+            "at": row.at,
+            "policy_hash": row.policy_hash,
+        }
         for row in rows
         if row.withdrawn_at is None or row.withdrawn_at > before
     ]

@@ -25,11 +25,12 @@ async def give_answer(control: Control, change: Change, version: Any, test: str,
     Raises:
         BadRequest: if there is no such test.
         NotFound: if there is no such signer.
+        Forbidden: if the caller may not sign with it.
         Conflict: if the signer is revoked, or its private half is not here.
     """
     if test not in _IDS:
         raise BadRequest(f"{test!r} is no test of readiness: {', '.join(sorted(_IDS))}.", param="test")
-    _, seed = await private_half(control, change.connection, signer)
+    _, seed = await private_half(control, change, signer)
     digest = _digest(version.digest, test, text, change.caller.name, change.now)
     envelope = sign_version(
         seed, digest=digest, name=f"readiness {version.model}:{version.label} {test}", at=change.now

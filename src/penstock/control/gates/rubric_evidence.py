@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from penstock.control.gates.evidence import read_approvals, read_judgement
 from penstock.control.specs.policy import PolicySpec
 from penstock.control.versions.datasets import read_custody
+from penstock.control.versions.pushers import pusher_of
 from penstock.core.exchange import Exchange
 from penstock.registry.rubric import AUTOMATED, BY_HAND, Evidence
 from penstock.store.schema import resources, revisions, versions
@@ -107,6 +108,7 @@ async def _evaluated(connection: AsyncConnection, version: Any) -> dict[str, Evi
 async def _deployed(connection: AsyncConnection, version: Any, environment: str) -> dict[str, Evidence]:
     here = (revisions.c.environment == environment) & (revisions.c.model == version.model)
     rows = (await connection.execute(select(revisions).where(here).order_by(revisions.c.number))).all()
+    pusher = await pusher_of(connection, version)
     found: dict[str, Evidence] = {}
     for row in rows:
         if row.action == "rollback" and row.live_at is not None:
@@ -128,7 +130,7 @@ async def _deployed(connection: AsyncConnection, version: Any, environment: str)
         others = [
             one["principal"]
             for one in await read_approvals(connection, environment, version.digest, row.created_at)
-            if one["principal"] != version.created_by
+            if one["person"] and pusher and one["person"] != pusher
         ]
         if others:
             words = f"Approved by {', '.join(others)}; pushed by {version.created_by}."

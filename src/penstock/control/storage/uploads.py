@@ -55,6 +55,7 @@ async def begin_upload(
 
     Raises:
         Conflict: if the key was used for something else, or the label is taken.
+        RateLimited: if the caller has as much under way as they may.
     """
     digest = manifest_digest(new.manifest)
     until = control.clock() + LEASE_S
@@ -63,6 +64,7 @@ async def begin_upload(
         row = (await connection.execute(select(uploads).where(mine))).one_or_none()
         if row is None:
             await check_free(connection, new.model, new.label, digest)
+            await control.bounds.check_push(connection, caller, new.manifest.size)
             insertion = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             await connection.execute(
                 insertion(uploads)
@@ -75,6 +77,7 @@ async def begin_upload(
                     digest=digest,
                     manifest=canonical(new.manifest).decode(),
                     metadata=new.metadata,
+                    size=new.manifest.size,
                     state="open",
                     created_at=control.clock(),
                     lease_until=until,
@@ -254,6 +257,28 @@ async def commit_upload(control: Control, identity: str, caller: Principal) -> A
         raise taken(upload.model, upload.label) from None
     control.binder.forget(identity)
     return row
+
+
+async def give_up(control: Control, identity: str, caller: Principal) -> None:
+    """End a push that is under way, and remove what it brought and nothing else needs.
+
+    Raises:
+        NotFound: if the caller began no such upload.
+        Conflict: if it is a version already.
+    """
+    async with control.database.read() as connection:
+        upload = await find_upload(connection, identity, caller)
+        if upload.state != "open":
+            raise Conflict(f"The upload {identity!r} is {upload.state} already.")
+        recipes = await announced_recipes(connection, identity)
+    await _refuse(control, upload, read_manifest(upload.manifest, upload.digest), recipes)
+
+
+async def pushes_of(control: Control, caller: Principal) -> list[Any]:
+    """The pushes that the caller has under way, newest first."""
+    mine = (uploads.c.principal == caller.name) & (uploads.c.state == "open")
+    async with control.database.read() as connection:
+        return list(await connection.execute(select(uploads).where(mine).order_by(uploads.c.created_at.desc())))
 
 
 async def _refuse(control: Control, upload: Any, manifest: Manifest, recipes: Mapping[str, Announced]) -> None:

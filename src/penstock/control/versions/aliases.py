@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import allows
 from penstock.control.context import Change
+from penstock.control.deploy.pool_gates import check_followers
 from penstock.control.specs.resources import ENVIRONMENTS
 from penstock.core.errors import Conflict, Forbidden, NotFound
 from penstock.core.references import check_name
@@ -61,7 +62,14 @@ async def read_moves(connection: AsyncConnection, model: str, name: str) -> list
 
 
 async def move_alias(
-    change: Change, model: str, name: str, version: Any, *, reason: str = "", generation: int | None = None
+    change: Change,
+    model: str,
+    name: str,
+    version: Any,
+    *,
+    own_environment: str,
+    reason: str = "",
+    generation: int | None = None,
 ) -> dict[str, Any]:
     """Let `NAME@ALIAS` mean `version` (a row of `versions`); made if it is not there.
 
@@ -70,13 +78,14 @@ async def move_alias(
         model: of the alias and the version.
         name: the alias.
         version: what it is to mean.
+        own_environment: the one that gateways serve: its gates are asked where a pool follows the alias.
         reason: for the history.
         generation: of the alias as the caller saw it, 0: there was none; None: whatever it is.
 
     Raises:
         BadRequest: if it is no name.
         Forbidden: if a pool follows it, and the caller may not deploy.
-        Conflict: if an environment is called so, the version may not be used, or the alias has moved since the caller looked.
+        Conflict: if an environment is called so, the version may not be used, does not pass the gates that it would have to, or the alias has moved since the caller looked.
     """
     check_name(name, "alias")
     connection = change.connection
@@ -85,6 +94,8 @@ async def move_alias(
     await _check_may_serve(change, f"{model}@{name}")
     now = await _find(connection, model, name)
     _check_seen(f"{model}@{name}", now, generation)
+    if now is None or (now.label, now.digest) != (version.label, version.digest):
+        await check_followers(change, f"{model}@{name}", version, own_environment)
     values = {"label": version.label, "digest": version.digest, "moved_at": change.now, "moved_by": change.caller.name}
     if now is None:
         await connection.execute(insert(aliases).values(model=model, name=name, generation=1, **values))

@@ -1,6 +1,5 @@
 """Models and versions: pushed by manifest, immutable once committed, found by label, environment or digest."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,16 +11,14 @@ from penstock.control.context import Change, Control
 from penstock.control.figures.refusals import check_metadata
 from penstock.control.specs.version import check_version_metadata
 from penstock.control.versions.cards import check_card, first_card
+from penstock.control.versions.contents import check_contents
 from penstock.control.versions.lineage import resolve_edges, write_edges
 from penstock.core.errors import BadRequest, Conflict
 from penstock.core.references import check_name, parse_reference
-from penstock.engine.processing import read_processor
 from penstock.registry.builds import builds_of
-from penstock.registry.files import refuse_pickle_bytes, refuse_pickle_name
+from penstock.registry.files import refuse_pickle_name
 from penstock.registry.layout import LENGTH_BYTES, MAX_HEADER, read_header
 from penstock.registry.manifest import Manifest, canonical, make_manifest, manifest_digest
-from penstock.registry.processing import FILE as PROCESSING
-from penstock.registry.processing import MAX_BYTES as MAX_PROCESSING
 from penstock.registry.schemes import parse_label, twin
 from penstock.store.schema import builds, models, uploads, versions
 
@@ -41,9 +38,15 @@ class NewVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_version(
-    model: str, label: str, files: Mapping[str, tuple[str, int]], metadata: dict[str, Any], idempotency_key: str
+    model: str,
+    label: str,
+    files: Mapping[str, tuple[str, int]],
+    metadata: dict[str, Any],
+    idempotency_key: str,
+    *,
+    pickles: bool = False,
 ) -> NewVersion:
-    """What a push announces, checked.
+    """What a push announces, checked. With `pickles` those of PyTorch's tensors are let by, to be scanned when they are there.
 
     Raises:
         BadRequest: naming the field: a name, label, path, digest or size that is not allowed, a pickle, metadata over 1 MiB
@@ -59,7 +62,7 @@ def new_version(
     parse_label(label)
     manifest = make_manifest(files)
     for path in manifest.files:
-        refuse_pickle_name(path)
+        refuse_pickle_name(path, tensors=pickles)
     if len(msgspec.json.encode(metadata)) > _MAX_METADATA_BYTES:
         raise BadRequest("The metadata has more than 1 MiB.", param="metadata")
     check_version_metadata(metadata)
@@ -72,15 +75,15 @@ async def inspect_files(control: Control, manifest: Manifest) -> str:
     """Look into the files of a version that is about to be committed; gives its card.
 
     Raises:
-        BadRequest: if one is a pickle, has a header that lies or holds processing that no engine could run, or the card is not readable.
+        BadRequest: if one is a pickle, has a header that lies or holds processing or code that no engine could run, or the card is not readable.
     """
+    heads: dict[str, bytes] = {}
     for path, entry in manifest.files.items():
-        head = await control.blobs.head(entry.digest, _HEAD)
-        refuse_pickle_bytes(path, head)
+        head = heads[path] = await control.blobs.head(entry.digest, _HEAD)
         if path.lower().endswith(".safetensors"):
             length = min(int.from_bytes(head[:LENGTH_BYTES], "little"), MAX_HEADER) + LENGTH_BYTES
             read_header(await control.blobs.head(entry.digest, length), entry.size, path)
-    await _check_processing(control, manifest)
+    await check_contents(control, manifest, heads)
     readme = manifest.files.get("README.md")
     if readme is None:
         return ""
@@ -92,16 +95,6 @@ async def inspect_files(control: Control, manifest: Manifest) -> str:
         raise BadRequest("README.md, the card, is not UTF-8.", param="files.README.md") from None
     check_card(text)
     return text
-
-
-async def _check_processing(control: Control, manifest: Manifest) -> None:
-    """Refuse a version whose processing no engine could run; of a build that has its own, too."""
-    for path, entry in manifest.files.items():
-        if path.rpartition("/")[2] != PROCESSING:
-            continue
-        if entry.size > MAX_PROCESSING:
-            raise BadRequest(f"{path} has more than {MAX_PROCESSING >> 10} KiB.", param=f"files.{path}")
-        await asyncio.to_thread(read_processor, await control.blobs.get(entry.digest))
 
 
 async def commit_version(change: Change, upload: Any, manifest: Manifest, card: str) -> Any:
@@ -138,6 +131,8 @@ async def commit_version(change: Change, upload: Any, manifest: Manifest, card: 
             size=manifest.size,
             created_at=change.now,
             created_by=change.caller.name,
+            pushed_by=change.caller.person,
+            pushed_with=change.caller.key,
         )
     )
     for build in builds_of(manifest):

@@ -16,6 +16,7 @@ from penstock.gateway.grpc.service import Service
 from penstock.gateway.grpc.workers import Workers
 from penstock.net.certificate import Certificate
 from penstock.net.client import Client
+from penstock.net.pulse import Pulse
 
 _log = logging.getLogger("penstock.grpc")
 _OVERHEAD_BYTES = 65536  # of a message beside the texts that it holds
@@ -58,6 +59,7 @@ class GrpcServer:
         folder.mkdir(parents=True, exist_ok=True)
         self._client = Client(max_connections=settings.max_connections)
         self._workers = Workers(folder, self._client)
+        self._pulse = Pulse(folder / "grpc.pulse")
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes + _OVERHEAD_BYTES),
@@ -89,12 +91,14 @@ class GrpcServer:
                 f"gRPC cannot listen on {host}:{port}.", hint="Stop what listens there, or give another --grpc-port."
             ) from None
         await self._server.start()
+        await self._pulse.start()
 
     async def stop(self) -> None:
         """Drains: what is in flight is answered, then everything closes."""
         await self._server.stop(self._settings.drain_s)
         await self._client.close()
         self._workers.close()
+        await self._pulse.stop()
 
 
 async def serve_grpc(*, settings: GatewaySettings, data: Path) -> None:
