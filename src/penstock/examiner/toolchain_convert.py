@@ -14,7 +14,7 @@ from typing import Any
 _ENDINGS = (".json", ".jinja")
 _BITS: dict[str, dict[str, Any]] = {
     "int8": {"bits": 8, "sym": False},
-    "int4": {"bits": 4, "sym": False, "group_size": 64, "ratio": 1.0},
+    "int4": {"bits": 4, "sym": False, "group_size": 64, "group_size_fallback": "adjust", "ratio": 1.0},
 }
 
 
