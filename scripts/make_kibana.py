@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from penstock.journal.ecs import EXCHANGES, OBSERVATIONS
+from penstock.journal.ecs import EVENTS, EXCHANGES, OBSERVATIONS
 
 FILE = Path(__file__).parents[1] / "deploy" / "kibana" / "penstock.ndjson"
 CORE = "8.8.0"
@@ -15,6 +15,7 @@ TYPE = "8.0.0"  # Kibana brings objects of this version up to its own
 VIEWS = {
     "penstock-exchanges": (EXCHANGES, "Penstock requests"),
     "penstock-observations": (OBSERVATIONS, "Penstock feedback"),
+    "penstock-events": (EVENTS, "Penstock changes"),
 }
 REQUESTS = "penstock-exchanges"
 
@@ -44,6 +45,19 @@ SEARCHES = {
             "penstock.request",
             "penstock.observation.name",
             "penstock.observation.rating",
+        ],
+    ),
+    "penstock-changes": (
+        "Changes, alerts and restarts",
+        "penstock-events",
+        "",
+        [
+            "user.name",
+            "event.action",
+            "penstock.change.subject",
+            "event.outcome",
+            "event.reason",
+            "penstock.change.after",
         ],
     ),
 }
@@ -270,6 +284,7 @@ PLACES: dict[str, tuple[int, int, int, int]] = {
     "penstock-errors": (24, 31, 12, 12),
     "penstock-findings": (36, 31, 12, 12),
     "penstock-remarkable": (0, 43, 48, 16),
+    "penstock-changes": (0, 59, 48, 12),
 }
 
 

@@ -566,20 +566,6 @@ TABLE: tuple[Metric, ...] = (
         on=("engine",),
     ),
     Metric(
-        name="vllm:prefix_cache_queries_total",
-        kind="counter",
-        help="Prompt tokens looked up in the prefix cache.",
-        labels=("model_name",),
-        on=("engine",),
-    ),
-    Metric(
-        name="vllm:prefix_cache_hits_total",
-        kind="counter",
-        help="Prompt tokens found in the prefix cache; the embedded engine is not told and counts none.",
-        labels=("model_name",),
-        on=("engine",),
-    ),
-    Metric(
         name="vllm:prompt_tokens_total",
         kind="counter",
         help="Prompt tokens processed.",

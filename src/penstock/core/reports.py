@@ -7,6 +7,7 @@ import msgspec
 FaultKind = Literal["policy", "tenant", "key", "pool", "route"]
 FAULT_KINDS: tuple[FaultKind, ...] = ("policy", "tenant", "key", "pool", "route")
 MOST_FAULTS = 20  # that a report names
+MOST_OUT = 200  # replicas that a report names
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,3 +30,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""  # why a newer Snapshot was refused whole
     faults: tuple[Fault, ...] = ()  # of the Snapshot in use, the first `MOST_FAULTS`
     fault_count: int = 0
+    out: tuple[str, ...] = ()  # POOL/REPLICA of those that get no requests of this worker now, the first `MOST_OUT`

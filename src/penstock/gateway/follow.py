@@ -13,11 +13,12 @@ import msgspec
 
 from penstock.core.checksum import advanced, entries_checksum, result_checksum
 from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
-from penstock.core.reports import MOST_FAULTS, Report
+from penstock.core.reports import MOST_FAULTS, MOST_OUT, Report
 from penstock.core.snapshot import Snapshot, SnapshotDelta, patched
 from penstock.gateway.gateway import Gateway
 from penstock.gateway.index import UNUSABLE, Index
 from penstock.gateway.keep import mark, read_snapshot, write_snapshot
+from penstock.gateway.standing import Standing
 from penstock.net.client import Client, Timeouts, parse_origin
 
 _log = logging.getLogger("penstock.gateway")
@@ -206,6 +207,7 @@ class Follower:
                 refused=gateway.refused,
                 faults=tuple(faults[:MOST_FAULTS]),
                 fault_count=len(faults),
+                out=tuple(Standing(gateway.pools).out()[:MOST_OUT]),
             )
             try:
                 response = await self._client.request(

@@ -28,6 +28,15 @@ class Standing:
         meters.gauge("penstock_retries_total", self._retries)
         meters.gauge("penstock_hedges_total", self._hedges)
 
+    def out(self) -> list[str]:
+        """POOL/REPLICA of those that are left out, or tried after a pause."""
+        return [
+            f"{state.pool.name}/{member.replica.id}"
+            for state in self._pools.all()
+            for member in state.balancer.members
+            if member.out_until
+        ]
+
     def _up(self) -> _Numbers:
         now = time.monotonic()
         for state in self._pools.all():

@@ -1,4 +1,4 @@
-"""Records as documents of the Elastic Common Schema (elastic.co/docs/reference/ecs): one for each exchange and each observation.
+"""Records as documents of the Elastic Common Schema (elastic.co/docs/reference/ecs): one for each exchange, each observation and each change of state.
 
 Nothing that people wrote is in them: of an observation's text and correction only the length goes out.
 """
@@ -10,12 +10,13 @@ import msgspec
 from blake3 import blake3
 
 from penstock.core.exchange import Exchange, Observation
+from penstock.core.state_events import StateEvent
 from penstock.journal.sampling import failed, is_slow
 from penstock.journal.spans import OPERATIONS, ROUTES, parent_of, span_of, trace_of
 
 ECS_VERSION = "9.0.0"
 NAMESPACE = "default"
-EXCHANGES, OBSERVATIONS = "penstock.exchange", "penstock.observation"  # datasets
+EXCHANGES, OBSERVATIONS, EVENTS = "penstock.exchange", "penstock.observation", "penstock.event"  # datasets
 _FIRST, _LAST = -62135596800.0, 253402300799.0
 _OUTCOMES = {"ok": "success", "cancelled": "unknown"}
 
@@ -41,6 +42,15 @@ def document_of(record: Exchange | Observation, slow_s: float) -> Document:
         dataset, fields = OBSERVATIONS, _observation(record)
         whole = f"{record.tenant}\0{record.kind}\0{record.id}"  # the caller chose the id, each tenant for itself
         name = blake3(whole.encode("utf-8", "surrogatepass")).hexdigest(length=16)
+    return _document(dataset, name, fields)
+
+
+def event_document(event: StateEvent) -> Document:
+    """The document of a change of state."""
+    return _document(EVENTS, event.id, _event(event))
+
+
+def _document(dataset: str, name: str, fields: dict[str, Any]) -> Document:
     fields["ecs"] = {"version": ECS_VERSION}
     fields["data_stream"] = {"type": "logs", "dataset": dataset, "namespace": NAMESPACE}
     return Document(id=name, stream=stream_name(dataset), source=msgspec.json.encode(_pruned(fields)))
@@ -163,6 +173,64 @@ def _observation(record: Observation) -> dict[str, Any]:
                 "text_length": record.text_chars or len(record.text),
                 "corrected_length": record.corrected_chars or len(record.corrected),
                 "consent": record.consent,
+            },
+        },
+    }
+
+
+_IAM = frozenset({"key", "principal"})
+_RUNNING = frozenset({"process", "replica"})
+# What a verb does, in ECS' words; all others change.
+_TYPES = {
+    **dict.fromkeys(("create", "put", "register", "commit", "adopt"), "creation"),
+    **dict.fromkeys(("delete", "remove", "revoke", "forget", "gc"), "deletion"),
+    **dict.fromkeys(("read", "export", "exported"), "access"),
+    **dict.fromkeys(("start", "restart", "publish", "back"), "start"),
+    **dict.fromkeys(("unpublish", "out"), "end"),
+}
+_OF_IAM = {"creation": ["user", "creation"], "deletion": ["user", "deletion"], "change": ["user", "change"]}
+
+
+def _event(event: StateEvent) -> dict[str, Any]:
+    noun, _, verb = event.action.partition(".")
+    kind = _TYPES.get(verb, "change")
+    if noun in _IAM:
+        category, types = ["iam"], _OF_IAM.get(kind, ["info"])
+    elif noun in _RUNNING:
+        category, types = ["process"], [kind]
+    else:
+        category, types = ["configuration"], [kind if kind not in {"start", "end"} else "change"]
+    alert = event.action in {"alert.begin", "alert.end"}
+    warns = event.outcome == "failure" or event.action in {"alert.begin", "process.restart", "replica.out"}
+    return {
+        "@timestamp": _time(event.at),
+        "message": f"{event.principal} {event.action} {event.subject}: {event.reason}".rstrip(": "),
+        "log": {"level": "warn" if warns else "info"},
+        "event": {
+            "kind": "alert" if alert else "event",
+            "category": [] if alert else category,
+            "type": ["start" if event.action == "alert.begin" else "end"] if alert else types,
+            "module": "penstock",
+            "dataset": EVENTS,
+            "action": event.action,
+            "id": event.id,
+            "sequence": event.sequence,
+            "outcome": event.outcome,
+            "reason": event.reason,
+        },
+        "service": {"name": "penstock", "type": "control"},
+        "user": {"name": event.principal},
+        "organization": {"id": event.tenant},
+        "penstock": {
+            "tenant": event.tenant,
+            "key": event.key,
+            "change": {
+                "subject": event.subject,
+                "system": event.system,
+                "before": event.before,
+                "after": event.after,
+                "restarts": event.restarts or None,
+                **event.facts,
             },
         },
     }

@@ -47,7 +47,7 @@ class _Bulk(msgspec.Struct, frozen=True):
 
 
 class ElasticSink:
-    """Two data streams of one cluster; see `ecs` for the documents and `elastic_template` for their fields."""
+    """Three data streams of one cluster; see `ecs` for the documents and `elastic_template` for their fields."""
 
     name = "elasticsearch"
 
@@ -100,6 +100,15 @@ class ElasticSink:
             for _, record in batch.records()
             if isinstance(record, Exchange | Observation)
         ]
+        await self.index(documents)
+
+    async def index(self, documents: Sequence[Document]) -> None:
+        """Index `documents`.
+
+        Raises:
+            PenstockError: if the cluster did not take it all.
+            OSError: if what it refuses cannot be written down.
+        """
         letters: list[DeadLetter] = []
         for part in _parts(documents):
             refused = await in_halves(part, partial(self._offer, letters))

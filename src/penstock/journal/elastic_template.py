@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from penstock.journal.ecs import EXCHANGES, NAMESPACE, OBSERVATIONS
+from penstock.core.state_events import FACTS
+from penstock.journal.ecs import EVENTS, EXCHANGES, NAMESPACE, OBSERVATIONS
 
-REVISION = 1  # raised with every change below, so that what an older version installed is replaced
+REVISION = 2  # raised with every change below, so that what an older version installed is replaced
 POLICY = "penstock"
 TEMPLATE = "penstock"
 PRIORITY = 300  # above Elasticsearch's own template for `logs-*-*`, which has 100
@@ -17,15 +18,18 @@ penstock.outcome penstock.tenant penstock.key penstock.session penstock.route pe
 penstock.context penstock.copy_of penstock.beside
 penstock.replica penstock.version penstock.digest penstock.cache penstock.request penstock.observation.name
 penstock.findings.rule penstock.findings.action penstock.findings.where
+user.name event.reason penstock.change.subject penstock.change.before penstock.change.after
 """
 _LONGS = """
 event.duration http.response.status_code gen_ai.usage.input_tokens gen_ai.usage.output_tokens
 penstock.epoch penstock.phases.decoded penstock.phases.admitted penstock.phases.dispatched penstock.phases.first_token
 penstock.phases.last_token penstock.phases.done penstock.usage.cached penstock.chunks penstock.attempts penstock.resumed penstock.trimmed
 penstock.generation penstock.findings.count penstock.observation.text_length penstock.observation.corrected_length
+event.sequence penstock.change.restarts
 """
 _BOOLEANS = """
 penstock.stream penstock.hedged penstock.fallback penstock.escalated penstock.observation.success penstock.observation.consent
+penstock.change.system
 """
 
 FIELDS: dict[str, str] = {
@@ -40,6 +44,7 @@ FIELDS: dict[str, str] = {
     "penstock.observation.rating": "double",
     "penstock.observation.value": "double",
     **dict.fromkeys(_KEYWORDS.split(), "keyword"),
+    **{f"penstock.change.{name}": "keyword" for name in sorted(FACTS)},
     **dict.fromkeys(_LONGS.split(), "long"),
     **dict.fromkeys(_BOOLEANS.split(), "boolean"),
 }
@@ -64,7 +69,7 @@ def lifecycle(retention_days: int) -> dict[str, Any]:
 def index_template() -> dict[str, Any]:
     """The template of the data streams. A field that it does not know is kept, but not searched."""
     return {
-        "index_patterns": [f"logs-{dataset}-*" for dataset in (EXCHANGES, OBSERVATIONS)],
+        "index_patterns": [f"logs-{dataset}-*" for dataset in (EXCHANGES, OBSERVATIONS, EVENTS)],
         "data_stream": {},
         "priority": PRIORITY,
         "template": {

@@ -1,10 +1,11 @@
 """Records as lines of JSON on a stream, for collectors that read what processes print: the documents of Elasticsearch, one a line."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from penstock.core.exchange import Exchange, Observation
-from penstock.journal.ecs import document_of
+from penstock.journal.ecs import Document, document_of
 from penstock.journal.format import Position
 from penstock.journal.reader import Batch
 from penstock.journal.refusals import Tally
@@ -30,13 +31,22 @@ class LinesSink:
         Raises:
             OSError: if nobody is there any more to read.
         """
-        lines = [
-            document_of(record, self._slow_s).source + b"\n"
-            for _, record in batch.records()
-            if isinstance(record, Exchange | Observation)
-        ]
-        if lines:
-            await asyncio.to_thread(self._write, b"".join(lines))
+        await self.index(
+            [
+                document_of(record, self._slow_s)
+                for _, record in batch.records()
+                if isinstance(record, Exchange | Observation)
+            ]
+        )
+
+    async def index(self, documents: Sequence[Document]) -> None:
+        """Write a line for each document.
+
+        Raises:
+            OSError: if nobody is there any more to read.
+        """
+        if documents:
+            await asyncio.to_thread(self._write, b"".join(one.source + b"\n" for one in documents))
 
     async def close(self) -> None:
         """The stream is not ours to close."""

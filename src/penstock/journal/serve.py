@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from penstock.core.errors import NotFound
 from penstock.core.metrics import metric
+from penstock.journal.event_carrier import EventCarrier
 from penstock.journal.ship import Shipper
 from penstock.net.server import Reply, Request, Server
 
@@ -22,8 +23,12 @@ _JSON = ((b"content-type", b"application/json"),)
 class ShipServer(Collector):
     """`/healthz`, `/readyz` and `/metrics` of a shipper."""
 
-    def __init__(self, shippers: Sequence[Shipper], also: Sequence[Collector] = ()) -> None:
+    def __init__(
+        self, shippers: Sequence[Shipper], also: Sequence[Collector] = (), carriers: Sequence[EventCarrier] = ()
+    ) -> None:
         self._shippers = shippers
+        self._carriers = carriers
+        self._readers: tuple[Shipper | EventCarrier, ...] = (*shippers, *carriers)
         self._registry = CollectorRegistry(auto_describe=False)
         for collector in (self, *also):
             self._registry.register(collector)
@@ -39,54 +44,66 @@ class ShipServer(Collector):
                 s.name: {"lag_bytes": s.lag(), "problem": s.problem, "dead_letters": s.tally.dead}
                 for s in self._shippers
             }
-            reply.send(200, _JSON, msgspec.json.encode({"status": "ok", "readers": readers}))
+            events = {
+                c.name: {"behind": c.behind, "problem": c.problem, "carried": c.counts.records} for c in self._carriers
+            }
+            reply.send(200, _JSON, msgspec.json.encode({"status": "ok", "readers": readers, "events": events}))
         else:
             raise NotFound(f"The shipper has no {request.path}: ask for /metrics, /healthz or /readyz.")
 
     def collect(self) -> Iterator[Family]:
         """For prometheus-client."""
+        counts = [(one.name, one.counts) for one in self._readers]
+        yield _family("penstock_ship_records_total", [(name, float(count.records)) for name, count in counts])
+        yield _family("penstock_ship_failures_total", [(name, float(count.failures)) for name, count in counts])
+        yield _family("penstock_ship_events_behind", [(c.name, float(c.behind)) for c in self._carriers])
         reads: tuple[tuple[str, Callable[[Shipper], float]], ...] = (
             ("penstock_ship_lag_bytes", lambda s: s.lag()),
-            ("penstock_ship_records_total", lambda s: s.counts.records),
-            ("penstock_ship_failures_total", lambda s: s.counts.failures),
             ("penstock_ship_damaged_bytes_total", lambda s: s.counts.damaged),
             ("penstock_ship_dead_letters_total", lambda s: s.tally.dead),
             ("penstock_ship_retried_total", lambda s: s.tally.retried),
             ("penstock_ship_unsampled_total", lambda s: s.tally.unsampled),
         )
         for name, read in reads:
-            entry = metric(name)
-            kind = CounterMetricFamily if entry.kind == "counter" else GaugeMetricFamily
-            family = kind(entry.name, entry.help, labels=entry.labels)
-            for shipper in self._shippers:
-                family.add_metric((shipper.name,), float(read(shipper)))
-            yield family
+            yield _family(name, [(shipper.name, float(read(shipper))) for shipper in self._shippers])
+
+
+def _family(name: str, values: Sequence[tuple[str, float]]) -> Family:
+    """The family of `metric(name)`, by reader."""
+    entry = metric(name)
+    kind = CounterMetricFamily if entry.kind == "counter" else GaugeMetricFamily
+    family = kind(entry.name, entry.help, labels=entry.labels)
+    for reader, value in values:
+        family.add_metric((reader,), value)
+    return family
 
 
 async def serve_ship(
     shippers: Sequence[Shipper],
     *,
     also: Sequence[Collector] = (),
+    carriers: Sequence[EventCarrier] = (),
     host: str,
     port: int,
     stop: asyncio.Event,
     started: Callable[[int], None] | None = None,
 ) -> None:
-    """Run `shippers` until `stop` is set, each on its own; `started` is told the port of the server, whose metrics have `also` too.
+    """Run `shippers` and `carriers` until `stop` is set, each on its own; `started` is told the port of the server, whose metrics have `also` too.
 
     Raises:
         OSError: if the port is in use.
     """
-    server = Server(ShipServer(shippers, also).handle)
+    server = Server(ShipServer(shippers, also, carriers).handle)
     await server.start(host, port)
     if started is not None:
         started(server.port)
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(shipper.run(), name=f"ship-{shipper.name}") for shipper in shippers]
+            readers: tuple[Shipper | EventCarrier, ...] = (*shippers, *carriers)
+            tasks = [group.create_task(reader.run(), name=f"ship-{reader.name}") for reader in readers]
             await stop.wait()
-            for shipper in shippers:
-                shipper.stop()
+            for reader in readers:
+                reader.stop()
             if tasks:
                 _, late = await asyncio.wait(tasks, timeout=_STOP_S)
                 for task in late:

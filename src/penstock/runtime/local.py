@@ -7,7 +7,7 @@ import httpx
 import msgspec
 
 from penstock.core.errors import Conflict, PenstockError, Unavailable
-from penstock.runtime.port import ReplicaSpec, RunningReplica
+from penstock.runtime.port import ReplicaSpec, RunningProcess, RunningReplica
 
 _TIMEOUT_S = 10.0
 
@@ -55,6 +55,14 @@ class LocalRuntime:
             Unavailable: if the supervisor cannot be reached.
         """
         return msgspec.json.decode(await self._call("GET", "/replicas"), type=tuple[RunningReplica, ...])
+
+    async def processes(self) -> tuple[RunningProcess, ...]:
+        """As `ProcessList.processes`.
+
+        Raises:
+            Unavailable: if the supervisor cannot be reached.
+        """
+        return msgspec.json.decode(await self._call("GET", "/processes"), type=tuple[RunningProcess, ...])
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -26,6 +26,28 @@ class RunningReplica(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
 
 
+class RunningProcess(msgspec.Struct, frozen=True, kw_only=True):
+    """One process of the machine that is kept running, engines among them."""
+
+    name: str
+    kind: str
+    restarts: int  # since it was first started
+    since: float  # Unix seconds of its last start
+    last_exit: str = ""  # how it ended last, in words
+
+
+class ProcessList(Protocol):
+    """Tells what is kept running on a machine."""
+
+    async def processes(self) -> tuple[RunningProcess, ...]:
+        """All of it.
+
+        Raises:
+            Unavailable: if whoever keeps it running cannot be reached.
+        """
+        ...
+
+
 class Runtime(Protocol):
     """Starts, stops and lists replicas. Whether one is ready to answer is asked of itself (`/readyz`)."""
 

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from penstock.control.context import Control
+from penstock.control.context import SYSTEM, Control
 from penstock.core.errors import BadRequest
 from penstock.store.schema_alerts import alerts
 from penstock.store.sql import next_value
@@ -136,7 +136,8 @@ async def take(control: Control, notice: Notice) -> tuple[Alert, ...]:
     """
     now = control.clock()
     changed: list[Alert] = []
-    async with control.database.write() as connection:
+    async with control.deed(SYSTEM) as change:
+        connection = change.connection
         # Taken first, so that two notices go one after the other on every database.
         sequence = await next_value(connection, "alerts")
         for told in notice.alerts:
@@ -154,6 +155,14 @@ async def take(control: Control, notice: Notice) -> tuple[Alert, ...]:
                 )
             if last is None or last.sequence != new.sequence or last.state != new.state:
                 changed.append(new)
+                await change.audit(
+                    "alert.begin" if new.state == "firing" else "alert.end",
+                    new.name,
+                    of_tenant=new.tenant or None,
+                    alert=new.sequence,
+                    severity=new.severity,
+                    summary=new.summary,
+                )
         await connection.execute(
             delete(alerts).where(alerts.c.state == "resolved", alerts.c.ends_at < control.clock() - KEPT_S)
         )
