@@ -268,7 +268,6 @@ ENGINE = Board(
                 _p("Running", "none", _engine("vllm:num_requests_running")),
                 _p("Waiting", "none", _engine("vllm:num_requests_waiting")),
                 _p("KV cache", "percentunit", _engine("vllm:kv_cache_usage_perc")),
-                _p("Prefix cache: tokens found", "percentunit", (f"{_engine_rate('vllm:prefix_cache_hits_total')} / clamp_min({_engine_rate('vllm:prefix_cache_queries_total')}, 1e-9)", "{{model_name}}")),
                 _p("Ended", "reqps", (_engine_rate("vllm:request_success_total", "model_name, finished_reason"), "{{model_name}} {{finished_reason}}")),
                 _p("Workers that died", "none", (f"sum by (model_name) (increase(penstock_engine_restarts_total{_MODEL_NAME}[$__rate_interval]))", "{{model_name}}")),
             ),

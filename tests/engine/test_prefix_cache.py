@@ -45,11 +45,9 @@ def test_no_engine_remembers_prompts_unless_it_is_told_to() -> None:
 def test_the_same_prompt_is_no_quicker_for_the_next_tenant() -> None:
     with running_engine(STARTER, "m", kv_cache_mb=64) as engine:
         apart = next((seen for attempt in range(TRIES) if (seen := speed_up(engine, attempt)) < 1.25), 2.0)
-        assert engine.metric("vllm:prefix_cache_queries_total") == 0
         assert engine.metric("vllm:kv_cache_usage_perc") == 0, "nothing stays of a prompt that was answered"
     with running_engine(STARTER, "m", kv_cache_mb=64, prefix_cache=True) as engine:
         shared = next((seen for attempt in range(TRIES) if (seen := speed_up(engine, attempt)) > 1.4), 0.0)
-        assert engine.metric("vllm:prefix_cache_queries_total") > 0
         assert engine.metric("vllm:kv_cache_usage_perc") > 0
     print(f"the second time {apart:.2f} times as quick without, {shared:.2f} times with a shared prefix cache")
     assert apart < 1.25

@@ -235,10 +235,7 @@ class Engine:
         if count:
             if not sequence.first_ns:
                 sequence.first_ns = now
-                read = len(sequence.prompt) + len(sequence.forced)
-                stats.prompt_tokens += read
-                if self._settings.prefix_cache:
-                    stats.prefix_queries += read
+                stats.prompt_tokens += len(sequence.prompt) + len(sequence.forced)
                 stats.first_token.observe((now - sequence.arrived_ns) / 1e9)
             else:
                 stats.between_tokens.observe((now - sequence.last_ns) / 1e9 / count, count)

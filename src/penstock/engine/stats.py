@@ -47,13 +47,13 @@ class Stats:
     def __init__(self) -> None:
         self.prompt_tokens = 0
         self.generation_tokens = 0
-        self.prefix_queries = 0
-        self.prefix_hits = 0
         self.finished = {"stop": 0, "length": 0, "abort": 0}
         self.restarts = 0
         self.first_token = Histogram("vllm:time_to_first_token_seconds")
         self.between_tokens = Histogram("vllm:inter_token_latency_seconds")
         self.whole = Histogram("vllm:e2e_request_latency_seconds")
+        self.code_calls = {"done": 0, "raised": 0, "killed": 0, "abort": 0}
+        self.code_seconds = Histogram("penstock_engine_code_seconds")
 
     @property
     def mean_seconds(self) -> float:
@@ -87,8 +87,6 @@ class EngineCollector(Collector):
             gauge.add_metric(model, value)
             yield gauge
         counters = {
-            "vllm:prefix_cache_queries_total": stats.prefix_queries,
-            "vllm:prefix_cache_hits_total": stats.prefix_hits,
             "vllm:prompt_tokens_total": stats.prompt_tokens,
             "vllm:generation_tokens_total": stats.generation_tokens,
             "penstock_engine_restarts_total": stats.restarts,
@@ -102,7 +100,12 @@ class EngineCollector(Collector):
         for reason, value in stats.finished.items():
             counter.add_metric([*model, reason], value)
         yield counter
-        for histogram in (stats.first_token, stats.between_tokens, stats.whole):
+        name = "penstock_engine_code_calls_total"
+        counter = CounterMetricFamily(name, metric(name).help, labels=metric(name).labels)
+        for outcome, value in stats.code_calls.items():
+            counter.add_metric([*model, outcome], value)
+        yield counter
+        for histogram in (stats.first_token, stats.between_tokens, stats.whole, stats.code_seconds):
             name = histogram.name
             family = HistogramMetricFamily(name, metric(name).help, labels=metric(name).labels)
             family.add_metric(model, histogram.buckets(), histogram.total)
