@@ -29,12 +29,17 @@ class Running:
         self._came = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, directory: Path, model: str | None, settings: EngineSettings) -> None:
+    def start(self, directory: Path, model: str | None, settings: EngineSettings, *, signed: bool = False) -> None:
         def run() -> None:
             async def main() -> None:
                 self._loop = asyncio.get_running_loop()
                 await serve_engine(
-                    directory=directory, model=model, settings=settings, started=self._started, stop=self._stop
+                    directory=directory,
+                    model=model,
+                    settings=settings,
+                    started=self._started,
+                    stop=self._stop,
+                    signed=signed,
                 )
 
             try:
@@ -85,9 +90,12 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
 
 
 @contextmanager
-def running_engine(directory: Path, model: str | None = "tiny", **settings: Any) -> Iterator[Running]:
+def running_engine(
+    directory: Path, model: str | None = "tiny", *, signed: bool = False, **settings: Any
+) -> Iterator[Running]:
     engine = Running()
-    engine.start(directory, model, EngineSettings(port=0, **{"kv_cache_mb": 8, "threads": 1, **settings}))
+    own = EngineSettings(port=0, **{"kv_cache_mb": 8, "threads": 1, **settings})
+    engine.start(directory, model, own, signed=signed)
     try:
         yield engine
     finally:

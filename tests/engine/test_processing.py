@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.core.errors import BadRequest, UpstreamFailed
-from penstock.engine.processing import Chain, read_processor
-from penstock.registry.processing import read_processing
+from penstock.engine.processing import Chain, Processor, read_processor
+from penstock.registry.processing import Python, check_code, read_processing
 
 
 def made(output: list[dict], **more: object) -> bytes:
@@ -111,12 +111,12 @@ def test_what_must_be_there_and_is_not_fails() -> None:
     assert refused.value.code == "processing_failed"
 
 
-def test_users_texts_alone_are_processed_on_their_way_in() -> None:
+async def test_users_texts_alone_are_processed_on_their_way_in() -> None:
     processor = read_processor(
         json.dumps({"input": [{"do": "trim"}, {"do": "template", "template": "Q: {text}"}]}).encode()
     )
     said = [{"role": "system", "content": " s "}, {"role": "user", "content": " hi "}]
-    assert processor.chats(said) == [{"role": "system", "content": " s "}, {"role": "user", "content": "Q: hi"}]
+    assert await processor.chats(said) == [{"role": "system", "content": " s "}, {"role": "user", "content": "Q: hi"}]
     assert processor.answer() is None
 
 
@@ -135,6 +135,9 @@ def test_users_texts_alone_are_processed_on_their_way_in() -> None:
         ('{"output": [{"do": "extract", "pattern": "a", "group": 1}]}', "processing.json.output.0.group"),
         ('{"input": [{"do": "template", "template": "no place"}]}', "processing.json.input.0.template"),
         ('{"entry": "hook.py"}', "processing.json"),
+        ('{"output": [{"do": "python"}]}', "processing.json"),
+        ('{"output": [{"do": "python", "function": "os.system"}]}', "processing.json"),
+        ('{"output": [{"do": "python", "function": "f", "seconds": 11}]}', "processing.json"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_path(text: str, path: str) -> None:
@@ -147,3 +150,65 @@ def test_what_is_wrong_is_named_by_its_path(text: str, path: str) -> None:
 def test_a_file_that_is_too_large_is_refused() -> None:
     with pytest.raises(BadRequest, match="KiB"):
         read_processing(b" " * ((1 << 18) + 1))
+
+
+class Backwards:
+    """Code of a version's own, in this process: tests of the steps around it need no other."""
+
+    async def call(self, step: Python, text: str) -> str:
+        if step.function == "refuse":
+            raise UpstreamFailed("The code says no.", code="processing_failed")
+        if step.function == "die":
+            raise UpstreamFailed("It died.", code="processing_killed")
+        return text[::-1]
+
+
+def calling(where: str, *functions: str, **more: object) -> Processor:
+    steps = [
+        {"do": "trim"},
+        *({"do": "python", "function": name} for name in functions),
+        {"do": "template", "template": "<{text}>"},
+    ]
+    processor = read_processor(json.dumps({where: steps, **more}).encode())
+    processor.use(Backwards())
+    return processor
+
+
+async def test_steps_before_and_after_code_are_done_in_their_order() -> None:
+    assert await calling("input", "f").asked("  abc ") == "<cba>"
+    processor = calling("output", "f", "f")
+    assert processor.calls_on_answers
+    assert not processor.streams
+    assert calling("output", "f", stream="hold").streams
+    chain = processor.answer()
+    assert chain is not None
+    assert await processor.complete(chain.whole("  abc ")) == "<abc>"
+    assert [step.function for step in processor.calls] == ["f", "f"]
+
+
+async def test_code_that_refuses_a_request_is_the_clients_matter_and_code_that_dies_is_not() -> None:
+    with pytest.raises(BadRequest) as refused:
+        await calling("input", "refuse").asked("x")
+    assert (refused.value.code, refused.value.param) == ("processing_failed", "messages")
+    with pytest.raises(UpstreamFailed, match="died"):
+        await calling("input", "die").asked("x")
+
+
+@pytest.mark.parametrize(
+    ("steps", "code", "words"),
+    [
+        ([{"do": "python", "function": "f"}], None, "there is no such file"),
+        ([{"do": "trim"}], b"def f(x): return x", "no step there does"),
+        (None, b"def f(x): return x", "no step there does"),
+        ([{"do": "python", "function": "f"}], b" " * ((1 << 18) + 1), "256 KiB"),
+        ([{"do": "python", "function": "f"}], b"\xff", "not UTF-8"),
+    ],
+)
+def test_code_and_the_steps_that_call_it_come_together(
+    steps: list[dict] | None, code: bytes | None, words: str
+) -> None:
+    with pytest.raises(BadRequest, match=words) as refused:
+        check_code(None if steps is None else made(steps), code)
+    assert refused.value.code == "bad_processing"
+    check_code(made([{"do": "python", "function": "f"}]), b"def f(x): return x")
+    check_code(None, None)

@@ -86,3 +86,44 @@ def answers(up: Up, model: str) -> bool:
     except openai.APIStatusError:
         return False
     return True
+
+
+def test_code_that_a_version_brings_answers_once_it_is_signed(up: Up, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(ROOT / "examples/support_bot/models/support-bot-v1.0.0", folder)
+    (folder / "processing.json").write_text(json.dumps({"output": [{"do": "python", "function": "shout"}]}))
+    (folder / "processing.py").write_text("def shout(text):\n    return text.upper() + '!'\n")
+    first = penstock(up, "models", "push", str(folder), "coded:run1", "--base", "support-bot:v1.0.0")
+    try:
+        stack = tmp_path / "stack.yaml"
+        stack.write_text(
+            "kind: Route\nname: coded\nspec: {to: [{pool: coded}]}\n---\n"
+            'kind: Pool\nname: coded\nspec: {build: "coded:run1"}\n'
+        )
+        with httpx.Client(
+            base_url=f"{up.control}/api/v1", headers={"authorization": f"Bearer {up.secret('admin.key')}"}
+        ) as api:
+            asked = ("/promote", b'{"model": "coded", "label": "run1"}'), ("/apply", stack.read_bytes())
+            for path, body in asked:
+                refused = api.post(path, content=body)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (409, "code_not_signed")
+        penstock(up, "signers", "create", "coded")
+        penstock(up, "models", "sign", "coded:run1", "--signer", "coded")
+        penstock(up, "apply", "-f", str(stack))
+        until(lambda: answers(up, "coded") or None, 60)
+        said, request = ask(up, "coded")
+        assert said == ask(up, "support-bot")[0].upper() + "!"
+        assert penstock(up, "explain", request)["provenance"]["digest"] == first["digest"]
+        (folder / "processing.py").write_text("def shout(text):\n    return text.upper() + '?'\n")
+        second = penstock(up, "models", "push", str(folder), "coded:run2", "--base", "support-bot:v1.0.0")
+        assert second["digest"] != first["digest"]
+        penstock(up, "models", "sign", "coded:run2", "--signer", "coded")
+        stack.write_text('kind: Pool\nname: coded\nspec: {build: "coded:run2"}\n')
+        penstock(up, "apply", "-f", str(stack))
+        until(lambda: ask(up, "coded")[0].endswith("?") or None, 60)
+    finally:
+        with httpx.Client(
+            base_url=f"{up.control}/api/v1", headers={"authorization": f"Bearer {up.secret('admin.key')}"}
+        ) as api:
+            api.delete("/routes/coded")
+            api.delete("/pools/coded")

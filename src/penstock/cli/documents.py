@@ -31,7 +31,9 @@ def read_document(path: str) -> dict[str, Any]:
     """
     import yaml
 
-    class Plain(yaml.SafeLoader):
+    from penstock.core.plain_yaml import PlainLoader
+
+    class Plain(PlainLoader):
         """Dates stay text, as in JSON."""
 
     Plain.yaml_implicit_resolvers = {

@@ -6,6 +6,7 @@ from contextlib import suppress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.control.errors import error_response
+from penstock.control.heads import MAX_HEAD_BYTES, head_size, too_large
 from penstock.core.errors import BadRequest, TooLarge
 
 
@@ -18,7 +19,7 @@ class BoundedBodies:
 
     At paths that begin as one of `larger` its limit counts instead: bodies are parsed before anything asks who sent them.
 
-    Addresses with a NUL are refused, too: PostgreSQL takes none.
+    Heads that are too large are answered with 431, and addresses with a NUL are refused, too: PostgreSQL takes none.
     """
 
     def __init__(self, app: ASGIApp, *, limit: int, larger: Mapping[str, int], unbounded: Sequence[str]) -> None:
@@ -29,12 +30,18 @@ class BoundedBodies:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, counting."""
-        if scope["type"] != "http" or scope["path"].startswith(self._unbounded):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         if "\0" in scope["path"] or b"%00" in scope.get("query_string", b""):
             refused = BadRequest("The address holds the character NUL, which no name here has.", param="path")
             await error_response(refused)(scope, receive, send)
+            return
+        if head_size(scope) > MAX_HEAD_BYTES:
+            await error_response(too_large())(scope, receive, send)
+            return
+        if scope["path"].startswith(self._unbounded):
+            await self._app(scope, receive, send)
             return
         limit = next((most for begin, most in self._larger.items() if scope["path"].startswith(begin)), self._limit)
         seen = 0

@@ -16,8 +16,9 @@ from typing import Self, TypeVar
 import httptools
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from penstock.control.heads import BoundedHead
 from penstock.net.loopback import keep_in_cache
 from penstock.store.intake import Intake
 
@@ -127,7 +128,7 @@ class Lender:
         self._connection.transport.abort()
 
 
-class LendingConnection(HttpToolsProtocol):
+class LendingConnection(BoundedHead):
     """uvicorn's connection; each request's scope names who lends its socket."""
 
     def on_message_begin(self) -> None:
@@ -143,6 +144,7 @@ class LendingConnection(HttpToolsProtocol):
 
     def begin_anew(self) -> None:
         """What comes next is a request's head."""
+        self.head_follows()
         if self.parser is not None:
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)

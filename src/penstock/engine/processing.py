@@ -18,6 +18,8 @@ from penstock.registry.processing import (
     Extract,
     Json,
     Processing,
+    Python,
+    Replace,
     Step,
     Template,
     Trim,
@@ -76,43 +78,99 @@ class Chain:
         return self.feed(text) + self.finish()
 
 
+class Code(Protocol):
+    """The version's own code, ready to be called."""
+
+    async def call(self, step: Python, text: str) -> str:
+        """What the function that `step` names makes of `text`.
+
+        Raises:
+            UpstreamFailed: if it fails.
+        """
+        ...
+
+
+_Part = list["_Make"] | Python  # steps that are done here, one after the other; or a call of the version's own code
+
+
 class Processor:
     """A version's processing, compiled.
+
+    Args:
+        processing: what is to be done.
+        code: what steps of Python call; None: nothing will be processed, only looked at.
+
+    Attributes:
+        calls: the steps that call the version's own code.
+        reads: requests are processed.
+        writes: answers are.
+        streams: answers may be streamed.
+        calls_on_answers: once an answer is whole, `complete` makes the rest of it.
 
     Raises:
         BadRequest: if a pattern cannot be scanned for in streams (`guard.prefixes`); its `param` is the path.
     """
 
-    def __init__(self, processing: Processing) -> None:
-        self._input = [_compiled(step, f"input.{index}") for index, step in enumerate(processing.input)]
-        self._output = [_compiled(step, f"output.{index}") for index, step in enumerate(processing.output)]
+    def __init__(self, processing: Processing, code: Code | None = None) -> None:
+        self._input = _parts(processing.input, "input")
+        output = _parts(processing.output, "output")
+        begins = bool(output) and not isinstance(output[0], Python)
+        self._output = output[0] if output and not isinstance(output[0], Python) else []
+        self._rest = output[1:] if begins else output
+        self._code = code
+        self.calls = processing.calls
         self.reads = bool(self._input)
-        self.writes = bool(self._output)
+        self.writes = bool(output)
+        self.calls_on_answers = bool(self._rest)
         self.streams = not processing.needs_whole or processing.stream == "hold"
 
-    def asked(self, text: str) -> str:
+    def use(self, code: Code) -> None:
+        """Has steps of Python call `code`."""
+        self._code = code
+
+    async def asked(self, text: str) -> str:
         """`text` after the steps on input.
 
         Raises:
-            BadRequest: if a step does not find what it must.
+            BadRequest: if a step does not find what it must, or the version's own code refuses the text.
+            UpstreamFailed: if that code takes too long or dies.
         """
         try:
-            return Chain([make() for make in self._input]).whole(text)
+            return await self._through(self._input, text)
         except UpstreamFailed as error:
+            if error.code != "processing_failed":
+                raise
             raise BadRequest(error.message, code=error.code, param="messages") from None
 
-    def chats(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async def chats(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """`messages` with the steps on input done to what users say."""
         return [
-            {**one, "content": self.asked(one["content"])}
+            {**one, "content": await self.asked(one["content"])}
             if one["role"] == "user" and isinstance(one.get("content"), str)
             else one
             for one in messages
         ]
 
     def answer(self) -> Chain | None:
-        """The steps on output, for one answer; None: there are none."""
+        """The steps on output, for one answer, up to the first that calls the version's own code; None: there are none."""
         return Chain([make() for make in self._output]) if self._output else None
+
+    async def complete(self, text: str) -> str:
+        """A whole answer, as `answer` left it, after the steps from the first one on that calls the version's own code.
+
+        Raises:
+            UpstreamFailed: if a step does not find what it must, or the code fails.
+        """
+        return await self._through(self._rest, text)
+
+    async def _through(self, parts: list[_Part], text: str) -> str:
+        for part in parts:
+            if isinstance(part, Python):
+                assert self._code is not None
+                text = await self._code.call(part, text)
+            else:
+                text = Chain([make() for make in part]).whole(text)
+        return text
 
 
 def read_processor(data: bytes) -> Processor:
@@ -140,7 +198,21 @@ class _Make(Protocol):
     def __call__(self) -> Stage: ...
 
 
-def _compiled(step: Step, where: str) -> _Make:
+def _parts(steps: tuple[Step, ...], where: str) -> list[_Part]:
+    parts: list[_Part] = []
+    for index, step in enumerate(steps):
+        if isinstance(step, Python):
+            parts.append(step)
+            continue
+        make = _compiled(step, f"{where}.{index}")
+        if parts and isinstance(parts[-1], list):
+            parts[-1].append(make)
+        else:
+            parts.append([make])
+    return parts
+
+
+def _compiled(step: Trim | Replace | Extract | Json | Template, where: str) -> _Make:
     if isinstance(step, Trim):
         return lambda: _Trimming(start=step.side != "end", end=step.side != "start")
     if isinstance(step, Template):

@@ -36,7 +36,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "_chain", "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "arrived_ns", "completion",
+        "_chain", "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "_whole", "arrived_ns", "completion",
         "delta", "dirty", "examined", "failure", "finish", "first_ns", "forced", "id", "index", "last_ns", "prompt", "sampling", "sent", "untold",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Sequence:
         arrived_ns: int,
         tells_logprobs: bool = False,
         chain: Chain | None = None,
+        holds: bool = False,
     ) -> None:
         self.id = 0
         self.index = index
@@ -68,6 +69,7 @@ class Sequence:
         self._stops = StopFinder(stops)
         self._chain = chain  # the version's own processing of answers
         self.failure: UpstreamFailed | None = None
+        self._whole: list[str] | None = [] if holds else None  # text that `settle` makes an answer of
         self._logprobs = tells_logprobs
         self.examined: Examination | None = None
         self._chosen: list[Chosen] = []
@@ -125,6 +127,16 @@ class Sequence:
         self._chosen = [] if self.finish else self._chosen[len(ready) :]
         return delta, ready
 
+    @property
+    def held(self) -> str:
+        """All text of a sequence that holds it, as far as it has come."""
+        return "".join(self._whole or ())
+
+    def settle(self, text: str) -> None:
+        """Takes `text` for the answer of a sequence that held its own until its end."""
+        self._whole = None
+        self._say(text)
+
     def _one(self, token: int, logprob: float) -> None:
         self.completion += 1
         if self._logprobs:
@@ -142,6 +154,9 @@ class Sequence:
         self._say(text if self._chain is None else self._chain.feed(text))
 
     def _say(self, text: str) -> None:
+        if self._whole is not None:
+            self._whole.append(text)
+            return
         self.sent += len(text)
         if self.examined is not None:
             self.examined.say(text)

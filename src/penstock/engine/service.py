@@ -14,7 +14,7 @@ from penstock.engine.engine import Answer, Engine
 from penstock.engine.face import JSON, Face
 from penstock.engine.folder import ModelFolder
 from penstock.engine.messages import Sampling
-from penstock.engine.processing import load_processor
+from penstock.engine.processing import Processor
 from penstock.engine.quality import Examination, quality_of_all, refusals_of
 from penstock.engine.replies import EventWriter, Form, document
 from penstock.engine.sequence import Sequence
@@ -23,7 +23,6 @@ from penstock.engine.template import ChatTemplate
 from penstock.engine.text import Tokenizer
 from penstock.net.reply import Reply
 from penstock.net.request import Request
-from penstock.registry.processing import FILE as PROCESSING
 from penstock.routing.patterns import Patterns
 from penstock.wire import quality
 from penstock.wire.openai import error_event
@@ -42,19 +41,29 @@ class Service:
     Args:
         name: what the model is called.
         strict: refuse requests for a model of another name.
+        processor: the version's own processing, if it has any.
 
     Attributes:
         face: the routes, these answers among them.
     """
 
-    def __init__(self, engine: Engine, folder: ModelFolder, tokenizer: Tokenizer, *, name: str, strict: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        folder: ModelFolder,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        strict: bool,
+        processor: Processor | None = None,
+    ) -> None:
         self._engine = engine
         self._folder = folder
         self._tokenizer = tokenizer
         self._name = name
         source = folder.template or tokenizer.template
         self._template = ChatTemplate(source, folder.special) if source else None
-        self._processor = load_processor(folder.processing, PROCESSING) if folder.processing else None
+        self._processor = processor
         self.face = Face(
             folder,
             name=name,
@@ -80,7 +89,7 @@ class Service:
         ask = read_chat(request.body, resume) if chat else read_completion(request.body, resume)
         self.face.check_model(ask.model)
         if self._processor is not None and self._processor.writes:
-            self._check_processable(ask, streams=self._processor.streams)
+            ask = self._processable(ask, self._processor)
         prompts = await self._prompts(ask)
         sequences = self._sequences(ask, prompts, request.received_ns, examined=refusals is not None)
         continued = ask.continued
@@ -104,7 +113,7 @@ class Service:
             await answer.done
         finally:
             self._engine.cancel(answer)
-        _check_processed(sequences)
+        await self._complete(sequences)
         seen = _seen(sequences, refusals)
         head = JSON if seen is None else [*JSON, (quality.HEADER, quality.quality_value(seen))]
         reply.send(200, head, document(form, sequences, len(prompts)))
@@ -116,11 +125,14 @@ class Service:
             writer(sequences[0])
             reply.end(writer.events.last(sequences, prompts))
             return
-        answer = Answer(sequences, writer)
+        whole = self._processor is not None and self._processor.calls_on_answers
+        answer = Answer(sequences, None if whole else writer)
         try:
             self._engine.submit(answer)
             await answer.done
-            _check_processed(sequences)
+            await self._complete(sequences)
+            for sequence in sequences if whole else ():
+                writer(sequence)
         except PenstockError as error:
             if not reply.started:
                 raise
@@ -130,9 +142,13 @@ class Service:
             self._engine.cancel(answer)
         reply.end(writer.events.last(sequences, prompts, _seen(sequences, refusals)))
 
-    def _check_processable(self, ask: Ask, *, streams: bool) -> None:
-        """Raises `BadRequest` for what cannot be honoured where the version's processing changes answers."""
-        if ask.stream and not streams:
+    def _processable(self, ask: Ask, processor: Processor) -> Ask:
+        """The ask, without what cannot be honoured where the version's processing changes answers.
+
+        Raises:
+            BadRequest: for what the client has asked for by name.
+        """
+        if ask.stream and not processor.streams:
             raise BadRequest(
                 f"The model {self._name!r} processes answers in a way that needs all of an answer: ask without `stream`.",
                 code="processing_needs_whole_answer",
@@ -144,6 +160,25 @@ class Service:
                 code="unsupported_parameter",
                 param="logprobs",
             )
+        if not processor.calls_on_answers:
+            return ask
+        if ask.continued is not None:
+            raise BadRequest(f"The model {self._name!r} has code for its answers: none is continued.", param=MEMBER)
+        return msgspec.structs.replace(ask, tell=False)
+
+    async def _complete(self, sequences: list[Sequence]) -> None:
+        """Does what is left to do with whole answers.
+
+        Raises:
+            UpstreamFailed: if one could not be processed as the version asks.
+        """
+        for sequence in sequences:
+            if sequence.failure is not None:
+                raise sequence.failure
+        processor = self._processor
+        if processor is not None and processor.calls_on_answers:
+            for sequence in sequences:
+                sequence.settle(await processor.complete(sequence.held))
 
     # -- from the ask to sequences -----------------------------------------------------------------------------------
 
@@ -162,17 +197,17 @@ class Service:
                 )
             messages = ask.messages
             if self._processor is not None and self._processor.reads:
-                messages = self._processor.chats(messages)
+                messages = await self._processor.chats(messages)
             prompts = [await self._encode(self._template.render(messages), special=False)]
         else:
-            texts = self._processed(ask.prompts)
+            texts = await self._processed(ask.prompts)
             prompts = [await self._encode(p, special=True) if isinstance(p, str) else p for p in texts]
         where = "messages" if ask.messages is not None else "prompt"
         for tokens in prompts:
             self._check_tokens(tokens, where)
         return prompts
 
-    def _processed(self, prompts: list[str] | list[list[int]]) -> list[str] | list[list[int]]:
+    async def _processed(self, prompts: list[str] | list[list[int]]) -> list[str] | list[list[int]]:
         processor = self._processor
         if processor is None or not processor.reads:
             return prompts
@@ -183,7 +218,7 @@ class Service:
                 code="unsupported_parameter",
                 param="prompt",
             )
-        return [processor.asked(text) for text in texts]
+        return [await processor.asked(text) for text in texts]
 
     async def _encode(self, text: str, *, special: bool) -> list[int]:
         if len(text) > _LONG:
@@ -232,6 +267,7 @@ class Service:
                         arrived_ns=arrived_ns,
                         tells_logprobs=ask.logprobs,
                         chain=self._processor.answer() if self._processor is not None else None,
+                        holds=self._processor is not None and self._processor.calls_on_answers,
                     )
                 )
                 if examined:
@@ -276,13 +312,6 @@ class _Writer:
         if not self._reply.started:
             self._reply.start(200, self._headers)
         self._reply.write(self.events.text(sequence))
-
-
-def _check_processed(sequences: list[Sequence]) -> None:
-    """Raises `UpstreamFailed` if an answer could not be processed as the version asks."""
-    for sequence in sequences:
-        if sequence.failure is not None:
-            raise sequence.failure
 
 
 def _seen(sequences: list[Sequence], refusals: Patterns | None) -> Quality | None:

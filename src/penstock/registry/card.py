@@ -8,6 +8,7 @@ import msgspec
 import yaml
 
 from penstock.core.errors import BadRequest
+from penstock.core.plain_yaml import PlainLoader
 
 _FRONT = re.compile(r"\A---\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _MAX_BYTES = 1 << 20
@@ -81,7 +82,7 @@ def parse_card(text: str) -> Card:
     """The card written as `text`; without front matter its metadata is empty.
 
     Raises:
-        BadRequest: if it is over 1 MiB or its front matter is not a YAML mapping.
+        BadRequest: if it is over 1 MiB, or its front matter is not a YAML mapping, or one with aliases.
     """
     if len(text) > _MAX_BYTES:
         raise BadRequest("A card has at most 1 MiB.", param="card")
@@ -89,7 +90,7 @@ def parse_card(text: str) -> Card:
     if match is None:
         return Card(metadata={}, body=text)
     try:
-        metadata = yaml.safe_load(match[1])
+        metadata = yaml.load(match[1], Loader=PlainLoader)  # noqa: S506 - a safe one, without aliases
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise BadRequest(
             f"The card's front matter is not YAML: {getattr(error, 'problem', error)}.", param="card"

@@ -1,11 +1,13 @@
 """Names of a version's files: which are taken, which role they have, which are refused."""
 
+import io
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
 from penstock.core.errors import BadRequest
+from penstock.registry.pickles import runs_code
 
 Role = Literal["weights", "tokenizer", "config", "code", "card", "other"]
 MAX_FILES = 10_000
@@ -17,7 +19,7 @@ _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".dill", ".npz
 _PICKLE_NAMES = frozenset(
     {"pytorch_model.bin", "optimizer.bin", "training_args.bin", "scheduler.bin", "random_states_0.bin"}
 )
-_OLD_PICKLE = re.compile(rb"[(\]}]*c[A-Za-z_][A-Za-z0-9_.]*\n[A-Za-z_][A-Za-z0-9_.]*\n")
+_TENSORS = re.compile(r"pytorch_model(?:-\d{1,6}-of-\d{1,6})?\.bin")
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".onnx", ".xml", ".h5", ".msgpack")
 _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "chat_template")
 
@@ -104,26 +106,33 @@ def role_of(path: str) -> Role:
     return "other"
 
 
-def refuse_pickle_name(path: str) -> None:
-    """Refuse a file whose name says that it is a pickle: loading one runs whatever code it holds.
+def is_tensor_pickle(path: str) -> bool:
+    """Whether a file has a name under which PyTorch keeps tensors as a pickle: an Environment's `pickles` may let it in."""
+    return _TENSORS.fullmatch(path.rpartition("/")[2]) is not None
+
+
+def refuse_pickle_name(path: str, *, tensors: bool = False) -> None:
+    """Refuse a file whose name says that it is a pickle: loading one runs whatever code it holds. With `tensors` those of PyTorch's tensors are let by.
 
     Raises:
         BadRequest: if so.
     """
     name = path.rpartition("/")[2].lower()
+    if tensors and is_tensor_pickle(path):
+        return
     if name.endswith(_PICKLES) or name in _PICKLE_NAMES or name.startswith("pytorch_model-"):
-        raise _pickle(path)
+        raise refuse_pickle(path)
 
 
 def is_pickle(head: bytes) -> bool:
     """Whether a file's first bytes are those of something that runs code when it is loaded: a pickle, or an archive with one.
 
     A pickle of protocol 2 or later begins with the PROTO opcode (Python's `pickletools`); older ones have no mark of their own and are
-    known by the text of the GLOBAL opcode. PyTorch and numpy write zip archives of pickles.
+    known by what they do. PyTorch and numpy write zip archives of pickles.
     """
     if head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
         return True
-    return head[:4] == b"PK\x03\x04" or _OLD_PICKLE.match(head) is not None
+    return head[:4] == b"PK\x03\x04" or runs_code(io.BytesIO(head))
 
 
 def refuse_pickle_bytes(path: str, head: bytes) -> None:
@@ -133,12 +142,14 @@ def refuse_pickle_bytes(path: str, head: bytes) -> None:
         BadRequest: if so.
     """
     if is_pickle(head) and not path.lower().endswith(".safetensors"):
-        raise _pickle(path)
+        raise refuse_pickle(path)
 
 
-def _pickle(path: str) -> BadRequest:
+def refuse_pickle(path: str, found: str = "") -> BadRequest:
+    """What is said of a pickle that is not taken; `found` is what a scan found in it."""
+    why = f": {found}" if found else ": pickles are refused"
     return BadRequest(
-        f"{path!r} is a pickle, which runs code when it is loaded: pickles are refused.",
+        f"{path!r} is a pickle, which runs code when it is loaded{why}.",
         param="files",
         code="pickle_refused",
         hint="Save the weights as safetensors.",

@@ -13,7 +13,9 @@ from penstock.core.errors import BadRequest
 from penstock.core.patterns import bounded_options
 
 FILE = "processing.json"
-MAX_BYTES = 1 << 18
+CODE = "processing.py"
+MAX_BYTES = 1 << 18  # of either file
+MOST_SECONDS = 10.0
 PLACE = "{text}"
 _MAX_MEMORY = 8 << 20
 
@@ -55,7 +57,17 @@ class Template(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     template: Annotated[str, Meta(min_length=len(PLACE), max_length=65536)]
 
 
-Step = Trim | Replace | Extract | Json | Template
+class Python(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="do", tag="python"):
+    """A function of the version's own code, `processing.py`, makes another text of it: in a sealed process, if the version is signed.
+
+    `seconds` is the longest that a call may take, the reading of the file included.
+    """
+
+    function: Annotated[str, Meta(pattern="^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+    seconds: Annotated[float, Meta(gt=0, le=MOST_SECONDS)] = 1.0
+
+
+Step = Trim | Replace | Extract | Json | Template | Python
 
 
 class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +87,42 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def needs_whole(self) -> bool:
         """Whether a step on answers needs all of the text."""
-        return any(isinstance(step, Extract | Json) for step in self.output)
+        return any(isinstance(step, Extract | Json | Python) for step in self.output)
+
+    @property
+    def calls(self) -> tuple[Python, ...]:
+        """The steps that call the version's own code."""
+        return tuple(step for step in (*self.input, *self.output) if isinstance(step, Python))
+
+
+def check_code(processing: bytes | None, code: bytes | None) -> None:
+    """See that a build has `processing.py` if and only if its `processing.json` calls it, and that it is a text.
+
+    Raises:
+        BadRequest: if not; its `param` is the file.
+    """
+    calls = () if processing is None else read_processing(processing).calls
+    if calls and code is None:
+        raise _wrong(f"it calls {calls[0].function}() of {CODE}, and there is no such file", "")
+    if code is None:
+        return
+    why = ""
+    if not calls:
+        why = f"it is the name of code that {FILE} calls, and no step there does; rename it, or add a step"
+    elif len(code) > MAX_BYTES:
+        why = f"it has more than {MAX_BYTES >> 10} KiB"
+    elif not _is_text(code):
+        why = "it is not UTF-8"
+    if why:
+        raise BadRequest(f"{CODE}: {why}.", param=CODE, code="bad_processing")
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_processing(data: bytes) -> Processing:

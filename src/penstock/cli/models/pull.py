@@ -76,7 +76,8 @@ def fetch(session: Session, found: dict[str, Any], directory: Path, *, sha256: b
         job = progress.add_task("fetching", total=sum(entry["size"] for entry in listing.values()))
         drafts: list[Draft] = []
         missing: list[tuple[Draft, Block]] = []
-        for path, entry in sorted(listing.items()):
+        # What tells where tensors lie comes before the bytes of these, so that damage is told with the tensor.
+        for path, entry in sorted(listing.items(), key=lambda one: (one[0].endswith(".bin"), one[0])):
             if entry["blocks"] is None:
                 _fetch_whole(session, name, version, path, entry, directory / path)
                 progress.advance(job, entry["size"])

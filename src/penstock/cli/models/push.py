@@ -140,7 +140,7 @@ def files_in(directory: Path) -> dict[str, Path]:
         raise BadRequest(f"{directory} holds no file to push.", param="DIRECTORY")
     check_paths(found)
     for taken in found:
-        refuse_pickle_name(taken)
+        refuse_pickle_name(taken, tensors=True)  # the server says whether an environment takes them
     return found
 
 

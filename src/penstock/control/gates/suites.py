@@ -23,11 +23,17 @@ async def register_suite(change: Change, name: str, lines: str, description: str
 
     Raises:
         BadRequest: naming the line that is wrong, or saying that its canaries could show nothing.
-        Forbidden: if an environment's gates ask the newest suite of that name, and the caller may not change environments.
+        Forbidden: if an environment's gates ask the newest suite of that name, or another tool is to read files of the suite, and the caller may not
+            change environments.
     """
     check_name(name)
     suite = parse_suite(lines)
     _check_canaries(suite)
+    if suite.harness is not None and suite.harness.files and not allows(change.caller.roles, "tenants:write"):
+        raise Forbidden(
+            "Tasks of one's own are code to lm-evaluation-harness: those who may change environments register them.",
+            param="items",
+        )
     mine = (suites.c.name == name) & (suites.c.digest == suite.digest)
     row = (await change.connection.execute(select(suites).where(mine))).one_or_none()
     if row is not None:

@@ -359,6 +359,10 @@ class EnvironmentSpec(Spec):
     gates: GatesSpec | None = Field(
         default=None, description="What a version must show before it runs here; left out: nothing."
     )
+    pickles: Literal["refuse", "tensors"] = Field(
+        default="refuse",
+        description="`tensors`: versions may hold `pytorch_model*.bin` whose scan found nothing but what tensors need.",
+    )
     serve: bool = Field(
         False,
         description="Also run what is deployed here, reached as NAME@ENVIRONMENT (the gateways' own always runs).",

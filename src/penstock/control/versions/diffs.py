@@ -23,6 +23,7 @@ from penstock.registry.diff import (
 )
 from penstock.registry.layout import LENGTH_BYTES, MAX_HEADER, Tensor, read_header
 from penstock.registry.manifest import Manifest, read_manifest
+from penstock.registry.processing import CODE
 from penstock.registry.processing import FILE as PROCESSING
 from penstock.registry.tensors import Sums
 from penstock.store.block_index import StoredFile
@@ -93,7 +94,7 @@ class Differ:
             generation=configs[1],
             metadata=differences(facts[0], facts[1]),
             metrics=compare_metrics(before.metadata.get("metrics") or {}, after.metadata.get("metrics") or {}),
-            processing=differences(await self._json(old, PROCESSING), await self._json(new, PROCESSING)),
+            processing=differences(await self._processing(old), await self._processing(new)),
             card=await asyncio.to_thread(_lines, before.card, after.card),
             files_added=tuple(sorted(paths[1].keys() - paths[0].keys())),
             files_removed=tuple(sorted(paths[0].keys() - paths[1].keys())),
@@ -115,6 +116,17 @@ class Differ:
         except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
+
+    async def _processing(self, manifest: Manifest) -> dict[str, Any]:
+        """The steps; those that call the version's own code with its digest, so that other code is another step."""
+        told = await self._json(manifest, PROCESSING)
+        code = manifest.files.get(CODE)
+        for where in ("input", "output") if code is not None else ():
+            steps = told.get(where)
+            for step in steps if isinstance(steps, list) else ():
+                if isinstance(step, dict) and step.get("do") == "python" and code is not None:
+                    step["code"] = code.digest
+        return told
 
     async def _template(self, manifest: Manifest, folder: str) -> str:
         text = await self._text(manifest, f"{folder}chat_template.jinja")
