@@ -2,11 +2,11 @@
 
 import socket
 
-_ON_THE_WAY = 512 << 10
+_ON_THE_WAY = 256 << 10
 
 
 def keep_in_cache(sock: socket.socket) -> None:
-    """Let less wait in `sock` for the other side, if that is on this host: what it takes is then still in the processor's cache, which halves the cost of moving it.
+    """Let less wait in `sock` for the other side, if that is on this host: what it takes is then still in the processor's cache, which halves what moving it costs.
 
     A connection to another host is left as it is: the system finds out how much has to be on the way there.
     """
