@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from penstock.control.context import SYSTEM
 from penstock.control.pipelines.loop import Pipelines
+from penstock.control.versions.build_jobs import fail_job, find_job
 from penstock.core.digests import sha256_digest
 from penstock.registry.manifest import make_manifest, manifest_digest
 from penstock.store.schema import revisions
@@ -267,6 +269,29 @@ async def test_a_cancelled_pipeline_leaves_nothing_under_way(small_house: House)
     assert [one["state"] for one in await small_house.get("/evaluations?label=v1.2.0") if one["kind"] == "suite"] == [
         "cancelled"
     ]
+
+
+async def test_a_version_without_a_build_has_one_made_of_its_weights(small_house: House) -> None:
+    files = {path: data for path, data in files_of("v1.0.0").items() if not path.startswith("openvino")}
+    await small_house.push("bot", "v1.0.0", files)
+    body_of = body("v1.0.0", environments=["dev"]) | {"digest": digest_of(files)}
+
+    async def begun() -> tuple[str, dict[str, Any]]:
+        identity = (await small_house.post("/pipelines", body_of))["id"]
+        told = await drive(small_house, identity, until="build")
+        assert "in int8 is queued" in told["steps"][2]["words"]
+        [job] = await small_house.get("/builds?state=queued")
+        return identity, job
+
+    identity, job = await begun()
+    await small_house.post(f"/pipelines/{identity}/cancel", status=200)
+    assert (await small_house.get(f"/builds/{job['id']}"))["state"] == "cancelled"
+    identity, job = await begun()
+    async with small_house.control.deed(SYSTEM) as change:
+        await fail_job(change, await find_job(change.connection, job["id"]), "There is no room.")
+    told = await drive(small_house, identity)
+    assert (told["state"], told["words"]) == ("failed", "build: It could not be built. There is no room.")
+    identity, job = await begun()  # a failure of before is no reason not to try
 
 
 async def test_it_acts_as_whoever_began_it_as_far_as_they_still_may(small_house: House) -> None:

@@ -1,5 +1,6 @@
 """`penstock pipeline run|show|list|cancel`: from files to production, step by step."""
 
+import contextlib
 import hashlib
 import re
 import time
@@ -241,7 +242,8 @@ def _follow(session: Session, identity: str, until: str) -> dict[str, Any]:
     errors = Console(stderr=True, highlight=False)
     said: set[int] = set()
     mark = ""
-    with errors.status("") as status:
+    status = errors.status("")
+    with status if errors.is_terminal else contextlib.nullcontext():
         while True:
             told = _ask(session, identity, mark)
             mark = told["mark"]

@@ -54,7 +54,7 @@ def list_webhooks(session: Session) -> None:
 
 @webhooks.command("create")
 @click.argument("name")
-@click.option("--to", "url", required=True, metavar="URL", help="https://... that messages are posted to.")
+@click.option("--to", "receiver", required=True, metavar="URL", help="https://... that messages are posted to.")
 @click.option(
     "--secret",
     required=True,
@@ -73,10 +73,10 @@ def list_webhooks(session: Session) -> None:
 )
 @with_session
 def create(
-    session: Session, name: str, url: str, secret: str, events: tuple[str, ...], models: tuple[str, ...]
+    session: Session, name: str, receiver: str, secret: str, events: tuple[str, ...], models: tuple[str, ...]
 ) -> None:
     """Have NAME told of what happens from now on."""
-    spec: dict[str, Any] = {"url": url, "secret": secret}
+    spec: dict[str, Any] = {"url": receiver, "secret": secret}
     if events:
         spec["events"] = list(events)
     if models:

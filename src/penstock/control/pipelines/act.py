@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from penstock.access.principals import Permission, Principal, allows
+from penstock.control.auth import read_principal
 from penstock.control.context import SYSTEM, Change, Control
 from penstock.control.deploy.canaries import CanaryWish, begin_canary
 from penstock.control.deploy.record import Promotion, promote
 from penstock.control.gates.ask import build_for, keep_scan, run_gates
-from penstock.control.pipelines.authority import principal_of
 from penstock.control.pipelines.builder import ask_for_build
 from penstock.control.pipelines.observe import DEFAULT_PRECISION
 from penstock.control.pipelines.rows import claim_turn, write_step
@@ -21,6 +21,7 @@ from penstock.control.versions.scan import scan
 from penstock.core.errors import Forbidden
 from penstock.core.references import Reference
 from penstock.delivery.pipeline import Deed, End
+from penstock.store.schema import keys
 from penstock.store.schema_gates import evaluations
 from penstock.store.schema_pipelines import pipeline_steps, pipelines
 
@@ -133,7 +134,7 @@ class Actor:
 
     async def _caller(self, pipeline: Row[Any], deed: Deed) -> Principal:
         async with self._control.database.read() as connection:
-            caller = await principal_of(connection, pipeline.key, self._control.clock())
+            caller = await read_principal(connection, keys.c.id == pipeline.key, self._control.clock())
         if caller is None:
             raise Forbidden(
                 f"The key of {pipeline.principal}, who began it, is no longer valid: it may not {deed}.",
