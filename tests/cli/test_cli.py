@@ -254,6 +254,7 @@ kind: Experiment
 name: tone
 spec:
   strategy: ab
+  hypothesis: "it is better"
   route: mock
   holdout: {name: winter, share: 0.1}
   arms: [{name: control, pool: mock}, {name: warm, pool: mock, system: Be warm., params: {temperature: 0.5}}]
@@ -270,6 +271,9 @@ def test_an_experiment_is_killed_taken_away_and_put_away(control: Control, tmp_p
     path.write_text(EXPERIMENT)
     assert control.run("apply", "-f", str(path)).returncode == 0
     assert control.json("experiments", "start", "tone")["state"] == "running"
+    replayed = control.json("experiments", "replay", "tone")
+    assert (replayed["equal"], replayed["records"]) == (True, 0)
+    assert "Counts: equal." in control.run("experiments", "replay", "tone").stdout
     assert control.run("experiments", "kill").returncode == 2
     assert control.json("experiments", "kill", "--all", "--reason", "enough") == {"killed": ["tone"]}
     status = control.json("experiments", "status", "tone")
@@ -305,6 +309,7 @@ def test_doctor_says_what_does_not_run(control: Control) -> None:
 
 
 def test_a_request_that_control_does_not_know_yet_is_explained_by_the_journal(control: Control) -> None:
+    from penstock.journal.spans import trace_of
     from penstock.journal.writer import JournalWriter
     from tests.journal.records import exchange, observation
 
@@ -324,6 +329,9 @@ def test_a_request_that_control_does_not_know_yet_is_explained_by_the_journal(co
     shown = control.run("explain", name).stdout
     for part in ("0af7651916cd43dd8448eb211c80319c", "probability 0.25", "ENDED AFTER", "the journal here", "a second"):
         assert part in shown, shown
+    untraced = trace_of(exchange(76)).hex()  # its client traced nothing, and yet it has a trace in the sinks
+    assert untraced in control.run("explain", exchange(76).id).stdout
+    assert control.json("explain", exchange(76).id)["request"]["trace_id"] == untraced
     away = control.run("explain", name, "--json", PENSTOCK_URL="http://127.0.0.1:9")
     assert "cannot be reached" in json.loads(away.stdout)["control"]
     nobody = control.run("explain", exchange(99).id)

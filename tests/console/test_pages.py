@@ -375,9 +375,10 @@ async def test_a_request_shows_its_way(visitor: httpx.AsyncClient, house: House)
     await sign_in(visitor)
     asked = house.call("GET", "/requests", arm="control", outcome="ok")["requests"][0]
     text = (await visitor.get(f"/requests/{asked['id']}")).text
+    assert len(asked["trace_id"]) == 32
     for part in (
         asked["digest"],
-        asked["trace"],
+        asked["trace_id"],
         asked["user"],
         "Wait for the first token",
         "support-bot:v1.0.0",

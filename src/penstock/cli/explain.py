@@ -139,7 +139,7 @@ def _show(session: Session, told: dict[str, Any]) -> None:
             ("hedged", "a second replica was asked too" if request["hedged"] else None),
             ("fallback", "answered by a pool that the route falls back to" if request["fallback"] else None),
             ("resumed", f"{request['resumed']} times, by another replica" if request["resumed"] else None),
-            ("trace", request["trace"].split("-")[1] if request["trace"].count("-") > 2 else None),
+            ("trace", request.get("trace_id")),
             ("read from", told.get("source") and f"the journal here; control: {told['control']}"),
             ("worker", f"{request['worker']}, Snapshot generation {request['generation']}"),
             ("findings", [f"{f['rule']} {f['action']} {f['where']} x{f['count']}" for f in request["findings"]]),

@@ -204,6 +204,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     findings: tuple[Found, ...] = ()
     trace: str = ""
+    trace_id: str = ""
     generation: int = 0
     hedged: bool = False
     fallback: bool = False

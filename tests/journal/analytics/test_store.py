@@ -16,6 +16,7 @@ from penstock.journal.analytics.upkeep import Retention, plan_upkeep
 from penstock.journal.format import Position
 from penstock.journal.reader import Batch
 from penstock.journal.ship import OutOfPlace
+from penstock.journal.spans import trace_of
 from tests.journal.records import exchange, observation
 
 DAY_S = 86400.0
@@ -69,7 +70,7 @@ def test_a_record_is_a_row_with_its_phases_and_no_content(tmp_path: Path) -> Non
             "4bf92f3577b34da6a3ce929d0e0e4736",
             "1970-01-01",
         ),
-        ("", 1.0, None, None, None, None, 1.5, 2.5, None, 0, "", "", "1970-01-01"),
+        ("", 1.0, None, None, None, None, 1.5, 2.5, None, 0, "", trace_of(refused).hex(), "1970-01-01"),
     )
     assert (ask(tmp_path, "SELECT kind, rating, request, text_chars FROM observations")).rows == (
         ("feedback", 1.0, "r", 0),

@@ -18,6 +18,7 @@ from penstock.control.figures.requests_search import Wanted, search
 from penstock.control.figures.usage import Figures, as_traffic, check_by, grouped, usage_rows
 from penstock.core.errors import BadRequest, NotFound
 from penstock.core.exchange import Content, Exchange, Observation, Phases, Quality
+from penstock.journal.spans import trace_of
 from penstock.store.schema_experiments import exchanges, observations
 
 Viewer = Annotated[Principal, Depends(needs_in_tenant("usage:read"))]
@@ -188,9 +189,10 @@ def _add_requests(router: APIRouter) -> None:
 
 
 def exchange_told(record: bytes) -> dict[str, Any]:
-    """All fields, also those that have their default."""
+    """All fields, also those that have their default; and `trace_id`, under which sinks know its spans, whether the client traced or not."""
     exchange = msgspec.msgpack.decode(record, type=Exchange)
     told = {name: getattr(exchange, name) for name in exchange.__struct_fields__}
+    told["trace_id"] = trace_of(exchange).hex()
     for name in ("phases", "usage", "tried"):
         part = told[name]
         told[name] = {field: getattr(part, field) for field in part.__struct_fields__}

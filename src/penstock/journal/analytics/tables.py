@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from penstock.core.exchange import Exchange, Observation, Phases
 from penstock.journal.format import Position
+from penstock.journal.spans import trace_of
 
 SCHEMA = 2
 TableName = Literal["exchanges", "observations"]
@@ -56,8 +57,7 @@ def _milliseconds(name: str) -> Callable[[Exchange], float | None]:
 
 
 def _trace_id(x: Exchange) -> str:
-    parts = x.trace.split("-")
-    return parts[1] if len(parts) > 3 else ""
+    return trace_of(x).hex()
 
 
 def _of(name: str) -> Callable[[Any], Any]:
@@ -129,7 +129,7 @@ EXCHANGES: tuple[Column, ...] = (
     Column("resumed", "SMALLINT", "How often another replica went on.", _of("resumed")),
     Column("findings", "INTEGER", "What content rules found.", lambda x: sum(f.count for f in x.findings)),
     Column("rules", "VARCHAR", "Rules that found it, with commas.", lambda x: ",".join(f.rule for f in x.findings)),
-    Column("trace_id", "VARCHAR", "W3C trace id.", _trace_id),
+    Column("trace_id", "VARCHAR", "Of its spans; the caller's, or one that follows from the request's id.", _trace_id),
     Column("generation", "BIGINT", "Of the Snapshot that decided.", _of("generation")),
     Column("escalated", "BOOLEAN", "A cascade asked its second model.", _of("escalated")),
     Column("trimmed", "INTEGER", "Turns that were left out.", _of("trimmed")),
