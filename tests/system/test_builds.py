@@ -1,5 +1,8 @@
 """Builds on the whole installation: what every precision of the example costs and gains, each serving through the gateway; a model of DistilGPT2's shape from a folder to an answer."""
 
+import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,13 @@ def slowly(up: Up, *arguments: str) -> dict[str, Any]:
         "--json",
         deadline_s=900,
     )
+
+
+def at_work(up: Up, job: str) -> bool | None:
+    """Whether the job's converter computes."""
+    headers = {"authorization": f"Bearer {up.secret('admin.key')}"}
+    steps = httpx.get(f"{up.control}/api/v1/builds/{job}", headers=headers, timeout=60).json()["steps"]
+    return True if steps and "graph" in steps[-1]["step"] else None
 
 
 def served(up: Up, path: str, body: dict[str, Any]) -> httpx.Response:
@@ -93,8 +103,14 @@ def test_a_model_of_distilgpt2_s_shape_is_imported_built_and_served(own: Up, tmp
     folder = write_gpt2(tmp_path / "m", layers=6, width=768, heads=12, vocabulary=50257, context=1024)
     version = slowly(own, "models", "import", str(folder), "distilgpt2:v1.0.0")
     assert version["source"]["from"] == "m"
+    job = penstock(own, "models", "build", "distilgpt2:v1.0.0", "--precision", "int8", "--no-measure", "--no-wait")
+    until(lambda: at_work(own, job["id"]), 120, every_s=0.02)
+    pid = json.loads((own.data / "run" / "engine-examiner.json").read_bytes())["pid"]
+    os.kill(pid, signal.SIGKILL)  # its converter goes with it, and the next one begins again
     job = slowly(own, "models", "build", "distilgpt2:v1.0.0", "--precision", "int8", "--no-measure")
     assert job["state"] == "done"
+    assert json.loads((own.data / "run" / "engine-examiner.json").read_bytes())["pid"] != pid
+    assert not list((own.data / "building").iterdir())
     penstock(own, "promote", "distilgpt2:v1.0.0", "--to", "production", "--precision", "int8")
     body = {"model": "distilgpt2", "prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
     reply = served(own, "/v1/completions", body)
