@@ -170,13 +170,15 @@ def metrics_page() -> str:
         "# Metrics\n",
         MADE,
         "Each process answers `GET /metrics` in Prometheus' text format; that of the gateway holds all workers of the machine. Names follow",
-        "OpenTelemetry's GenAI conventions where these have one; engines use vLLM's names; the rest begins with `penstock_`.\n",
-        "| metric | type | labels | of | tells |",
-        "|---|---|---|---|---|",
+        "OpenTelemetry's GenAI conventions where these have one; engines use vLLM's names; the rest begins with `penstock_`. The unit `1` is a number of what the name says, or a bare number; in OpenMetrics a `# UNIT` line stands where the name ends with the unit.",
+        "In one gateway worker a metric has at most 5,000 series: what comes beyond is counted where the route, tenant, version and the like are `other`, and",
+        "`penstock_series_overflow_total` tells how often. Series of routes, tenants, versions, experiments and arms that no Snapshot has had for an hour leave.\n",
+        "| metric | type | unit | labels | of | tells |",
+        "|---|---|---|---|---|---|",
     ]
     for entry in TABLE:
         labels = ", ".join(f"`{label}`" for label in entry.labels) or "-"
-        lines.append(f"| `{entry.name}` | {entry.kind} | {labels} | {', '.join(entry.on)} | {entry.help} |")
+        lines.append(f"| `{entry.name}` | {entry.kind} | {entry.unit} | {labels} | {', '.join(entry.on)} | {entry.help} |")
     return "\n".join(lines) + "\n"
 
 

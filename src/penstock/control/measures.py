@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy import func, select
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +23,7 @@ from penstock.control.storage.sweep import read_kept
 from penstock.control.versions.build_measures import BuildMeasures
 from penstock.control.webhooks.measures import WebhookMeasures
 from penstock.core.errors import Unavailable
+from penstock.core.exposition import Registry
 from penstock.core.metrics import metric
 from penstock.experiments.drift_daily import Comparison
 from penstock.journal.log_rules import TABLE as LOG_ALERTS
@@ -41,7 +42,7 @@ class Measures:
     def __init__(self, control: Control, publisher: Publisher) -> None:
         self._control = control
         self._publisher = publisher
-        self.registry = CollectorRegistry()
+        self.registry = Registry()
         calls, took, generation, gateways = (
             metric(f"penstock_control_{name}")
             for name in ("requests_total", "request_duration_seconds", "snapshot_generation", "gateways")

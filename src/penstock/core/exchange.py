@@ -12,6 +12,9 @@ import msgspec
 Outcome = Literal["ok", "refused", "error", "cancelled", "truncated", "crashed"]
 
 
+# OpenTelemetry's names: of what is done (`gen_ai.operation.name`), by `Exchange.operation`, and of who does it (`gen_ai.provider.name`).
+OPERATIONS = {"chat": "chat", "completions": "text_completion", "embeddings": "embeddings", "responses": "chat"}
+PROVIDER = "penstock"
 FROM_CACHE = frozenset({"hit", "semantic"})  # values of `Exchange.cache` that say that no model was asked
 
 

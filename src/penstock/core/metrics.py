@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+# What OpenTelemetry's conventions require of every series of theirs (opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics).
+_GEN_AI = ("gen_ai_operation_name", "gen_ai_provider_name")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKENS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
 
@@ -19,53 +21,64 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
+    unit: str = "1"  # "1": a number of what the name says, or none
     buckets: tuple[float, ...] = ()
     on: tuple[str, ...] = ("gateway",)  # processes that expose it
 
 
-_PROCESS_ROWS: tuple[tuple[str, Literal["counter", "gauge"], str], ...] = (
-    ("cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds."),
-    ("resident_memory_bytes", "gauge", "Resident memory size in bytes."),
-    ("virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
-    ("start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds."),
-    ("open_fds", "gauge", "Number of open file descriptors."),
-    ("max_fds", "gauge", "Maximum number of open file descriptors."),
+_PROCESS_ROWS: tuple[tuple[str, Literal["counter", "gauge"], str, str], ...] = (
+    ("cpu_seconds_total", "counter", "seconds", "Total user and system CPU time spent in seconds."),
+    ("resident_memory_bytes", "gauge", "bytes", "Resident memory size in bytes."),
+    ("virtual_memory_bytes", "gauge", "bytes", "Virtual memory size in bytes."),
+    ("start_time_seconds", "gauge", "seconds", "Start time of the process since unix epoch in seconds."),
+    ("open_fds", "gauge", "1", "Number of open file descriptors."),
+    ("max_fds", "gauge", "1", "Maximum number of open file descriptors."),
 )
 
 # As every Prometheus client names them; of the gateway by worker.
 _PROCESS = tuple(
-    Metric(name=f"process_{name}", kind=kind, help=text, on=("gateway", "control", "ship", "engine"))
-    for name, kind, text in _PROCESS_ROWS
+    Metric(name=f"process_{name}", kind=kind, unit=unit, help=text, on=("gateway", "control", "ship", "engine"))
+    for name, kind, unit, text in _PROCESS_ROWS
 )
 
 TABLE: tuple[Metric, ...] = (
     Metric(
         name="gen_ai_server_request_duration_seconds",
         kind="histogram",
+        unit="seconds",
         help="From the request's first byte to its reply's last.",
-        labels=("gen_ai_request_model", "arm"),
+        labels=(*_GEN_AI, "gen_ai_request_model", "arm"),
         buckets=_SECONDS,
     ),
     Metric(
         name="gen_ai_server_time_to_first_token_seconds",
         kind="histogram",
+        unit="seconds",
         help="From the request's first byte to the first byte of the answer.",
-        labels=("gen_ai_request_model", "arm"),
+        labels=(*_GEN_AI, "gen_ai_request_model", "arm"),
         buckets=_SECONDS,
     ),
     Metric(
         name="gen_ai_server_time_per_output_token_seconds",
         kind="histogram",
+        unit="seconds",
         help="Mean time between tokens after the first, of one reply.",
-        labels=("gen_ai_request_model", "arm"),
+        labels=(*_GEN_AI, "gen_ai_request_model", "arm"),
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
     ),
     Metric(
         name="gen_ai_client_token_usage_tokens",
         kind="histogram",
+        unit="tokens",
         help="Tokens of one request by type (input, output).",
-        labels=("gen_ai_request_model", "gen_ai_token_type"),
+        labels=(*_GEN_AI, "gen_ai_request_model", "gen_ai_token_type"),
         buckets=_TOKENS,
+    ),
+    Metric(
+        name="penstock_series_overflow_total",
+        kind="counter",
+        help="How often something was to be counted for which a family of metrics has no room: what came beyond is in series whose labels are `other`.",
+        labels=("family",),
     ),
     Metric(
         name="penstock_requests_total",
@@ -95,6 +108,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_tls_certificate_expires_timestamp_seconds",
         kind="gauge",
+        unit="seconds",
         help="When the certificate in use ends, in Unix seconds; only with TLS.",
     ),
     Metric(
@@ -111,6 +125,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_queue_wait_seconds",
         kind="histogram",
+        unit="seconds",
         help="How long those waited that had to and got a place; who found one free is not counted.",
         labels=("pool", "priority"),
         buckets=_SECONDS,
@@ -131,6 +146,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_semantic_embedding_seconds",
         kind="histogram",
+        unit="seconds",
         help="How long a vector took that the semantic cache asked for.",
         labels=(),
         buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
@@ -168,6 +184,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_shadow_cost_usd_total",
         kind="counter",
+        unit="usd",
         help="Cost of copies and of the judge, which is charged to no tenant.",
         labels=("experiment",),
     ),
@@ -181,6 +198,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_interleave_cost_usd_total",
         kind="counter",
+        unit="usd",
         help="Cost of second answers, which is charged to no tenant.",
         labels=("experiment",),
     ),
@@ -193,12 +211,14 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_trimmed_tokens_total",
         kind="counter",
+        unit="tokens",
         help="Tokens of old turns that were left out, as estimated.",
         labels=("route",),
     ),
     Metric(
         name="penstock_prefix_cached_tokens_total",
         kind="counter",
+        unit="tokens",
         help="Prompt tokens that engines found in their prefix caches, as their usage told; the embedded engine is not told, and tells none.",
         labels=("route", "arm"),
     ),
@@ -211,6 +231,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_cost_usd_total",
         kind="counter",
+        unit="usd",
         help="Cost of answered requests.",
         labels=("tenant", "route", "version"),
     ),
@@ -223,18 +244,21 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_phase_seconds_total",
         kind="counter",
+        unit="seconds",
         help="Where requests' time went: decode, admit (checks, screening, the queue), dispatch, wait (for the answer's first byte), answer, settle. Together the sum of gen_ai_server_request_duration_seconds.",
         labels=("route", "arm", "phase"),
     ),
     Metric(
         name="penstock_scored_nats_total",
         kind="counter",
+        unit="nats",
         help="Negative log-probabilities of the tokens of answers that engines looked at; by penstock_scored_tokens_total it is the logarithm of perplexity.",
         labels=("route", "arm"),
     ),
     Metric(
         name="penstock_scored_tokens_total",
         kind="counter",
+        unit="tokens",
         help="Tokens of answers that engines looked at.",
         labels=("route", "arm"),
     ),
@@ -248,6 +272,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_repetition_ratio",
         kind="histogram",
+        unit="ratio",
         help="Share of an answer's runs of three tokens that it had before (1 - distinct-3), of answers that the engine looked at.",
         labels=("route", "arm"),
         buckets=(0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
@@ -265,7 +290,13 @@ TABLE: tuple[Metric, ...] = (
         labels=("route", "result"),
     ),
     Metric(name="penstock_stream_chunks_total", kind="counter", help="Server-sent events relayed.", labels=()),
-    Metric(name="penstock_journal_bytes_total", kind="counter", help="Bytes written to the journal.", labels=()),
+    Metric(
+        name="penstock_journal_bytes_total",
+        kind="counter",
+        unit="bytes",
+        help="Bytes written to the journal.",
+        labels=(),
+    ),
     Metric(name="penstock_journal_failures_total", kind="counter", help="Journal writes that failed.", labels=()),
     Metric(
         name="penstock_journal_lost_records_total",
@@ -341,6 +372,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_ship_lag_bytes",
         kind="gauge",
+        unit="bytes",
         help="Journal bytes that a reader has not passed on yet.",
         labels=("reader",),
         on=("ship",),
@@ -369,6 +401,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_ship_damaged_bytes_total",
         kind="counter",
+        unit="bytes",
         help="Journal bytes that a reader stepped over because they hold no readable record.",
         labels=("reader",),
         on=("ship",),
@@ -376,6 +409,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_analytics_bytes",
         kind="gauge",
+        unit="bytes",
         help="Size of the analytical store's files.",
         on=("ship",),
     ),
@@ -422,6 +456,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_host_cpu_seconds_total",
         kind="counter",
+        unit="seconds",
         help="Processor time of the machine by mode: user, nice, system, idle, iowait (idle while work waits for a disk), irq, softirq, steal.",
         labels=("mode",),
         on=("ship",),
@@ -435,6 +470,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_host_memory_bytes",
         kind="gauge",
+        unit="bytes",
         help="Memory of the machine: total, free, available, cached, swap_total, swap_free.",
         labels=("state",),
         on=("ship",),
@@ -442,6 +478,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_host_pressure_seconds_total",
         kind="counter",
+        unit="seconds",
         help="Time in which some tasks, or all that were not idle (full), waited for cpu, memory or io (PSI).",
         labels=("resource", "who"),
         on=("ship",),
@@ -449,6 +486,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_host_disk_bytes_total",
         kind="counter",
+        unit="bytes",
         help="Bytes read from and written to a disk.",
         labels=("device", "direction"),
         on=("ship",),
@@ -456,6 +494,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_host_disk_busy_seconds_total",
         kind="counter",
+        unit="seconds",
         help="Time in which a disk had something to do.",
         labels=("device",),
         on=("ship",),
@@ -463,6 +502,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_host_filesystem_bytes",
         kind="gauge",
+        unit="bytes",
         help="Size of the file system that holds a folder of Penstock's, and what is free of it.",
         labels=("folder", "state"),
         on=("ship",),
@@ -477,6 +517,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_gpu_utilization_ratio",
         kind="gauge",
+        unit="ratio",
         help="Share of the last moments in which a GPU computed, or its memory was read or written.",
         labels=("gpu", "part"),
         on=("ship",),
@@ -484,6 +525,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_gpu_memory_bytes",
         kind="gauge",
+        unit="bytes",
         help="Memory of a GPU: total, used.",
         labels=("gpu", "state"),
         on=("ship",),
@@ -491,6 +533,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_gpu_temperature_celsius",
         kind="gauge",
+        unit="celsius",
         help="Temperature of a GPU.",
         labels=("gpu",),
         on=("ship",),
@@ -498,6 +541,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_gpu_power_watts",
         kind="gauge",
+        unit="watts",
         help="What a GPU draws.",
         labels=("gpu",),
         on=("ship",),
@@ -505,6 +549,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_gpu_energy_joules_total",
         kind="counter",
+        unit="joules",
         help="What a GPU has drawn since its driver was loaded.",
         labels=("gpu",),
         on=("ship",),
@@ -512,6 +557,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_probe_timestamp_seconds",
         kind="gauge",
+        unit="seconds",
         help="When a version was probed last, in Unix seconds.",
         labels=("version",),
         on=("ship",),
@@ -533,6 +579,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_probe_attention_entropy_ratio",
         kind="gauge",
+        unit="ratio",
         help="Mean entropy of attention by that of even attention, by layer and over all.",
         labels=("version", "layer"),
         on=("ship",),
@@ -540,6 +587,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_probe_attention_sink_ratio",
         kind="gauge",
+        unit="ratio",
         help="Mean share of attention that the first token gets, by layer and over all.",
         labels=("version", "layer"),
         on=("ship",),
@@ -561,6 +609,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="vllm:kv_cache_usage_perc",
         kind="gauge",
+        unit="ratio",
         help="Share of the KV cache in use, between 0 and 1.",
         labels=("model_name",),
         on=("engine",),
@@ -568,6 +617,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="vllm:prompt_tokens_total",
         kind="counter",
+        unit="tokens",
         help="Prompt tokens processed.",
         labels=("model_name",),
         on=("engine",),
@@ -575,6 +625,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="vllm:generation_tokens_total",
         kind="counter",
+        unit="tokens",
         help="Tokens generated.",
         labels=("model_name",),
         on=("engine",),
@@ -589,6 +640,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="vllm:time_to_first_token_seconds",
         kind="histogram",
+        unit="seconds",
         help="From the request's first byte to its first token.",
         labels=("model_name",),
         buckets=_SECONDS,
@@ -597,6 +649,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="vllm:inter_token_latency_seconds",
         kind="histogram",
+        unit="seconds",
         help="From one token of a sequence to the next.",
         labels=("model_name",),
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
@@ -605,6 +658,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="vllm:e2e_request_latency_seconds",
         kind="histogram",
+        unit="seconds",
         help="From the request's first byte to its last token.",
         labels=("model_name",),
         buckets=_SECONDS,
@@ -627,6 +681,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_engine_code_seconds",
         kind="histogram",
+        unit="seconds",
         help="A call of a version's own code, waiting for its turn included.",
         labels=("model_name",),
         buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
@@ -642,6 +697,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_control_request_duration_seconds",
         kind="histogram",
+        unit="seconds",
         help="How long the control plane took to answer; long polls are left out.",
         labels=("method", "route"),
         buckets=_SECONDS,
@@ -662,6 +718,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_registry_bytes",
         kind="gauge",
+        unit="bytes",
         help="Bytes of versions: `logical`, of all that are not deleted, and `stored`, of the packs that hold them.",
         labels=("kind",),
         on=("control",),
@@ -690,6 +747,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_key_expires_timestamp_seconds",
         kind="gauge",
+        unit="seconds",
         help="When the next of a tenant's keys ends, in Unix seconds; of keys for the control API alone the tenant is empty.",
         labels=("tenant",),
         on=("control",),
@@ -725,6 +783,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_evaluator_behind_seconds",
         kind="gauge",
+        unit="seconds",
         help="How old the oldest request is that an evaluator has not looked at.",
         labels=("evaluator",),
         on=("control",),
@@ -739,6 +798,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_evaluator_cost_usd_total",
         kind="counter",
+        unit="usd",
         help="What an evaluator's calls have cost, in US dollars.",
         labels=("evaluator",),
         on=("control",),
@@ -746,6 +806,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_canary_share",
         kind="gauge",
+        unit="ratio",
         help="The share of the traffic that a running canary gets.",
         labels=("model", "version"),
         on=("control",),
@@ -753,6 +814,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_canary_expires_timestamp_seconds",
         kind="gauge",
+        unit="seconds",
         help="When gateways drop the share of a running canary unless it is renewed, in Unix seconds.",
         labels=("model", "version"),
         on=("control",),
@@ -760,6 +822,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_canary_evidence_ratio",
         kind="gauge",
+        unit="ratio",
         help="The evidence of a guardrail against a running canary, 1 being the limit that undoes it.",
         labels=("model", "version", "guardrail"),
         on=("control",),
@@ -795,6 +858,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_push_bytes_under_way",
         kind="gauge",
+        unit="bytes",
         help="Bytes of the versions that are being pushed, whether they have come or not.",
         labels=(),
         on=("control",),
@@ -850,6 +914,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_webhook_behind_seconds",
         kind="gauge",
+        unit="seconds",
         help="Age of the eldest event that a webhook was not told of yet.",
         labels=("webhook",),
         on=("control",),
@@ -871,6 +936,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_experiment_dose_ratio",
         kind="gauge",
+        unit="ratio",
         help="The share of requests that a second arm answers now, where a budget's pace has changed it.",
         labels=("experiment", "route"),
         on=("control",),
@@ -878,6 +944,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_experiment_started_timestamp_seconds",
         kind="gauge",
+        unit="seconds",
         help="When a running experiment began, in Unix seconds.",
         labels=("experiment", "route"),
         on=("control",),
@@ -913,6 +980,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_session_seconds_total",
         kind="counter",
+        unit="seconds",
         help="Time from the first to the latest request of sessions.",
         labels=("tenant", "route", "version"),
         on=("control",),

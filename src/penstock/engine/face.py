@@ -9,6 +9,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from penstock.core.errors import BadRequest, MethodNotAllowed, NotFound
+from penstock.core.exposition import Registry
 from penstock.engine.folder import ModelFolder
 from penstock.net.reply import Reply
 from penstock.net.request import Request
@@ -52,7 +53,7 @@ class Face:
         self._ready = ready
         self._posts = posts
         self._refused = refused
-        self._registry = CollectorRegistry()
+        self._registry = Registry()
         self._registry.register(collector)
         ProcessCollector(registry=self._registry)
         if worker is not None:

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.samples import Exemplar
 
-from penstock.core.exchange import Exchange, Phases, Quality
+from penstock.core.exchange import OPERATIONS, PROVIDER, Exchange, Phases, Quality
+from penstock.core.exposition import Registry
 from penstock.core.metrics import TABLE, metric
 
 _FOLD_AT = 512
+MOST_SERIES = 5000  # of one family, in one worker; what comes beyond is counted together, as OTHER
+OTHER = "other"
+# Labels whose values come from configuration, and are as many as there are tenants, routes or versions. All others have a few values that stand in code.
+OPEN = frozenset(
+    {"route", "gen_ai_request_model", "arm", "tenant", "version", "experiment", "rule", "pool", "replica", "code"}
+)
+_OVERFLOW = "penstock_series_overflow_total"
 _END = b"# EOF"  # of OpenMetrics
 PLAIN = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -29,6 +38,7 @@ PHASES = ("decode", "admit", "dispatch", "wait", "answer", "settle")
 
 Traced = tuple[str, float, float]  # a trace's id, the value observed, when: Unix seconds
 Labels = tuple[str, ...]
+Gone = AbstractSet[tuple[str, str]]  # labels and values
 Cells = dict[str, dict[Labels, float]]  # numbers by metric and label values
 Distributions = dict[str, dict[Labels, tuple[list[int], float]]]  # counts by bucket, and the sum
 
@@ -148,7 +158,7 @@ class QualityMeters:
 
 
 class LegMeters:
-    """The cells of one route and arm."""
+    """The cells of one route and arm, and of one of OpenTelemetry's operations."""
 
     __slots__ = (
         "_meters",
@@ -165,15 +175,16 @@ class LegMeters:
         "route",
     )
 
-    def __init__(self, meters: Meters, route: str, arm: str) -> None:
+    def __init__(self, meters: Meters, route: str, arm: str, operation: str) -> None:
         self._meters = meters
         self.route = route
         self.arm = arm
-        self.duration = meters.distribution("gen_ai_server_request_duration_seconds", route, arm)
-        self.first = meters.distribution("gen_ai_server_time_to_first_token_seconds", route, arm)
-        self.per_token = meters.distribution("gen_ai_server_time_per_output_token_seconds", route, arm)
-        self.prompt = meters.distribution("gen_ai_client_token_usage_tokens", route, "input")
-        self.completion = meters.distribution("gen_ai_client_token_usage_tokens", route, "output")
+        whose = (OPERATIONS.get(operation, operation), PROVIDER, route)
+        self.duration = meters.distribution("gen_ai_server_request_duration_seconds", *whose, arm)
+        self.first = meters.distribution("gen_ai_server_time_to_first_token_seconds", *whose, arm)
+        self.per_token = meters.distribution("gen_ai_server_time_per_output_token_seconds", *whose, arm)
+        self.prompt = meters.distribution("gen_ai_client_token_usage_tokens", *whose, "input")
+        self.completion = meters.distribution("gen_ai_client_token_usage_tokens", *whose, "output")
         self.phases = PhaseMeters(meters, route, arm)
         self._results: dict[tuple[int, str], Cell] = {}
         self._whose: dict[tuple[str, str], tuple[Cell, Cell]] = {}
@@ -205,8 +216,17 @@ class LegMeters:
         if found is None:
             requests = self._meters.cell("penstock_tenant_requests_total", tenant, self.route, version)
             cost = self._meters.cell("penstock_cost_usd_total", tenant, self.route, version)
-            found = self._whose[tenant, version] = (requests, cost)
+            found = (requests, cost)
+            if len(self._whose) < self._meters.most_series:
+                self._whose[tenant, version] = found
         return found
+
+    def forget(self, gone: Gone) -> None:
+        """Lets go of the cells of tenants and versions that are gone."""
+        for tenant, version in [
+            key for key in self._whose if ("tenant", key[0]) in gone or ("version", key[1]) in gone
+        ]:
+            del self._whose[tenant, version]
 
     def result(self, status: int, outcome: str) -> Cell:
         """The counter of requests that ended so."""
@@ -218,15 +238,19 @@ class LegMeters:
 
 
 class Meters:
-    """All cells of one worker. Those of one that has gone, told by another, tell nothing of a process."""
+    """All cells of one worker. Those of one that has gone, told by another, tell nothing of a process.
 
-    def __init__(self, worker: str, *, gone: bool = False) -> None:
+    A family has at most `most_series` of them, and few more: what comes beyond is counted where the labels of `OPEN` are `OTHER`.
+    """
+
+    def __init__(self, worker: str, *, gone: bool = False, most_series: int = MOST_SERIES) -> None:
+        self.most_series = most_series
         self._worker = worker
         self._cells: dict[str, dict[tuple[str, ...], Cell]] = {}
         self._distributions: dict[str, dict[tuple[str, ...], Distribution]] = {}
         self._gauges: dict[str, Callable[[], Iterator[tuple[tuple[str, ...], float]]]] = {}
-        self._legs: dict[tuple[str, str], LegMeters] = {}
-        self._registry = CollectorRegistry(auto_describe=False)
+        self._legs: dict[tuple[str, str, str], LegMeters] = {}
+        self._registry = Registry(auto_describe=False)
         self._registry.register(self)
         self._process = None if gone else ProcessCollector(registry=None)
         self.cache_semantic = self.cell("penstock_cache_total", "semantic")
@@ -248,7 +272,11 @@ class Meters:
             family = self._cells[name] = {}
         found = family.get(labels)
         if found is None:
-            found = family[labels] = Cell()
+            if len(family) >= self.most_series:
+                labels = self._others(name, labels)
+                found = family.get(labels)
+            if found is None:
+                found = family[labels] = Cell()
         return found
 
     def distribution(self, name: str, *labels: str) -> Distribution:
@@ -261,8 +289,46 @@ class Meters:
         family = self._distributions.setdefault(name, {})
         found = family.get(labels)
         if found is None:
-            found = family[labels] = Distribution(entry.buckets)
+            if len(family) >= self.most_series:
+                labels = self._others(name, labels)
+                found = family.get(labels)
+            if found is None:
+                found = family[labels] = Distribution(entry.buckets)
         return found
+
+    def _others(self, name: str, labels: Labels) -> Labels:
+        """The label values under which `labels` are counted, for which there is no room."""
+        if name != _OVERFLOW:
+            self.cell(_OVERFLOW, name).value += 1
+        names = metric(name).labels
+        return tuple(OTHER if label in OPEN else value for label, value in zip(names, labels, strict=True))
+
+    def values(self) -> set[tuple[str, str]]:
+        """The labels of `OPEN` and their values, as far as there are series of them."""
+        found: set[tuple[str, str]] = set()
+        for name, keys in self._series():
+            places = [(index, label) for index, label in enumerate(metric(name).labels) if label in OPEN]
+            found.update((label, key[index]) for key in keys for index, label in places)
+        return found
+
+    def forget(self, gone: Gone) -> None:
+        """Lets go of all series of which a label has a value that is gone. A request that still runs makes them anew, from 0."""
+        routes = {value for label, value in gone if label == "route"}
+        self._legs = {
+            key: leg for key, leg in self._legs.items() if key[0] not in routes and ("arm", key[1]) not in gone
+        }
+        for leg in self._legs.values():
+            leg.forget(gone)
+        for name, keys in self._series():
+            labels = metric(name).labels
+            for key in keys:
+                if any(pair in gone for pair in zip(labels, key, strict=True)):
+                    self._cells.get(name, {}).pop(key, None)
+                    self._distributions.get(name, {}).pop(key, None)
+
+    def _series(self) -> list[tuple[str, list[Labels]]]:
+        families = [(name, list(cells)) for name, cells in self._cells.items()]
+        return families + [(name, list(told)) for name, told in self._distributions.items()]
 
     def gauge(self, name: str, read: Callable[[], Iterator[tuple[tuple[str, ...], float]]]) -> None:
         """Has `read` asked for the label values and numbers of `name` whenever the metrics are told; counters may be read so too.
@@ -273,11 +339,17 @@ class Meters:
         metric(name)
         self._gauges[name] = read
 
-    def leg(self, route: str, arm: str) -> LegMeters:
-        """The cells of a route and an arm."""
-        found = self._legs.get((route, arm))
+    def leg(self, route: str, arm: str, operation: str) -> LegMeters:
+        """The cells of a route and an arm, and of what was asked (`Exchange.operation`)."""
+        found = self._legs.get((route, arm, operation))
         if found is None:
-            found = self._legs[route, arm] = LegMeters(self, route, arm)
+            found = self._new_leg(route, arm, operation)
+        return found
+
+    def _new_leg(self, route: str, arm: str, operation: str) -> LegMeters:
+        if len(self._legs) >= self.most_series and (route, arm) != (OTHER, OTHER):
+            return self.leg(OTHER, OTHER, operation)
+        found = self._legs[route, arm, operation] = LegMeters(self, route, arm, operation)
         return found
 
     def error(self, code: str) -> None:
@@ -379,7 +451,7 @@ def merge_expositions(texts: list[bytes], openmetrics: bool = False) -> bytes:
     for text in texts:
         family = b""
         for line in text.split(b"\n"):
-            if line.startswith((b"# HELP ", b"# TYPE ")):
+            if line.startswith((b"# HELP ", b"# TYPE ", b"# UNIT ")):
                 family = line.split(b" ", 3)[2]
                 known = heads.setdefault(family, [])
                 if line not in known:

@@ -133,7 +133,7 @@ def count(meters: Meters, exchange: Exchange) -> None:
     """Adds what the record tells to the metrics: when it is made, or when it is read again after a worker was killed."""
     phases, usage = exchange.phases, exchange.usage
     cache, stream = exchange.cache, exchange.stream
-    cells = meters.leg(exchange.route, exchange.arm)
+    cells = meters.leg(exchange.route, exchange.arm, exchange.operation)
     cells.result(exchange.status, exchange.outcome).value += 1
     cells.duration.observe(phases.done * 1e-9)
     cells.phases.observe(phases)

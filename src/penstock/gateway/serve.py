@@ -21,6 +21,7 @@ from penstock.gateway.pins import Pins
 from penstock.gateway.ports import Journal, Limiter, SharedCache, Vault
 from penstock.gateway.probes import Probes
 from penstock.gateway.siblings import Siblings
+from penstock.gateway.sweep import Sweep
 from penstock.gateway.tally import SUFFIX as COUNTERS
 from penstock.gateway.tally import Tally
 from penstock.net.client import Client
@@ -81,6 +82,7 @@ class Worker:
         self._following: asyncio.Task[None] | None = None
         self._probes = Probes(self.gateway.pools, self._client, self.gateway.draw)
         self._probing: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self.edge = Edge(settings, self.server, self.gateway.meters)
 
     async def start(self) -> None:
@@ -104,6 +106,7 @@ class Worker:
         await self.edge.start()
         self._following = asyncio.create_task(follower.run())
         self._probing = asyncio.create_task(self._probes.run())
+        self._sweeping = asyncio.create_task(Sweep(self.gateway).run())
 
     async def _take_kept(self) -> None:
         known = mark(self._file)
@@ -123,7 +126,7 @@ class Worker:
         self.app.draining = True
         self.edge.stop()
         await self.server.drain(self._settings.drain_s)
-        for task in (self._following, self._probing):
+        for task in (self._following, self._probing, self._sweeping):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from penstock.core.exchange import Exchange, Observation
+from penstock.core.exchange import OPERATIONS, Exchange, Observation
 from penstock.core.state_events import StateEvent
 from penstock.journal.sampling import failed, is_slow
-from penstock.journal.spans import OPERATIONS, ROUTES, parent_of, span_of, trace_of
+from penstock.journal.spans import ROUTES, parent_of, span_of, trace_of
 
 ECS_VERSION = "9.0.0"
 NAMESPACE = "default"

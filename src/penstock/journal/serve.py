@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from penstock.core.errors import NotFound
+from penstock.core.exposition import Registry
 from penstock.core.metrics import metric
 from penstock.journal.event_carrier import EventCarrier
 from penstock.journal.ship import Shipper
@@ -29,7 +30,7 @@ class ShipServer(Collector):
         self._shippers = shippers
         self._carriers = carriers
         self._readers: tuple[Shipper | EventCarrier, ...] = (*shippers, *carriers)
-        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry = Registry(auto_describe=False)
         for collector in (self, *also):
             self._registry.register(collector)
         ProcessCollector(registry=self._registry)

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from blake3 import blake3
 
-from penstock.core.exchange import Exchange
+from penstock.core.exchange import OPERATIONS, PROVIDER, Exchange
 from penstock.journal.sampling import failed
 
 Value = str | bool | int | float | tuple[str, ...]
@@ -25,7 +25,6 @@ ROUTES = {
 }
 _PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _SPAN = re.compile("[0-9a-f]{16}")
-OPERATIONS = {"chat": "chat", "completions": "text_completion", "embeddings": "embeddings", "responses": "chat"}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +182,7 @@ def _model_attributes(exchange: Exchange) -> Attributes:
     usage, phases = exchange.usage, exchange.phases
     told: Attributes = {
         "gen_ai.operation.name": OPERATIONS[exchange.operation],
-        "gen_ai.provider.name": "penstock",
+        "gen_ai.provider.name": PROVIDER,
         "gen_ai.request.model": exchange.model,
         "gen_ai.response.model": exchange.version,
         "gen_ai.usage.input_tokens": usage.prompt,
