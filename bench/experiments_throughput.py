@@ -1,6 +1,7 @@
 """How quickly observations become statistics, in CPU time of one core; and that a replay gives the same verdict, bit for bit."""
 
 import gc
+import math
 import random
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 
 from bench.checks import Check, Measured
+from penstock.control.experiments.replay import Epoch, Replay, Told
 from penstock.control.ingest.reader import records_of
 from penstock.core.exchange import Exchange, Observation, Phases, Record, Usage
 from penstock.experiments.columns import Tally, histogram_of
@@ -18,7 +20,6 @@ from penstock.experiments.counted import Statistics, UnitRecord
 from penstock.experiments.design import parse_design
 from penstock.experiments.fold import Folding
 from penstock.experiments.metrics import told
-from penstock.experiments.verdict import judge
 from penstock.journal.format import encode_frame
 
 BATCH = 4_096  # records, as the shipper sends them
@@ -172,22 +173,34 @@ def from_journal(seed: int, part: float) -> Measured:
 
 
 def replayed(seed: int, part: float) -> Measured:
-    """The same bytes twice, in batches of different sizes, with a verdict after every hundredth of them."""
+    """The same records twice, by what `penstock experiments replay` runs, in batches of different sizes, with a verdict after every hundredth of them."""
     count = max(2_000, round(1_000_000 * part))
     verdicts = []
+    began = time.process_time()
     for wanted in (1, 7):
-        reader, said, held = Reader(), [], b""
-        for number, body in enumerate(journal(seed, count, BATCH if part == 1 else 100)):
-            held += body
-            if (number + 1) % wanted == 0:
-                reader.take(held)
-                held = b""
-            if (number + 1) % 14 == 0:
-                said.append(msgspec.json.encode(judge(DESIGN, reader.statistics, float(number))))
-        reader.take(held)
-        said.append(msgspec.json.encode(judge(DESIGN, reader.statistics, float(count))))
+        folding = Replay("e", DESIGN, [Epoch(1, DESIGN.shares(), None, 0.0)])
+        said: list[bytes] = []
+        held: list[tuple[Told, int]] = []
+        sequence = 0
+        for number, body in enumerate(journal(seed, count, BATCH if part == 1 else 100), 1):
+            for record, _ in records_of(body):
+                sequence += 1
+                if isinstance(record, Told):
+                    held.append((record, sequence))
+            if number % wanted == 0:
+                folding.take(held)
+                held = []
+            if number % 14 == 0:
+                said.append(msgspec.json.encode(folding.verdict(float(number))))
+        folding.take(held)
+        said.append(msgspec.json.encode(folding.verdict(float(count))))
+        said.append(msgspec.json.encode(sorted(folding.statistics_at(math.inf).moments.items())))
         verdicts.append(said)
-    return Measured(f"{len(verdicts[0])} verdicts over {count:,} records", verdicts[0] == verdicts[1])
+    rate = 2 * count / (time.process_time() - began)
+    return Measured(
+        f"{len(verdicts[0]) - 1} verdicts over {count:,} records, {rate / 1e3:.0f} thousand a second",
+        verdicts[0] == verdicts[1],
+    )
 
 
 CHECKS = [

@@ -19,6 +19,7 @@ from tests.control.bed import Bed, exchange, feedback
 
 BANDIT: dict[str, Any] = {
     "strategy": "bandit",
+    "hypothesis": "one arm is better",
     "route": "bot",
     "unit": "request",
     "arms": [{"name": name, "pool": pool} for name, pool in (("control", "old"), ("a", "old"), ("b", "new"))],

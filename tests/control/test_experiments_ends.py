@@ -22,6 +22,7 @@ def versions(incumbent: str, other: str, **changes: Any) -> dict[str, Any]:
     """An A/B test of two versions; the arm called canary is the one that `Lived.serve` lets fail."""
     return {
         "strategy": "ab",
+        "hypothesis": "it is better",
         "route": "support-bot",
         "unit": "request",
         "control": incumbent,
@@ -136,6 +137,7 @@ async def test_hooks_that_could_not_do_what_they_say_are_refused(bed: Bed, chang
 
 AB: dict[str, Any] = {
     "strategy": "ab",
+    "hypothesis": "it is better",
     "route": "bot",
     "arms": [{"name": "control", "pool": "old"}, {"name": "treatment", "pool": "new"}],
     "primary": {"metric": "success", "minimum_effect": 0.1},

@@ -21,6 +21,7 @@ from tests.control.bed import T0, Bed, exchange
 
 SPEC: dict[str, Any] = {
     "strategy": "canary",
+    "hypothesis": "no harm is done",
     "route": "bot",
     "unit": "user",
     "arms": [{"name": "control", "pool": "old"}, {"name": "treatment", "pool": "new"}],

@@ -18,6 +18,7 @@ from tests.control.bed import T0, Bed, exchange
 ARMS = [{"name": "control", "pool": "old"}, {"name": "new", "pool": "new"}]
 SHADOW: dict[str, Any] = {
     "strategy": "shadow",
+    "hypothesis": "it is as good",
     "route": "bot",
     "arms": ARMS,
     "primary": {"metric": "latency", "minimum_effect": 0.02},
@@ -26,6 +27,7 @@ SHADOW: dict[str, Any] = {
 }
 INTERLEAVED: dict[str, Any] = {
     "strategy": "interleaved",
+    "hypothesis": "it is as good",
     "route": "bot",
     "arms": ARMS,
     "primary": {"metric": "preference", "minimum_effect": 0.1},
@@ -120,7 +122,8 @@ async def test_a_candidate_that_fails_counts_as_an_error_not_as_quick(bed: Bed) 
     assert told["verdict"]["state"] == "worse"
     named = {one["metric"]: one for one in told["verdict"]["comparisons"]}
     assert named["error_rate"]["value"] == pytest.approx(1 / 3)
-    assert named["latency"]["n"] == 60
+    assert named["completion"]["value"] == pytest.approx(2 / 3)
+    assert named["latency"]["n"] == 90
 
 
 async def test_preferences_become_strengths(bed: Bed) -> None:

@@ -34,6 +34,7 @@ kind: Experiment
 name: tone
 spec:
   strategy: ab
+  hypothesis: "it is better"
   route: bot
   unit: user
   targeting: {tenants: [acme], headers: {X-Plan: gold}, metadata: {tier: pro}}

@@ -29,6 +29,7 @@ kind: Experiment
 name: bandit-1
 spec:
   strategy: bandit
+  hypothesis: "one of them is better"
   route: one
   unit: request
   {ARMS}
@@ -39,6 +40,7 @@ kind: Experiment
 name: shadow-1
 spec:
   strategy: shadow
+  hypothesis: "one of them is better"
   route: two
   {ARMS}
   primary: {{metric: judged, minimum_effect: 0.1}}
@@ -48,6 +50,7 @@ kind: Experiment
 name: interleaved-1
 spec:
   strategy: interleaved
+  hypothesis: "one of them is better"
   route: three
   {ARMS}
   primary: {{metric: preference, minimum_effect: 0.1}}

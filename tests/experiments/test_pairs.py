@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.exchange import Exchange, Observation, Pair, Phases, Usage
-from penstock.experiments.counted import Statistics
+from penstock.experiments.counted import Statistics, UnitRecord
 from penstock.experiments.design import parse_design
+from penstock.experiments.fold import Folding
 from penstock.experiments.metrics import METRICS
-from penstock.experiments.pair_verdict import BURST_S, dose_of
+from penstock.experiments.pair_verdict import BURST_S, dose_of, judge_pairs
 from penstock.experiments.pairs import forecast, judged_of, measures_of, paired_difference, sides, treatment_of, vote_on
 from penstock.experiments.similarity import MILLION, similarity
 from penstock.experiments.statistics import moments_of
@@ -38,15 +39,47 @@ def test_a_copys_own_side_is_the_treatment_and_an_interleaved_ones_the_control()
     assert ("latency~", 200, 1) in list(measures_of(copy))
 
 
-def test_what_failed_is_no_latency() -> None:
-    failed = answered(outcome="error", pair=Pair(arm="control", of="req_0"))
+def test_what_failed_took_its_time() -> None:
+    failed = answered(outcome="error", pair=Pair(arm="control", of="req_0", latency_ns=500))
     found = {name: (top, bottom) for name, top, bottom in measures_of(failed)}
     assert (found["error_rate"], found["error_rate@"], found["error_rate~"]) == ((1, 1), (0, 1), (1, 1))
-    assert "latency" not in found
+    assert (found["completion"], found["completion@"]) == ((0, 1), (1, 1))
+    assert (found["latency"], found["latency@"]) == ((700, 1), (500, 1))
+    assert "completion_tokens" not in found
+    unknown = answered(outcome="crashed", phases=Phases(), pair=Pair(arm="control", of="req_0", latency_ns=500))
+    assert "latency" not in {name for name, *_ in measures_of(unknown)}
     refused = answered(outcome="refused", pair=Pair(arm="control", of="req_0"))
     assert {name for name, *_ in measures_of(refused)} == {
         f"{name}{mark}" for name in ("cost", "refusal") for mark in ("", "@", "~")
     }
+
+
+@pytest.mark.parametrize(("failing", "state"), [(True, "worse"), (False, "better")])
+def test_who_fails_more_often_is_not_better_by_what_finished_answers_tell(failing: bool, state: str) -> None:
+    """The treatment is quicker in every pair; where it fails at once in every third, that is no merit."""
+    spec = {
+        "strategy": "shadow",
+        "route": "r",
+        "arms": [{"name": "control", "pool": "a"}, {"name": "new", "pool": "b"}],
+        "primary": {"metric": "latency", "minimum_effect": 0.01},
+        "plan": {"units": 200},
+    }
+    design = parse_design(spec)
+    statistics = Statistics(shares={1: design.shares()})
+    folding = Folding(design, statistics)
+    for number in range(300):
+        fails = failing and number % 3 == 0
+        took = (1 if fails else 300 + number % 20) * 1_000_000
+        one = answered(
+            phases=Phases(0, 0, 1, 0, 0 if fails else took, took),
+            outcome="error" if fails else "ok",
+            epoch=1,
+            pair=Pair(arm="control", of="req_0", latency_ns=(400 + number % 30) * 1_000_000),
+        )
+        folding.paired(UnitRecord(arm="new", first_at=0.0, values={}, bad={}), one, number)
+    verdict = judge_pairs(design, statistics, 1.0)
+    assert verdict.state == state
+    assert ("come to their end" in verdict.reasons[0]) is failing
 
 
 @pytest.mark.parametrize(

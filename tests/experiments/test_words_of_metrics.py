@@ -19,7 +19,7 @@ WORDS = {
     "response time": ("latency", "latency_p95", "time_to_first_token", "time_to_first_token_p95"),
     "token throughput": ("tokens_per_second",),
     "resources": ("replica_seconds", "completion_tokens", "cost"),
-    "errors": ("error_rate",),
+    "errors": ("error_rate", "completion"),
     "ratings": ("rating",),
     "task success": ("success",),
     "relevance": ("relevance",),

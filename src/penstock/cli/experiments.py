@@ -1,4 +1,4 @@
-"""`penstock experiments list|create|start|status|pause|stop|kill|archive|export|power`."""
+"""`penstock experiments list|create|start|status|replay|pause|stop|kill|archive|export|power`."""
 
 import json
 from pathlib import Path
@@ -145,6 +145,35 @@ def export(session: Session, name: str, kind: str, table: str, output: str | Non
         return
     Path(output).write_text(text, encoding="utf-8")
     session.answer({"file": output, "bytes": len(text.encode())}, lambda: click.echo(f"Written to {output}."))
+
+
+@experiments.command("replay")
+@click.argument("name")
+@click.option("--verdicts", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many on the way.")
+@with_session
+def replay(session: Session, name: str, verdicts: int) -> None:
+    """Fold an experiment's stored records again, in the order in which they came; exit status 1 if anything comes out otherwise."""
+    told = session.api.get(f"{at('experiments', name)}/replay", verdicts=verdicts)
+
+    def people() -> None:
+        table(
+            session.console,
+            ("RECORDS", "SEQUENCE", "VERDICT", "IN WORDS"),
+            [
+                (one["records"], one["sequence"], one["verdict"]["state"], next(iter(one["verdict"]["reasons"]), ""))
+                for one in told["verdicts"]
+            ],
+            empty="There are no records yet.",
+        )
+        for difference in told["differences"]:
+            click.echo(difference)
+        kept = {True: "equal", False: "unequal", None: "not made yet"}[told["same_verdict"]]
+        counts = "equal" if told["same_counts"] else "unequal"
+        click.echo(f"{told['records']} records replayed. Counts: {counts}. Verdict: {kept}.")
+
+    session.answer(told, people)
+    if not told["equal"]:
+        raise click.exceptions.Exit(1)
 
 
 @experiments.command("status")

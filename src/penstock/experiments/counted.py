@@ -89,6 +89,7 @@ class Statistics(msgspec.Struct, kw_only=True):
     contexts: dict[int, dict[str, dict[str, float]]] = {}  # of a bandit with contexts: shares by epoch, context and arm
     layers: dict[Cell, Layer] = {}  # of experiments with strata or a covariate
     looks: dict[int, Look] = {}  # by number, of experiments with planned looks
+    planned: int = 0  # units an arm, written down at the start; 0: it was not, and the design tells
 
     def units(self, epoch: int, arm: str) -> int:
         """How many units an arm has seen in an epoch."""

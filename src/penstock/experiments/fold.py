@@ -88,7 +88,7 @@ class Folding:
         }
         self._layers = design.layered
         self._plain = not self._layers and not self._cuts and not design.planned_looks
-        self._planned = design.planned_units() * len(design.arms) if design.planned_looks else 0
+        self._planned = (statistics.planned or design.planned_units()) * len(design.arms) if design.planned_looks else 0
         self._looking = design.primary.metric if design.planned_looks else ""
         self._margins = {one.metric: one.margin for one in design.guardrails}
         for name in self._margins:

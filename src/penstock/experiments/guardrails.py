@@ -20,10 +20,11 @@ from functools import lru_cache
 import msgspec
 
 from penstock.core.exchange import FROM_CACHE, Exchange
-from penstock.experiments.metrics import FAILURES, has_finding, latency_ns
+from penstock.experiments.metrics import FAILURES, first_token_ns, has_finding, latency_ns
 
 WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)  # how many times more bad events, mixed with equal weights
 PER_UNIT = 1  # bad events of a unit that count
+FINISHED = frozenset({"ok", "refused"})  # outcomes of requests that got what they were to get
 FIRST_THRESHOLD = 64  # control requests before there is a threshold; renewed at every doubling
 SLOW = {
     "latency": "latency_p95",
@@ -35,6 +36,7 @@ SLOW = {
 
 BAD_EVENTS = {  # what each guardrail counts, in words
     "error_rate": "errors, timeouts, broken streams, crashes and answers that another pool had to give",
+    "completion": "errors, timeouts, broken streams, crashes, and answers that their users did not wait for",
     "latency": "failures, and answers slower than 95 % of the control's",
     "latency_p95": "failures, and answers slower than 95 % of the control's",
     "time_to_first_token": "failed streams, and those whose first byte came later than 95 % of the control's",
@@ -138,6 +140,8 @@ def is_bad(metric: str, exchange: Exchange, threshold: int) -> bool:
     """Whether a finished exchange is a bad event for the guardrail on `metric`; `threshold` in nanoseconds, 0: none yet."""
     if metric == "error_rate":
         return exchange.outcome in FAILURES or exchange.fallback  # another pool had to answer
+    if metric == "completion":
+        return exchange.outcome not in FINISHED
     if metric == "refusal":
         return exchange.outcome == "refused" or exchange.finish == "content_filter"
     if metric == "findings":
@@ -146,7 +150,7 @@ def is_bad(metric: str, exchange: Exchange, threshold: int) -> bool:
         return False
     if SLOW[metric] == "latency_p95":
         return exchange.outcome in FAILURES or latency_ns(exchange) > threshold
-    return exchange.stream and (exchange.outcome in FAILURES or exchange.phases.first_token > threshold)
+    return exchange.stream and (exchange.outcome in FAILURES or first_token_ns(exchange) > threshold)
 
 
 def is_bad_word(metric: str, numerator: int) -> bool:

@@ -41,6 +41,9 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     per: Literal["request", "unit", "event"] = "request"
     after_s: float = 0.0  # after the unit's first request: earlier events do not count
     within_s: float | None = None  # nor do later ones
+    finished: bool = (
+        False  # only answers that came to their end have an honest value: it decides beside `completion` alone
+    )
 
 
 METRICS: dict[str, Metric] = {
@@ -161,6 +164,14 @@ METRICS: dict[str, Metric] = {
             "timeouts are errors.",
         ),
         Metric(
+            name="completion",
+            type="proportion",
+            direction="up",
+            unit="share",
+            family="performance",
+            definition="Of all requests that were not refused, the share whose answer came to its end: neither failed nor left by its user.",
+        ),
+        Metric(
             name="refusal",
             type="proportion",
             direction="down",
@@ -182,9 +193,10 @@ METRICS: dict[str, Metric] = {
             direction="down",
             unit="s",
             family="performance",
-            definition="The mean time from a request's first byte to its answer's last, over answers that came to their end "
-            "and not from the cache.",
+            definition="The mean time from a request's first byte to its answer's last; of requests that failed or were left by their users, "
+            "the time until then, which is the least that it can have been. Answers from the cache are left out.",
             scale=1e-9,
+            finished=True,
         ),
         Metric(
             name="latency_p95",
@@ -203,8 +215,10 @@ METRICS: dict[str, Metric] = {
             direction="down",
             unit="s",
             family="performance",
-            definition="The mean time from a request's first byte to the first of its streamed answer, not from the cache.",
+            definition="The mean time from a request's first byte to the first of its streamed answer; where none came, the time until the "
+            "request failed or was left, which is the least that it can have been. Answers from the cache are left out.",
             scale=1e-9,
+            finished=True,
         ),
         Metric(
             name="time_to_first_token_p95",
@@ -213,7 +227,7 @@ METRICS: dict[str, Metric] = {
             unit="s",
             family="performance",
             definition="The time to the first byte of the answer that 95 % of streams stay under; streams that failed count as "
-            "slower than any.",
+            "slower than any, those left before it with the time until then.",
             scale=1e-9,
             quantile=0.95,
         ),
@@ -223,7 +237,8 @@ METRICS: dict[str, Metric] = {
             direction="up",
             unit="tokens/s",
             family="performance",
-            definition="Tokens of all answers over the sum of the times from a replica's getting a request to its last byte.",
+            definition="Tokens of all answers over the sum of the times from a replica's getting a request to its last byte; those that broke "
+            "off count with the tokens that came and the time until they ended.",
             scale=1e9,
         ),
         Metric(
@@ -243,6 +258,7 @@ METRICS: dict[str, Metric] = {
             unit="tokens",
             family="performance",
             definition="The mean number of tokens in an answer that came to its end.",
+            finished=True,
         ),
         Metric(
             name="surprisal",
@@ -253,6 +269,7 @@ METRICS: dict[str, Metric] = {
             definition="How unsure the model was of its own words: the negative log-probabilities of all tokens of the answers that the engine "
             "looked at, over their number. Its exponential is the perplexity.",
             scale=1 / MICRO,
+            finished=True,
         ),
         Metric(
             name="repetition",
@@ -261,6 +278,7 @@ METRICS: dict[str, Metric] = {
             unit="share",
             family="quality",
             definition="Of all runs of three tokens in the answers that the engine looked at, the share that had occurred in the same answer before.",
+            finished=True,
         ),
         Metric(
             name="refused_answers",
@@ -269,6 +287,7 @@ METRICS: dict[str, Metric] = {
             unit="share",
             family="quality",
             definition="Of the answers that the engine looked at, the share that declines to answer, by the patterns declared for the model.",
+            finished=True,
         ),
         Metric(
             name="cost",
@@ -292,6 +311,7 @@ METRICS: dict[str, Metric] = {
 
 GUARDRAILS = (
     "error_rate",
+    "completion",
     "latency",
     "latency_p95",
     "time_to_first_token",
@@ -322,13 +342,26 @@ def has_finding(exchange: Exchange) -> bool:
 
 
 def latency_ns(exchange: Exchange) -> int:
-    """From the request's first byte to the last of the answer, or to the end of the attempt."""
+    """From the request's first byte to the last of the answer; of one that did not come to its end, to when it was given up."""
     phases = exchange.phases
-    return max(0, phases.last_token or phases.done)
+    last = phases.last_token
+    return max(0, last if last and exchange.outcome == "ok" else max(last, phases.done))
+
+
+def first_token_ns(exchange: Exchange) -> int:
+    """From a stream's first byte to the first of its answer; where none came, to when it was given up; 0: that is not known."""
+    first = exchange.phases.first_token
+    if first > 0 or exchange.outcome == "ok":
+        return max(0, first)
+    return latency_ns(exchange)
 
 
 def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
-    """What an exchange adds: (metric, numerator, denominator)."""
+    """What an exchange adds: (metric, numerator, denominator).
+
+    A request that failed or was left counts with the time that it took until then: an arm that times out on its slow answers must not look
+    quick. What only a finished answer has (`Metric.finished`) cannot decide without the share of finished ones.
+    """
     outcome = exchange.outcome
     refused = outcome == "refused"
     found = [
@@ -339,23 +372,29 @@ def measures(exchange: Exchange) -> list[tuple[str, int, int]]:
     ]
     if refused:
         return found
-    phases = exchange.phases
-    last, dispatched = phases.last_token, phases.dispatched
+    dispatched = exchange.phases.dispatched
     cached = exchange.cache in FROM_CACHE
-    held = max(0, (last or phases.done) - dispatched) if dispatched > 0 and not cached else 0
-    found += (("error_rate", int(outcome in FAILURES), 1), ("replica_seconds", held, 1))
-    if outcome != "ok":
-        return found
+    finished = outcome == "ok"
+    took = latency_ns(exchange)
+    held = max(0, took - dispatched) if dispatched > 0 and not cached else 0
     tokens = max(0, exchange.usage.completion)
-    found.append(("completion_tokens", tokens, 1))
+    found += (
+        ("error_rate", int(outcome in FAILURES), 1),
+        ("completion", int(finished), 1),
+        ("replica_seconds", held, 1),
+    )
+    if finished:
+        found.append(("completion_tokens", tokens, 1))
     if cached:
         return found
-    found.append(("latency", latency_ns(exchange), 1))
-    if exchange.stream and phases.first_token > 0:
-        found.append(("time_to_first_token", phases.first_token, 1))
-    if tokens and last > dispatched > 0:
-        found.append(("tokens_per_second", tokens, last - dispatched))
-    if exchange.quality is not None:
+    if took or finished:  # of a worker that was killed nobody knows when
+        found.append(("latency", took, 1))
+    first = first_token_ns(exchange) if exchange.stream else 0
+    if first:
+        found.append(("time_to_first_token", first, 1))
+    if held and (tokens or (not finished and exchange.operation != "embeddings")):
+        found.append(("tokens_per_second", tokens, held))
+    if finished and exchange.quality is not None:
         found += looked_at(exchange.quality)
     return found
 
@@ -377,10 +416,10 @@ def timings(exchange: Exchange) -> list[tuple[str, int]]:
     failed = exchange.outcome in FAILURES
     found = [("latency_p95", FAILED if failed else bucket_of(latency_ns(exchange)))]
     if exchange.stream:
-        first = exchange.phases.first_token
+        first = first_token_ns(exchange)
         if failed:
             found.append(("time_to_first_token_p95", FAILED))
-        elif first > 0:
+        elif first:
             found.append(("time_to_first_token_p95", bucket_of(first)))
     return found
 

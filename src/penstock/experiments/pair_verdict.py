@@ -22,7 +22,7 @@ BURST_S = 60.0  # of a paced budget: so much of it may be spent at once
 
 def judge_pairs(design: Design, statistics: Statistics, now: float) -> Verdict:
     """The verdict, with the votes as strengths and, of a shadow, the forecast of an A/B test."""
-    base = judge(design, statistics, now)
+    base = _if_as_many_finish(design, judge(design, statistics, now))
     cast = tuple(
         one for arm in design.treatments for name in VOTES if (one := _votes(design, statistics, arm, name)) is not None
     )
@@ -36,6 +36,20 @@ def judge_pairs(design: Design, statistics: Statistics, now: float) -> Verdict:
     if ranking and design.primary.metric in VOTES:
         return _of_the_best(design, statistics, told)
     return told
+
+
+def _if_as_many_finish(design: Design, base: Verdict) -> Verdict:
+    """An arm is not better by what only finished answers have, where certainly fewer of its answers come to their end."""
+    if base.state != "better" or not design.primary_metric.finished:
+        return base
+    fewer = {one.arm for one in base.comparisons if one.metric == "completion" and (one.upper or 0.0) < 0}
+    if base.arm not in fewer:
+        return base
+    word = (
+        f"Fewer of {base.arm}'s answers come to their end than of {design.incumbent}'s, so "
+        f"{design.primary.metric.replace('_', ' ')}, which tells of finished ones, does not call it better."
+    )
+    return msgspec.structs.replace(base, state="worse", reasons=(word, *base.reasons))
 
 
 def _of_the_best(design: Design, statistics: Statistics, base: Verdict) -> Verdict:

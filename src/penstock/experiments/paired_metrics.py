@@ -2,7 +2,7 @@
 
 from penstock.experiments.metrics import METRICS, Metric
 
-_SHARED = ("latency", "time_to_first_token", "completion_tokens", "cost", "error_rate", "refusal")
+_SHARED = ("latency", "time_to_first_token", "completion_tokens", "cost", "error_rate", "completion", "refusal")
 VOTES = ("preference", "judged")  # decided by votes, one a unit
 
 PAIRED: dict[str, Metric] = {name: METRICS[name] for name in _SHARED} | {

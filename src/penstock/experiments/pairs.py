@@ -14,7 +14,7 @@ from penstock.core.exchange import Exchange, Observation, Outcome, Usage
 from penstock.experiments.compare import MIN_UNITS, Difference
 from penstock.experiments.counted import Statistics
 from penstock.experiments.design import Design
-from penstock.experiments.metrics import FAILURES, Metric
+from penstock.experiments.metrics import FAILURES, Metric, first_token_ns, latency_ns
 from penstock.experiments.similarity import MILLION
 from penstock.experiments.statistics import Moments, estimate
 
@@ -42,17 +42,25 @@ def sides(exchange: Exchange) -> tuple[Side, Side]:
     pair = exchange.pair
     if pair is None:
         raise ValueError(f"{exchange.id} has one answer")
-    phases = exchange.phases
     own = Side(
         exchange.arm,
         exchange.outcome,
         exchange.finish,
-        max(0, phases.last_token or phases.done),
-        phases.first_token if exchange.stream else 0,
+        latency_ns(exchange),
+        first_token_ns(exchange) if exchange.stream else 0,
         exchange.usage,
         exchange.cost_nanousd,
     )
-    other = Side(pair.arm, pair.outcome, pair.finish, pair.latency_ns, pair.first_ns, pair.usage, pair.cost_nanousd)
+    waited = pair.latency_ns if exchange.stream and pair.outcome != "ok" else 0
+    other = Side(
+        pair.arm,
+        pair.outcome,
+        pair.finish,
+        pair.latency_ns,
+        pair.first_ns or waited,
+        pair.usage,
+        pair.cost_nanousd,
+    )
     return (own, other) if pair.of else (other, own)
 
 
@@ -81,12 +89,14 @@ def _both(treatment: Side, control: Side, *, apart: bool) -> Iterator[tuple[str,
     if any(refused):
         return
     yield "error_rate", int(treatment.outcome in FAILURES), int(control.outcome in FAILURES)
-    if treatment.outcome != "ok" or control.outcome != "ok":
-        return
-    yield "completion_tokens", max(0, treatment.usage.completion), max(0, control.usage.completion)
+    finished = [side.outcome == "ok" for side in (treatment, control)]
+    yield "completion", int(finished[0]), int(finished[1])
+    if all(finished):
+        yield "completion_tokens", max(0, treatment.usage.completion), max(0, control.usage.completion)
     if not apart:  # who waits for both answers is not measured
         return
-    yield "latency", treatment.latency_ns, control.latency_ns
+    if all(finished) or (treatment.latency_ns > 0 and control.latency_ns > 0):
+        yield "latency", treatment.latency_ns, control.latency_ns
     if treatment.first_ns > 0 and control.first_ns > 0:
         yield "time_to_first_token", treatment.first_ns, control.first_ns
 

@@ -136,7 +136,9 @@ def _more_in_words(
     """What is worth saying beside the primary metric: the looks, what is still needed, findings in other metrics."""
     said = []
     if design.planned_looks:
-        said.append(looks_in_words(len(statistics.looks), design.planned_looks, design.planned_units()))
+        said.append(
+            looks_in_words(len(statistics.looks), design.planned_looks, statistics.planned or design.planned_units())
+        )
     said += [
         need_in_words(one.arm, one.units, one.needed, design.primary_metric, design.primary.minimum_effect)
         for one in going

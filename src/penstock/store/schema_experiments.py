@@ -127,9 +127,14 @@ experiments = Table(
     ),  # of a shadow or an interleaved experiment: the share that a second model answers; null: as registered
     Column("epoch", BigInteger, nullable=False),  # 0: not started
     Column("step", Integer, nullable=False),
+    Column(
+        "planned", BigInteger
+    ),  # units an arm, as worked out at the start; null: not started, or before this was kept
     Column("serving", NAME, nullable=False),  # the arm that has all traffic while paused or decided; "": none
     Column("expires_at", Double),
     Column("verdict", JSON),
+    Column("judged_to", BigInteger),  # the ingest sequence up to which the verdict knew
+    Column("counted_to", BigInteger),  # of an archived one: the ingest sequence up to which it was counted
     Column("decision", JSON),  # {"reasons", "by", "at"}
     Column("created_at", Double, nullable=False),
     Column("created_by", NAME, nullable=False),

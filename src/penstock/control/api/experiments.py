@@ -18,6 +18,7 @@ from penstock.control.experiments.export import as_csv, exported
 from penstock.control.experiments.kind import ExperimentKind
 from penstock.control.experiments.life import experiment_row
 from penstock.control.experiments.past import gather_past
+from penstock.control.experiments.replay import replay
 from penstock.control.experiments.samples import samples_of
 from penstock.control.experiments.schema import design_schema
 from penstock.control.specs.resources import Name, Spec
@@ -225,6 +226,14 @@ def _add_reading(router: APIRouter) -> None:
             kind, content = "text/csv; charset=utf-8", as_csv(document, table)
         ending = f"{name}.json" if format == "json" else f"{name}-{table}.csv"
         return Response(content, media_type=kind, headers={"content-disposition": f'attachment; filename="{ending}"'})
+
+    @router.get("/{name}/replay")
+    async def get_replay(
+        control: ControlPart, _who: Reader, name: str, verdicts: Annotated[int, Query(ge=1, le=1000)] = 20
+    ) -> dict[str, Any]:
+        """Fold its stored records again in ingest order: the verdicts on the way, and whether counts and verdict are those that are stored, bit for bit."""
+        found: dict[str, Any] = msgspec.to_builtins(await replay(control.database, name, verdicts=verdicts))
+        return found
 
     @router.get("/{name}/samples")
     async def get_samples(

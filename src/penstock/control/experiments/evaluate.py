@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Row, func, insert, select, update
@@ -14,7 +14,7 @@ from penstock.control.deploy.canary_rows import canary_of
 from penstock.control.experiments.hooks import follow
 from penstock.control.experiments.life import advance, decide, experiment_row, renew, set_dose
 from penstock.control.experiments.signal import Signal
-from penstock.control.experiments.store import load_statistics
+from penstock.control.experiments.store import ingested, load_statistics
 from penstock.control.ingest.counts import settle_pending
 from penstock.core.errors import PenstockError
 from penstock.delivery.plan import START_S
@@ -36,6 +36,14 @@ PAUSE_S = 0.5  # between two rounds; what has tripped does not wait for one
 POINTS = 300  # about how many points in time an experiment's chart has
 SETTLE_S = 60.0
 SHARE_S = 1.0  # how often control processes tell one another whom they hear
+
+
+class Found(NamedTuple):
+    """A verdict, the ingest sequence up to which it knows, and its evidence in words."""
+
+    verdict: Verdict
+    known: int
+    evidence: tuple[str, ...]
 
 
 class Evaluator:
@@ -113,6 +121,7 @@ class Evaluator:
             if row.state != "running":
                 return None
             statistics = await load_statistics(connection, name)
+            known = await ingested(connection)
             since = (
                 await connection.execute(
                     select(experiment_epochs.c.started_at).where(
@@ -129,11 +138,11 @@ class Evaluator:
         else:
             verdict, move = _concluded(design, statistics, standing, now)
         if news:
-            await self._store(row, verdict)
+            await self._store(row, verdict, known)
         if alarm and move.kind != "decide" and not move.drops:
             return verdict
         evidence = evidence_in_words(design, statistics, verdict)
-        await self._act(row, design, verdict, move, heard, evidence)
+        await self._act(row, design, Found(verdict, known, evidence), move, heard)
         if design.paired and move.kind == "hold":
             ran_s = now - (row.started_at or now)
             await self._dose(row, design, dose_of(design, statistics, ran_s=ran_s, dose=row.dose))
@@ -156,9 +165,8 @@ class Evaluator:
             self._shared_at = now
         return self._heard
 
-    async def _act(
-        self, row: Row[Any], design: Design, verdict: Verdict, move: Move, heard: float, evidence: tuple[str, ...]
-    ) -> None:
+    async def _act(self, row: Row[Any], design: Design, found: Found, move: Move, heard: float) -> None:
+        verdict = found.verdict
         now, lapse = self._control.clock(), design.plan.lapse_s
         expires = row.expires_at
         # Shares are carried on, and raised, only as far as what was done under them is known.
@@ -176,7 +184,7 @@ class Evaluator:
                 await change.connection.execute(
                     update(experiments)
                     .where(experiments.c.name == row.name)
-                    .values(verdict=msgspec.to_builtins(verdict))
+                    .values(verdict=msgspec.to_builtins(verdict), judged_to=found.known)
                 )
                 canary = await canary_of(change.connection, row.name)
                 deed = deed_of(design.hooks, design.arms, state=verdict.state, arm=verdict.arm)
@@ -188,7 +196,7 @@ class Evaluator:
                 if canary is None:
                     await decide(change, row.name, serving=move.serving, reasons=move.reasons)
                 else:
-                    await conclude(change, canary, move, evidence)
+                    await conclude(change, canary, move, found.evidence)
             elif move.kind == "advance":
                 await advance(change, current, move, heard)
             else:
@@ -207,8 +215,8 @@ class Evaluator:
                 change.abandon()
         return ended
 
-    async def _store(self, row: Row[Any], verdict: Verdict) -> None:
-        """Keep the verdict, and a point of each estimate when it is time for one."""
+    async def _store(self, row: Row[Any], verdict: Verdict, known: int) -> None:
+        """Keep the verdict, which knows of records up to the ingest sequence `known`, and a point of each estimate when it is time for one."""
         units = sum(one.units for one in verdict.arms)
         age = verdict.at - (row.started_at or verdict.at)
         last, had = await self._point_before(row.name)
@@ -220,7 +228,7 @@ class Evaluator:
             await connection.execute(
                 update(experiments)
                 .where(experiments.c.name == row.name, experiments.c.state == "running")
-                .values(verdict=msgspec.to_builtins(verdict))
+                .values(verdict=msgspec.to_builtins(verdict), judged_to=known)
             )
             if points:
                 await connection.execute(insert(experiment_points), points)

@@ -25,6 +25,7 @@ from penstock.control.experiments.entry import (
 )
 from penstock.control.experiments.gates import check_arms
 from penstock.control.experiments.resolve import resolve
+from penstock.control.experiments.store import ingested
 from penstock.core.errors import Conflict, NotFound
 from penstock.core.references import check_name
 from penstock.core.snapshot import ExperimentEntry
@@ -33,6 +34,7 @@ from penstock.experiments.assignment import UNEXPOSED, respan, spans_by_weight
 from penstock.experiments.design import TRANSITIONS, Design, parse_design
 from penstock.experiments.population import audience_of, check_holdout, holdout_of, namespace_of, overlap
 from penstock.experiments.ramp import Move
+from penstock.experiments.ready import check_decisive, check_hypothesis
 from penstock.store.schema_delivery import canaries
 from penstock.store.schema_experiments import experiment_epochs, experiments
 
@@ -53,11 +55,12 @@ async def register(change: Change, name: str, design: Design, origin: str = "api
     """Register `design` as the experiment `name`: "created", "updated" (a draft) or "unchanged".
 
     Raises:
-        BadRequest: if the name is wrong, or the holdout's is the arms' seed.
+        BadRequest: if the name is wrong, the holdout's is the arms' seed, or the primary metric cannot decide alone.
         Conflict: if the experiment has started and the spec is another.
     """
     check_name(name)
     check_holdout(design.holdout, seed_of(design, name, 1))
+    check_decisive(design)
     plain = msgspec.to_builtins(design)
     row = (await change.connection.execute(select(experiments).where(experiments.c.name == name))).one_or_none()
     if row is None:
@@ -121,12 +124,15 @@ async def start(change: Change, name: str, *, environment: str, resolved: dict[s
 
     Raises:
         NotFound: if there is no such experiment.
-        Conflict: if it cannot start, or another runs on its route.
+        Conflict: if it cannot start, has no hypothesis, or another runs on its route.
         BadRequest: if the route or an arm's pool or build is not there.
     """
     row = await experiment_row(change.connection, name)
     state = _next_state(row, "start")
     design = parse_design(row.spec)
+    if row.state == "draft":
+        check_hypothesis(design, name)
+        check_decisive(design)
     await _check_route_is_free(change.connection, name, design.route)
     await _check_namespace(change.connection, name, design)
     check_parameters(design.arms)
@@ -141,6 +147,7 @@ async def start(change: Change, name: str, *, environment: str, resolved: dict[s
             "ranges": _by_arm(design, first_spans(design)),
             "epoch": 1,
             "step": 0,
+            "planned": design.planned_units(),
             "started_at": change.now,
             "contexts": first_contexts(design) or None,
         }
@@ -211,7 +218,8 @@ async def archive(change: Change, name: str) -> None:
         Conflict: if it still runs.
     """
     row = await experiment_row(change.connection, name)
-    await _set(change, name, state=_next_state(row, "archive"), serving="", expires_at=None)
+    counted_to = await ingested(change.connection)
+    await _set(change, name, state=_next_state(row, "archive"), serving="", expires_at=None, counted_to=counted_to)
     await change.audit("experiment.archive", name)
 
 

@@ -12,6 +12,7 @@ from penstock.experiments.design import Design, parse_design
 from penstock.experiments.fold import Folding
 from penstock.experiments.guardrails import Guardrail
 from penstock.experiments.statistics import Moments
+from penstock.store.schema import sequences
 from penstock.store.schema_experiments import (
     experiment_epochs,
     experiment_guardrails,
@@ -37,9 +38,16 @@ def chunks(values: Collection[str]) -> Iterator[Sequence[str]]:
         yield listed[start : start + CHUNK]
 
 
+async def ingested(connection: AsyncConnection) -> int:
+    """The ingest sequence of the newest record that was taken in; 0: none was."""
+    found = await connection.execute(select(sequences.c.value).where(sequences.c.name == "ingest"))
+    return found.scalar_one_or_none() or 0
+
+
 async def load_statistics(connection: AsyncConnection, name: str) -> Statistics:
     """All that is counted of the experiment `name`."""
-    statistics = Statistics()
+    found = await connection.execute(select(experiments.c.planned).where(experiments.c.name == name))
+    statistics = Statistics(planned=found.scalar_one_or_none() or 0)
     for row in await connection.execute(select(experiment_epochs).where(experiment_epochs.c.experiment == name)):
         statistics.shares[row.epoch] = dict(row.shares)
         if row.contexts:

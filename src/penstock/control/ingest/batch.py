@@ -210,8 +210,9 @@ class IngestBatch:
 
     def _remember_user(self, key: UnitKey) -> None:
         """Keep `key` as the place of its user's events: the newest epoch of each experiment."""
-        places = [one for one in self._by_user.get(key[2], []) if one[0] != key[0]]
-        self._by_user[key[2]] = [*places, key]
+        before = self._by_user.get(key[2], [])
+        if not any(one[0] == key[0] and one[1] > key[1] for one in before):
+            self._by_user[key[2]] = [*(one for one in before if one[0] != key[0]), key]
 
     # -- folding -----------------------------------------------------------------------------------------------------
 
@@ -233,18 +234,25 @@ class IngestBatch:
             stored=False,
         )
         self._known[exchange.id] = known
-        self._usage.add(exchange)
-        if exchange.tenant == EVALUATORS:
-            self._evaluators.add(exchange)
-        elif exchange.pair is None or not exchange.pair.of:  # nobody has seen a copy
-            self._engagement.add(exchange)
-            self._drift.add(exchange, sequence)
+        self._tally(exchange, sequence)
         if exchange.pair is not None:
             self._shown[exchange.id] = exchange
         if exchange.experiment and exchange.epoch > 0 and not self._expose(exchange, unit, sequence):
             known.epoch = 0
         for observation in self._waiting.pop(exchange.id, ()):
             self._settled[observation.tenant, _clean(observation.id)] = self._attribute(observation, known, sequence)
+        self._keep_exchange(exchange, known, raw, sequence)
+
+    def _tally(self, exchange: Exchange, sequence: int) -> None:
+        """Count it for what is no experiment: usage, engagement, drift."""
+        self._usage.add(exchange)
+        if exchange.tenant == EVALUATORS:
+            self._evaluators.add(exchange)
+        elif exchange.pair is None or not exchange.pair.of:  # nobody has seen a copy
+            self._engagement.add(exchange)
+            self._drift.add(exchange, sequence)
+
+    def _keep_exchange(self, exchange: Exchange, known: Known, raw: bytes, sequence: int) -> None:
         self._exchange_rows.append(
             {
                 "id": exchange.id,
@@ -255,7 +263,7 @@ class IngestBatch:
                 "experiment": exchange.experiment,
                 "arm": exchange.arm,
                 "epoch": known.epoch,
-                "unit": unit,
+                "unit": known.unit,
                 "version": exchange.version,
                 "digest": exchange.digest,
                 "status": exchange.status,
@@ -275,7 +283,7 @@ class IngestBatch:
         key = (exchange.experiment, exchange.epoch, unit)
         record = self._units.get(key)
         if record is None:
-            bad = self._bad_before.get((exchange.experiment, unit), {})
+            bad = self._bad_earlier(exchange.experiment, unit)
             record = self._units[key] = UnitRecord(
                 arm=arm,
                 first_at=exchange.at,
@@ -292,9 +300,14 @@ class IngestBatch:
             one.folding.paired(record, exchange, sequence)
             return True
         one.folding.exposed(record, exchange, sequence)
-        if record.bad:
-            self._bad_before[exchange.experiment, unit] = record.bad
         return True
+
+    def _bad_earlier(self, experiment: str, unit: str) -> dict[str, int]:
+        """The bad events of a unit in the newest epoch that it was in, of this batch or of those before."""
+        for key in self._by_user.get(unit, ()):
+            if key[0] == experiment:
+                return self._units[key].bad
+        return self._bad_before.get((experiment, unit), {})
 
     def _observation(self, observation: Observation, raw: bytes, sequence: int) -> None:
         name = (observation.tenant, _clean(observation.id))
@@ -308,13 +321,20 @@ class IngestBatch:
         if not observation.request:
             state = "kept"
             if _is_of_user(observation):
-                self._engagement.told_of_user(observation)
+                self._tally_of_user(observation)
                 state = self._attribute_to_user(observation, sequence)
         elif known is None:
             state = "pending"
             self._waiting.setdefault(observation.request, []).append(observation)
         else:
             state = self._attribute(observation, known, sequence)
+        self._keep_observation(observation, state, raw, sequence)
+
+    def _tally_of_user(self, observation: Observation) -> None:
+        self._engagement.told_of_user(observation)
+
+    def _keep_observation(self, observation: Observation, state: str, raw: bytes, sequence: int) -> None:
+        name = (observation.tenant, _clean(observation.id))
         self._observation_rows[name] = {
             "tenant": name[0],
             "id": name[1],
@@ -332,10 +352,7 @@ class IngestBatch:
         one = self._experiments.get(known.experiment) if known.epoch > 0 else None
         key = (known.experiment, known.epoch, known.unit)
         record = self._units.get(key)
-        if not observation.evaluator:
-            words = {metric for metric, _ in told(observation)}
-            converted = "conversion" in words and not known.told & _BITS["conversion"]
-            self._engagement.told(observation, known.place, converted=converted)
+        self._tally_told(observation, known)
         for metric, numerator in told(observation):
             if known.told & _BITS[metric]:
                 self._count("repeated_word")
@@ -343,7 +360,7 @@ class IngestBatch:
             known.told |= _BITS[metric]
             if known.stored:
                 self._told[observation.request] = known.told
-            self._drift.told(known.group, metric, numerator, observation.received, sequence)
+            self._tally_word(observation, known, metric, numerator, sequence)
             if one is not None and record is not None and not one.folding.design.paired:
                 self._changed_units.add(key)
                 one.folding.told(record, known.epoch, metric, numerator, sequence)
@@ -355,6 +372,16 @@ class IngestBatch:
             else:
                 self._happened(one, key, record, observation, sequence)
         return "attributed"
+
+    def _tally_told(self, observation: Observation, known: Known) -> None:
+        """Count what was told of a request for what is no experiment."""
+        if not observation.evaluator:
+            words = {metric for metric, _ in told(observation)}
+            converted = "conversion" in words and not known.told & _BITS["conversion"]
+            self._engagement.told(observation, known.place, converted=converted)
+
+    def _tally_word(self, observation: Observation, known: Known, metric: str, numerator: int, sequence: int) -> None:
+        self._drift.told(known.group, metric, numerator, observation.received, sequence)
 
     def _judge(
         self, one: OpenExperiment, key: UnitKey, record: UnitRecord, observation: Observation, sequence: int
