@@ -1,8 +1,6 @@
 """What leaves is what OpenTelemetry's own exporter and Zipkin's schema would have."""
 
 import json
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +22,7 @@ from penstock.journal.elastic_template import FIELDS, index_template
 from penstock.journal.spans import Span, spans_of
 from tests.journal.sinks.elastic_server import leaves, unfit
 from tests.journal.sinks.records import EXCHANGES, TOLD
+from tests.journal.sinks.zipkin_schema import zipkin_faults
 
 KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
 
@@ -57,27 +56,6 @@ def test_otlp_is_what_the_sdk_makes_of_the_same_spans(exchanges: list[Exchange])
     assert ExportTraceServiceRequest.FromString(sent) == theirs
 
 
-def zipkin_faults(spans: Sequence[dict[str, Any]]) -> list[str]:
-    """What the published definition of a span (zipkin2-api.yaml) and its descriptions forbid."""
-    rules: dict[str, Any] = {
-        "traceId": lambda v: re.fullmatch("[0-9a-f]{16}([0-9a-f]{16})?", v),
-        "id": lambda v: re.fullmatch("[0-9a-f]{16}", v),
-        "parentId": lambda v: re.fullmatch("[0-9a-f]{16}", v),
-        "name": lambda v: isinstance(v, str) and v == v.lower(),
-        "kind": lambda v: v in {"CLIENT", "SERVER", "PRODUCER", "CONSUMER"},
-        "timestamp": lambda v: type(v) is int and 0 < v < 1 << 63,
-        "duration": lambda v: type(v) is int and 1 <= v < 1 << 63,
-        "localEndpoint": lambda v: set(v) <= {"serviceName", "ipv4", "ipv6", "port"} and v["serviceName"].islower(),
-        "annotations": lambda v: all(set(a) == {"timestamp", "value"} and type(a["timestamp"]) is int for a in v),
-        "tags": lambda v: all(isinstance(key, str) and isinstance(tag, str) for key, tag in v.items()),
-    }
-    found = []
-    for span in spans:
-        found += [name for name in ("traceId", "id") if name not in span]
-        found += [f"{name}: {value!r}" for name, value in span.items() if name not in rules or not rules[name](value)]
-    return found
-
-
 @given(st.lists(EXCHANGES, min_size=1, max_size=3))
 def test_zipkin_has_nothing_that_its_schema_forbids(exchanges: list[Exchange]) -> None:
     spans = json.loads(zipkin.encode("w", exchanges))
@@ -91,11 +69,35 @@ def test_zipkin_has_nothing_that_its_schema_forbids(exchanges: list[Exchange]) -
         assert ("error" in made["tags"]) == span.failed
 
 
-def test_the_checks_of_zipkin_find_what_is_wrong() -> None:
-    good = {"traceId": "a" * 32, "id": "b" * 16}
-    assert zipkin_faults([good]) == []
-    for wrong in ({"id": "B" * 16}, {"duration": 0}, {"tags": {"a": 1}}, {"name": "POST"}, {"other": 1}, {"kind": "X"}):
-        assert zipkin_faults([{**good, **wrong}]) != []
+def test_the_schema_of_zipkin_finds_what_is_wrong() -> None:
+    good: dict[str, Any] = {
+        "traceId": "a" * 32,
+        "id": "b" * 16,
+        "localEndpoint": {"serviceName": "a", "ipv4": "127.0.0.1"},
+    }
+    assert zipkin_faults([good, {**good, "traceId": "a" * 16, "shared": True, "annotations": []}]) == []
+    for wrong in (
+        {"id": "B" * 16},
+        {"id": "b" * 15},
+        {"traceId": "a" * 20},
+        {"parentId": ""},
+        {"duration": 0},
+        {"duration": 1.5},
+        {"timestamp": 1 << 63},
+        {"tags": {"a": 1}},
+        {"name": "POST"},
+        {"other": 1},
+        {"kind": "X"},
+        {"localEndpoint": {"serviceName": "A"}},
+        {"remoteEndpoint": {"port": 70000}},
+        {"remoteEndpoint": {"ipv4": "1.2.3"}},
+        {"annotations": [{"timestamp": 1}]},
+        {"annotations": [{"timestamp": "1", "value": "a"}]},
+    ):
+        assert zipkin_faults([{**good, **wrong}]) != [], wrong
+    for missing in ("traceId", "id"):
+        assert zipkin_faults([{name: value for name, value in good.items() if name != missing}]) != []
+    assert zipkin_faults(good) != [], "a list of spans"
 
 
 @given(EXCHANGES | TOLD)
