@@ -97,16 +97,20 @@ def test_code_that_a_version_brings_answers_once_it_is_signed(up: Up, tmp_path: 
     try:
         stack = tmp_path / "stack.yaml"
         stack.write_text(
-            "kind: Route\nname: coded\nspec: {to: [{pool: coded}]}\n---\n"
-            'kind: Pool\nname: coded\nspec: {build: "coded:run1"}\n'
+            'kind: Pool\nname: coded\nspec: {build: "coded:run1"}\n---\n'
+            "kind: Route\nname: coded\nspec: {to: [{pool: coded}]}\n"
         )
         with httpx.Client(
             base_url=f"{up.control}/api/v1", headers={"authorization": f"Bearer {up.secret('admin.key')}"}
         ) as api:
-            asked = ("/promote", b'{"model": "coded", "label": "run1"}'), ("/apply", stack.read_bytes())
-            for path, body in asked:
-                refused = api.post(path, content=body)
-                assert (refused.status_code, refused.json()["error"]["code"]) == (409, "code_not_signed")
+            asked = (
+                ("/promote", "json", b'{"model": "coded", "label": "run1"}'),
+                ("/apply", "yaml", stack.read_bytes()),
+            )
+            for path, kind, body in asked:
+                refused = api.post(path, content=body, headers={"content-type": f"application/{kind}"})
+                assert refused.status_code == 409, refused.text
+                assert refused.json()["error"]["code"] == "code_not_signed"
         penstock(up, "signers", "create", "coded")
         penstock(up, "models", "sign", "coded:run1", "--signer", "coded")
         penstock(up, "apply", "-f", str(stack))
@@ -120,7 +124,7 @@ def test_code_that_a_version_brings_answers_once_it_is_signed(up: Up, tmp_path: 
         penstock(up, "models", "sign", "coded:run2", "--signer", "coded")
         stack.write_text('kind: Pool\nname: coded\nspec: {build: "coded:run2"}\n')
         penstock(up, "apply", "-f", str(stack))
-        until(lambda: ask(up, "coded")[0].endswith("?") or None, 60)
+        until(lambda: (answers(up, "coded") and ask(up, "coded")[0].endswith("?")) or None, 60)
     finally:
         with httpx.Client(
             base_url=f"{up.control}/api/v1", headers={"authorization": f"Bearer {up.secret('admin.key')}"}
