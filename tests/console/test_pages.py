@@ -255,6 +255,38 @@ async def test_making_and_revoking_a_key(new_house: House, newcomer: httpx.Async
     assert ">revoked</span>" in (await newcomer.get(reply.headers["location"])).text
 
 
+async def test_who_belongs_to_a_tenant_is_shown_what_is_its_own(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    for name in ("shop", "other"):
+        new_house.call("POST", "/tenants", {"name": name, "spec": {}})
+    new_house.call("POST", "/keys", {"name": "not-theirs", "tenant": "other"})
+    made = new_house.call("POST", "/keys", {"name": "boss", "tenant": "shop", "roles": ["admin"]})
+    await sign_in(newcomer, made["key"])
+    page = (await newcomer.get("/")).text
+    shown = re.findall(r'<a href="(/[a-z]*)"', page.partition("<nav")[2].partition("</nav>")[0])
+    assert shown == ["/", "/requests", "/playground", "/access"]
+    assert ">of shop</small>" in page
+    keys = (await newcomer.get("/access")).text
+    assert "boss" in keys
+    assert "not-theirs" not in keys
+    assert "other" not in re.findall(r"<option>([^<]*)</option>", keys)
+    assert 'id="h-people"' not in keys
+    assert "for this console and the control API alone" not in keys
+    refused = await newcomer.get("/models")
+    assert refused.status_code == 403
+    assert "belongs to the whole installation" in refused.text
+    created = await newcomer.post("/access/keys", data={"csrf": token(keys), "name": "till", "tenant": "shop"})
+    assert "The key till was made." in created.text
+
+
+async def test_people_are_shown_with_their_keys(new_house: House, newcomer: httpx.AsyncClient) -> None:
+    new_house.call("POST", "/principals", {"name": "rita", "roles": ["operator"]})
+    for _ in range(2):
+        new_house.call("POST", "/keys", {"name": "r", "principal": "rita"})
+    await sign_in(newcomer)
+    people = (await newcomer.get("/access")).text.partition('id="h-people"')[2]
+    assert re.search(r'rita</th><td>operator</td><td>2</td><td><span class="state good">active', people)
+
+
 async def test_an_empty_house_says_what_to_do_next(newcomer: httpx.AsyncClient) -> None:
     await sign_in(newcomer)
     for path, told in (
