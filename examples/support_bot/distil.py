@@ -25,7 +25,7 @@ from examples.support_bot.loop import Loop, add_flags
 from examples.support_bot.losses import distillation
 from examples.support_bot.model import Llama, packed_mask, parameters
 from examples.support_bot.optim import Muon, trapezoid
-from examples.support_bot.thinning import Batch, thinned
+from examples.support_bot.thinning import Batch, shaped, thinned
 from examples.support_bot.validation import look
 
 TEACHER = Path(__file__).parent / "models" / "support-bot-v1.1.0" / "safetensors"
@@ -46,11 +46,7 @@ class Distiller:
         inductor.cpp.dynamic_threads = True
         self.teacher, self.coder = read_model(args.teacher)
         self.teacher.to(self.device).requires_grad_(requires_grad=False)
-        few = Batch.of(self._packer(args.seed + 1, rows=_CHOSEN_ON).batch(0, 0.0), self.device)
-        packer = self._packer(args.seed + 2, rows=args.rows)
-        batches = [Batch.of(packer.batch(step, 0.0), self.device) for step in range(_FITTED_ON)]
-        keep = args.keep or list(range(self.teacher.config.num_hidden_layers))
-        self.student = thinned(self.teacher, few, batches, keep=keep, heads=args.heads, ffn=args.ffn)
+        self.student = self._beginning()
         size, whole = parameters(self.student.config), parameters(self.teacher.config)
         print(f"{size / 1e6:.2f} M of {whole / 1e6:.2f} M parameters ({size / whole:.1%}), {self.device}", flush=True)
         if size > MOST * whole:
@@ -74,6 +70,16 @@ class Distiller:
         write_model(self.args.out, self.student, self.coder)
         ours, theirs = ((folder / "model.safetensors").stat().st_size for folder in (self.args.out, self.args.teacher))
         print(f"{self.args.out}: {ours} bytes of weights, {ours / theirs:.1%} of the teacher's {theirs}", flush=True)
+
+    def _beginning(self) -> Llama:
+        args = self.args
+        keep = args.keep or list(range(self.teacher.config.num_hidden_layers))
+        if (args.state / "checkpoint.pt").exists():  # what is read from there needs no beginning
+            return shaped(self.teacher, len(keep), args.heads, args.ffn)
+        few = Batch.of(self._packer(args.seed + 1, rows=_CHOSEN_ON).batch(0, 0.0), self.device)
+        packer = self._packer(args.seed + 2, rows=args.rows)
+        batches = [Batch.of(packer.batch(step, 0.0), self.device) for step in range(_FITTED_ON)]
+        return thinned(self.teacher, few, batches, keep=keep, heads=args.heads, ffn=args.ffn)
 
     def _step(self) -> tuple[float, int]:
         batch = Batch.of(self.packer.batch(self.loop.progress.step, _COPYING), self.device)

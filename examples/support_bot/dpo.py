@@ -11,7 +11,7 @@ the same seed, lines and --passes give the same run each time. A GPU is used if 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,6 @@ _WARM = 0.1  # of the run: learning rate up; then down to zero in a straight lin
 _CLIP = 1.0  # most norm of a gradient
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """A pair with the log-probabilities of its answers by the reference."""
-
-    pair: Pair
-    chosen: float
-    rejected: float
-
-
 class Preferrer:
     """One run."""
 
@@ -52,14 +43,14 @@ class Preferrer:
         torch.set_num_threads(args.threads)
         self.model, self.coder = read_model(args.beginning)
         self.model.to(self.device)
+        self.reference = copy.deepcopy(self.model).requires_grad_(requires_grad=False)
         pairs = read_pairs(args.preferences, self.coder, longest=_LONGEST)
-        known = self._known(pairs)
-        self.trained = [one for one in known if not one.pair.watched]
-        self.watched = [one for one in known if one.pair.watched]
+        self.trained = [pair for pair in pairs if not pair.watched]
+        self.watched = [pair for pair in pairs if pair.watched]
         if not self.trained:
             raise SystemExit(f"{args.preferences} holds no pair of up to {_LONGEST} tokens to train on.")
         print(
-            f"{len(self.trained)} pairs of {conversations(one.pair for one in self.trained)} conversations, {len(self.watched)} watched, {self.device}",
+            f"{len(self.trained)} pairs of {conversations(self.trained)} conversations, {len(self.watched)} watched, {self.device}",
             flush=True,
         )
         self.adam = torch.optim.AdamW(self.model.parameters(), lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -85,50 +76,42 @@ class Preferrer:
         rate = min(1.0, self.loop.share / _WARM + 0.05, (1.0 - self.loop.share) / (1.0 - _WARM))
         for group in self.adam.param_groups:
             group["lr"] = self.args.rate * rate
-        logits, targets, member = self._answers([one.pair for one in some])
+        logits, targets, member = self._answers(self.model, some)
         sums, by_logits = answer_log_probability(torch, logits.detach(), targets, member)
-        loss, by_chosen = preference(torch, *self._ratios(sums, some), beta=self.args.beta)
+        chosen, rejected = (sums - self._sums(self.reference, some)).view(2, -1)
+        loss, by_chosen = preference(torch, chosen, rejected, beta=self.args.beta)
         logits.backward((torch.cat((by_chosen, -by_chosen)) @ member)[:, None] * by_logits)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
         self.adam.step()
         self.adam.zero_grad()
         return float(loss), len(targets)
 
-    def _ratios(self, sums: Tensor, some: list[Known]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities less the reference's, of the chosen and of the rejected answers."""
-        before = torch.tensor([[one.chosen for one in some], [one.rejected for one in some]], device=self.device)
-        chosen, rejected = sums.view(2, -1) - before
-        return chosen, rejected
-
     @torch.no_grad()
-    def _known(self, pairs: list[Pair]) -> list[Known]:
-        found = []
-        for at in range(0, len(pairs), self.args.pairs):
-            some = pairs[at : at + self.args.pairs]
-            chosen, rejected = self._sums(some).view(2, -1).tolist()
-            found += [Known(pair=p, chosen=c, rejected=r) for p, c, r in zip(some, chosen, rejected, strict=True)]
-        return found
+    def _sums(self, model: Llama, pairs: list[Pair]) -> Tensor:
+        """Log-probabilities of all chosen answers, then of all rejected ones."""
+        return answer_log_probability(torch, *self._answers(model, pairs))[0]
 
-    @torch.no_grad()
-    def _sums(self, pairs: list[Pair]) -> Tensor:
-        return answer_log_probability(torch, *self._answers(pairs))[0]
-
-    def _answers(self, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor]:
+    def _answers(self, model: Llama, pairs: list[Pair]) -> tuple[Tensor, Tensor, Tensor]:
         """Logits at the answers' tokens, these tokens, and whose they are: what `answer_log_probability` takes."""
         ids, targets, weights = (torch.from_numpy(array).to(self.device) for array in arranged(pairs))
-        features = answer_features(self.model, ids, weights > 0)
+        features = answer_features(model, ids, weights > 0)
         rows = weights.nonzero()[:, 0]
         member = (rows == torch.arange(len(ids), device=self.device)[:, None]).float()
-        return self.model.logits(features), targets[weights > 0], member
+        return model.logits(features), targets[weights > 0], member
+
+    def _likelier(self, model: Llama) -> int:
+        """Of how many watched pairs the liked answer is the likelier one."""
+        count = 0
+        for at in range(0, len(self.watched), self.args.pairs):
+            chosen, rejected = self._sums(model, self.watched[at : at + self.args.pairs]).view(2, -1)
+            count += int((chosen > rejected).sum())
+        return count
 
     def _judge(self) -> None:
         if self.watched:
-            now = self._known([one.pair for one in self.watched])
-            likelier, before = (sum(one.chosen > one.rejected for one in some) for some in (now, self.watched))
-            print(
-                f"\nwatched pairs whose liked answer is the likelier: {likelier} of {len(now)}, by the reference {before}",
-                end="",
-            )
+            now, before = self._likelier(self.model), self._likelier(self.reference)
+            told = f"{now} of {len(self.watched)}, by the reference {before}"
+            print(f"\nwatched pairs whose liked answer is the likelier: {told}", end="")
         count, step = self.args.judge_count, self.loop.progress.step
         look(self.model, self.coder, self.judge, count=count, state=self.args.state, step=step)
 
@@ -173,7 +156,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="", help="name under which the export was registered, for --meta")
     parser.add_argument("--meta", type=Path, help="file for what the version says of itself, to push it with")
     parser.add_argument("--beta", type=float, default=0.2, help="how dear it is to leave the reference")
-    parser.add_argument("--rate", type=float, default=3e-4, help="peak learning rate")
+    parser.add_argument("--rate", type=float, default=5e-5, help="peak learning rate")
     parser.add_argument("--passes", type=int, default=1, help="through the pairs, where --steps says nothing")
     parser.add_argument("--pairs", type=int, default=16, help="pairs a step")
     Preferrer(parser.parse_args()).run()

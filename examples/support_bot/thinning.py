@@ -49,17 +49,21 @@ class Batch:
         )
 
 
+def shaped(teacher: Llama, layers: int, heads: int, ffn: int) -> Llama:
+    """A model of a student's shape, whose weights say nothing yet."""
+    shape = teacher.config.to_dict() | {
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "head_dim": teacher.config.head_size,
+        "intermediate_size": ffn,
+    }
+    return Llama(ModelConfig(**shape)).to(teacher.model.embed_tokens.weight.device)
+
+
 @torch.no_grad()
 def thinned(teacher: Llama, few: Batch, batches: list[Batch], *, keep: list[int], heads: int, ffn: int) -> Llama:
     """A model of the teacher's layers `keep`, each with the `heads` heads and the `ffn` neurons that matter most on `few`, fitted on `batches`."""
-    config = teacher.config
-    shape = config.to_dict() | {
-        "num_hidden_layers": len(keep),
-        "num_attention_heads": heads,
-        "head_dim": config.head_size,
-        "intermediate_size": ffn,
-    }
-    student = Llama(ModelConfig(**shape)).to(few.ids.device)
+    config, student = teacher.config, shaped(teacher, len(keep), heads, ffn)
     weights = {name: value for name, value in teacher.state_dict().items() if ".layers." not in name}
     needed, used = head_needs(teacher, few), neuron_uses(teacher, few)
     for at, number in enumerate(keep):
