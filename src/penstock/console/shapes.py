@@ -506,10 +506,24 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, float] = {}
 
 
+class ArmBuild(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that an arm was when the experiment started."""
+
+    model: str
+    label: str
+
+
+class ResolvedArm(msgspec.Struct, frozen=True, kw_only=True):
+    """What an arm was when the experiment started; no build: a pool."""
+
+    build: ArmBuild | None = None
+
+
 class WholeExperiment(Experiment, frozen=True, kw_only=True):
     """All about one experiment."""
 
     spec: Design
+    resolved: dict[str, ResolvedArm] = {}
     shares: dict[str, float] = {}
     planned: Planned = Planned()
     actions: tuple[str, ...] = ()

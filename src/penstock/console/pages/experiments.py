@@ -11,6 +11,7 @@ from penstock.console import figures
 from penstock.console.charts import Chart, Line, drawing, finite
 from penstock.console.client import at
 from penstock.console.live import live
+from penstock.console.pages.experiment_deeds import deeds
 from penstock.console.pages.experiment_tables import change_of, contenders, forecasts, judged_by, ranking, votes
 from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
 from penstock.console.shapes_evaluators import EvaluatorsTold
@@ -176,6 +177,7 @@ async def read_page(visit: Visit) -> dict[str, Any]:
         "primary": experiment.spec.primary_metric,
         "effect": change_of(experiment.spec.primary_metric, experiment.spec.primary.minimum_effect).lstrip("+"),
         "actions": experiment.actions if may_act(visit, experiment) else (),
+        "deeds": await deeds(visit, experiment),
         "may_read": visit.may("content:read"),
     }
 

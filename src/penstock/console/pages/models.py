@@ -149,6 +149,7 @@ async def confirm_promote(visit: Visit) -> Response:
         name=name,
         label=found.label,
         environments=[(one, runs.get(one)) for one in names],
+        reason=visit.query("reason"),
         may_override=visit.may("gates:override"),
     )
 
@@ -208,7 +209,9 @@ async def confirm_rollback(visit: Visit) -> Response:
     then = earlier(history, now) if now is not None else None
     if now is None or then is None:
         raise NotFound(f"{name} has no earlier version in {environment or 'that environment'} to go back to.")
-    return visit.page("rollback.html", name=name, environment=environment, now=now, then=then)
+    return visit.page(
+        "rollback.html", name=name, environment=environment, now=now, then=then, reason=visit.query("reason")
+    )
 
 
 async def rollback(visit: Visit) -> Response:
