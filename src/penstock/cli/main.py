@@ -40,6 +40,7 @@ class Penstock(LazyGroup):
         "references": ("evaluators", "Questions whose right answers are known."),
         "tenants": ("tenants", "Who uses the gateway: priority, share and limits of each."),
         "keys": ("keys", "Keys of the gateway and of the control API."),
+        "principals": ("principals", "People and programs: what they may do, and whose word counts."),
         "routes": ("routes", "Model names that clients ask for, and where each leads."),
         "policies": ("policies", "What is kept of requests, and which content rules apply."),
         "probe": ("probe", "Run a few requests through a version's weights again: attention, perplexity."),
@@ -50,6 +51,7 @@ class Penstock(LazyGroup):
         "journal": ("journal", "The exchange log of the gateways on this machine."),
         "query": ("query", "Ask the records of all requests with SQL."),
         "explain": ("explain", "What became of one request, and why."),
+        "folder": ("folder", "Whether a data folder is the one that it was, or a copy."),
         "doctor": ("doctor", "Look for what is wrong with the installation on this machine."),
     }
     hidden_table: dict[str, Entry] = {  # noqa: RUF012 - a constant
