@@ -39,6 +39,7 @@ REFERENCES, EVALUATOR = evaluator_kinds()
 KNOWN: dict[str, Any] = {"items": [{"question": "How long may I return it?", "answers": ["30 days"]}]}
 JUDGES_POOL = {"adopt": ["http://127.0.0.1:9003"], "model": "judge"}
 BOTH: dict[str, Any] = {
+    "hypothesis": "the judge prefers the new one",
     "route": "bot",
     "arms": [{"name": "control", "pool": "old"}, {"name": "new", "pool": "new"}],
     "primary": {"metric": "judged", "minimum_effect": 0.2},

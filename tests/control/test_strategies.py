@@ -34,6 +34,7 @@ spec:
   unit: request
   {ARMS}
   primary: {{metric: latency, minimum_effect: 0.05}}
+  guardrails: [{{metric: completion}}]
   bandit: {{algorithm: top_two, leader: 0.6, floor: 0.05, context: {{by: length, edges: [64, 256]}}}}
 ---
 kind: Experiment
