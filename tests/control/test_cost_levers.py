@@ -39,6 +39,7 @@ spec:
   cascade: {first: {pool: small}, then: {pool: large}, min_mean_logprob: -0.1, patterns: ["(?i)sorry"], control_share: 0.01}
   trim: {budget_tokens: 1000, keep_last: 2}
   max_tokens: 256
+  default_max_tokens: 128
   coalesce: true
   cache: {mode: exact, tools: true}
 """
@@ -79,7 +80,7 @@ async def test_the_levers_reach_the_gateways(small_house: House) -> None:
         first="small", then="large", min_mean_logprob=-0.1, patterns=("(?i)sorry",), control_share=0.01
     )
     assert found.trim == Trim(budget_tokens=1000, keep_last=2)
-    assert (found.max_tokens, found.coalesce) == (256, True)
+    assert (found.max_tokens, found.default_max_tokens, found.coalesce) == (256, 128, True)
     assert found.cache == CachePolicy(mode="exact", tools=True)
     prices = {pool.name: pool.price for pool in snapshot.pools}
     assert prices == {"small": Price(prompt=1, completion=2), "large": Price(), "coder@production": Price()}

@@ -83,6 +83,17 @@ def embedded(given: Any) -> bytes:
     )
 
 
+TALK = 1000  # tokens that `!talk` says if nothing stops it
+
+
+def talked(body: dict[str, Any]) -> bytes:
+    """A long answer, as far as the request lets it come."""
+    most = body.get("max_completion_tokens") or body.get("max_tokens") or TALK
+    answer = msgspec.json.decode(whole("and so on", {"prompt_tokens": 5, "completion_tokens": min(most, TALK)}))
+    answer["choices"][0]["finish_reason"] = "length" if most < TALK else "stop"
+    return msgspec.json.encode(answer)
+
+
 class MockUpstream:
     """One replica. `asked` are the bodies that came, `left` counts requests whose asker went away before the end."""
 
@@ -147,13 +158,15 @@ class MockUpstream:
             return
         if "input" in body:
             reply.send(200, JSON, embedded(body["input"]))
+        elif fault == "talk":
+            reply.send(200, JSON, talked(body))
         elif not body.get("stream"):
             await self._whole(fault, text, reply)
         else:
             await self._stream(fault, text, body, reply)
 
     async def _before(self, fault: str, reply: Reply) -> bool:
-        if fault == "wait":
+        if fault in {"wait", "talk"}:
             await self.gate.wait()
         elif fault == "hang":
             await asyncio.Event().wait()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -52,6 +53,53 @@ async def test_a_routes_limit_is_of_all_callers_together(tmp_path: Path) -> None
         house.mock.gate.set()
         assert [(await one).status for one in waiting] == [200, 200]
         await until(lambda: house.ledger.used("model:mock", SEATS, time.time()) == 0)
+
+
+@pytest.mark.parametrize(
+    ("limited", "route", "most"),
+    [
+        ({"tenant": {"limits": Limits(tokens_per_minute=3000)}}, {}, 256),
+        ({"key": {"limits": Limits(usd_per_minute=3.0)}}, {"default_max_tokens": 100}, 100),
+        ({"key": {"model_limits": {"mock": Limits(tokens_per_minute=3000)}}}, {}, 256),
+        ({}, {"limits": Limits(tokens_per_minute=3000), "default_max_tokens": 700}, 700),
+        ({"tenant": {"limits": Limits(tokens_per_minute=3000)}}, {"max_tokens": 300}, 300),
+    ],
+    ids=["tokens", "money", "of the model", "of the route", "the route's own"],
+)
+async def test_requests_at_the_same_time_that_name_no_limit_stay_within_it(
+    tmp_path: Path, limited: dict[str, Any], route: dict[str, Any], most: int
+) -> None:
+    """The engine would say a thousand tokens to each; of three thousand, all that run together say no more."""
+    async with running(tmp_path, route=route, pool={"price": PRICE}, **limited) as house:
+        asked = [asyncio.create_task(ask(house.port, chat("!talk"))) for _ in range(40)]
+        await until(lambda: house.mock.running + sum(one.done() for one in asked) == 40)
+        house.mock.gate.set()
+        got = [await one for one in asked]
+        served = [one for one in got if one.status == 200]
+        assert served
+        assert len(served) < 40
+        assert all(one.status in {200, 429} for one in got)
+        assert {body["max_tokens"] for body in house.mock.asked} == {most}
+        answers = [msgspec.json.decode(one.body) for one in served]
+        assert {answer["choices"][0]["finish_reason"] for answer in answers} == {"length"}
+        assert sum(answer["usage"]["completion_tokens"] for answer in answers) == most * len(served) <= 3000
+        await house.settled()
+        assert sum(one.usage.prompt + one.usage.completion for one in house.exchanges()) <= 3000
+
+
+async def test_who_has_no_such_limit_and_who_names_one_is_left_alone(tmp_path: Path) -> None:
+    async with running(tmp_path, tenant={"limits": Limits(concurrency=9, requests_per_minute=90)}) as house:
+        house.mock.gate.set()
+        assert (await ask(house.port, chat("!talk"))).status == 200
+        assert "max_tokens" not in house.mock.asked[0]
+    tokens = {"limits": Limits(tokens_per_minute=3000)}
+    async with running(tmp_path / "other", tenant=tokens) as house:
+        house.mock.gate.set()
+        assert (await ask(house.port, chat("!talk", max_completion_tokens=900))).status == 200
+        assert "max_tokens" not in house.mock.asked[0]
+        assert (await ask(house.port, chat("!talk", max_tokens=None))).status == 200
+        assert house.mock.bodies[1].count(b"max_tokens") == 1
+        assert house.mock.asked[1]["max_tokens"] == 256
 
 
 async def test_money_a_minute_is_settled_by_true_use_when_the_client_leaves(tmp_path: Path) -> None:

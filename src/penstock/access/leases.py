@@ -144,10 +144,12 @@ class Holder:
         until: the same of all the others.
         more: whether there is more to reserve than tokens and seats.
         reserves: whether there is anything to reserve.
+        bounds: whether tokens or money are limited, so that no answer may be longer than what is reserved for it.
         spends: whether money is limited.
     """
 
     __slots__ = (
+        "bounds",
         "counted",
         "counted_until",
         "more",
@@ -176,6 +178,7 @@ class Holder:
         self.spend = spend
         self.seats = seats
         self.spends = bool(spend)
+        self.bounds = bool(tokens or spend)
         self.more = bool(spend or requests)
         self.reserves = bool(tokens or seats or spend or requests)
         self.shown = (

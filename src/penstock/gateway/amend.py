@@ -8,11 +8,26 @@ from penstock.gateway.call import Call
 from penstock.gateway.decode import envelope_of
 from penstock.gateway.notice import pick
 from penstock.gateway.salt import salt
+from penstock.gateway.settle import bound
 from penstock.gateway.shape import shape
 from penstock.wire.decoding import bad_body
 from penstock.wire.edit import prepend, replaced, with_system
 
 _ASK_USAGE = b'"stream_options":{"include_usage":true}'
+
+
+def _want_usage(call: Call, changes: dict[str, Any]) -> None:
+    if not changes and b'"stream_options"' not in call.body:
+        call.body = prepend(call.body, _ASK_USAGE)
+    else:
+        changes["stream_options"] = {"include_usage": True}
+
+
+def _bound(call: Call) -> None:
+    try:
+        bound(call)
+    except ValueError as error:
+        raise bad_body(call.body, error) from None
 
 
 def amend(call: Call, *, again: bool = False) -> None:
@@ -27,6 +42,8 @@ def amend(call: Call, *, again: bool = False) -> None:
     route = call.route
     if leg is None or route is None:
         return
+    if (call.holder is not None or route.limited) and call.envelope.token_limit is None:
+        _bound(call)
     if (route.fallbacks and not call.fallback) or call.shadow is not None or call.beside is not None:
         call.plain = call.body
     changes: dict[str, Any] = {}
@@ -44,10 +61,7 @@ def amend(call: Call, *, again: bool = False) -> None:
         if model is not None and model != envelope.model:
             changes["model"] = model
         if call.stream and not envelope.wants_usage:
-            if not changes and b'"stream_options"' not in call.body:
-                call.body = prepend(call.body, _ASK_USAGE)
-            else:
-                changes["stream_options"] = {"include_usage": True}
+            _want_usage(call, changes)
         if changes:
             call.body = replaced(call.body, changes)
         if leg.entry.salted or envelope.cache_salt is not UNSET:

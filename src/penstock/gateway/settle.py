@@ -2,6 +2,8 @@
 
 import time
 
+import msgspec
+
 from penstock.access.leases import Holder
 from penstock.access.limits import BYTES_PER_TOKEN, estimate_tokens
 from penstock.core.exchange import Usage
@@ -9,6 +11,7 @@ from penstock.gateway.call import Call
 from penstock.gateway.index import Caller, RouteEntry
 from penstock.gateway.ports import Limiter
 from penstock.routing.prices import cost_nanousd
+from penstock.wire.edit import prepend, replaced
 
 
 def hold(limiter: Limiter, caller: Caller) -> Holder:
@@ -17,14 +20,36 @@ def hold(limiter: Limiter, caller: Caller) -> Holder:
     return holder
 
 
-def _hold_on(call: Call, caller: Caller, route: RouteEntry) -> Holder:
+def bound(call: Call) -> None:
+    """Writes the most tokens that are reserved for the answer into a body that names none, where tokens or money are limited.
+
+    What the engine may generate beyond the reservation would slip past the limit as often as requests run at the same time.
+
+    Raises:
+        ValueError: if the body cannot be read.
+    """
+    holder, caller, route = call.holder, call.caller, call.route
+    if caller is None or route is None or route.route.max_tokens is not None:  # which is set in any case
+        return
+    if caller.by_model or route.limited:
+        holder = _holder_on(call, caller, route)
+    if holder is None or not holder.bounds:
+        return
+    most = route.route.default_max_tokens
+    if b'max_tokens"' in call.body:  # as null, or in what is said
+        call.body = replaced(call.body, {"max_tokens": most})
+    else:
+        call.body = prepend(call.body, b'"max_tokens":%d' % most)
+    call.envelope = msgspec.structs.replace(call.envelope, max_tokens=most)
+
+
+def _holder_on(call: Call, caller: Caller, route: RouteEntry) -> Holder:
     """The same with the limits on the route, where there are any."""
     holder = route.holders.get(caller)
     if holder is None:
         entry = route.route
         holder = call.gateway.limiter.holder_on(caller.key, caller.tenant, entry.name, entry.limits)
         route.holders[caller] = holder
-    call.holder = holder
     return holder
 
 
@@ -32,7 +57,7 @@ def try_reserve(call: Call) -> bool:
     """Holds tokens, money and a seat, if the leases at hand cover them; False: nothing was done, and `reserve` must be awaited."""
     holder, caller, route = call.holder, call.caller, call.route
     if caller is not None and route is not None and (caller.by_model or route.limited):
-        holder = _hold_on(call, caller, route)
+        holder = call.holder = _holder_on(call, caller, route)
     if holder is None or not holder.reserves:
         return True
     tokens = _most_tokens(call)

@@ -268,6 +268,7 @@ def _declared(name: str, spec: RouteSpec, state: State, pools: dict[str, Pool]) 
         cascade=None if spec.cascade is None else _cascade(spec.cascade, state, pools),
         trim=None if spec.trim is None else Trim(**spec.trim.model_dump()),
         max_tokens=spec.max_tokens,
+        default_max_tokens=spec.default_max_tokens,
         coalesce=spec.coalesce,
         resume=spec.resume,
     )

@@ -328,6 +328,12 @@ class RouteSpec(Spec):
     cascade: CascadeSpec | None = None
     trim: TrimSpec | None = None
     max_tokens: int | None = Field(default=None, ge=1, le=10**7)
+    default_max_tokens: int = Field(
+        default=256,
+        ge=1,
+        le=10**7,
+        description="Of an answer whose request names no limit, where its caller's tokens or money are limited.",
+    )
     coalesce: bool = False
     resume: bool = Field(
         default=False, description="A stream that breaks off is gone on with by another replica of its pool."
