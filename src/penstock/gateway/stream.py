@@ -78,7 +78,7 @@ def begin(call: Call) -> None:
     call.status = 200
     call.first_ns = time.monotonic_ns() - call.started_ns
     call.reply.start(200, (), SSE_LINES + reply_lines(call))
-    if call.recalled is None and not call.quiet:
+    if call.recalled is None and not call.quiet and not call.gateway.recorder.silent:
         call.gateway.journal.append(Opened(exchange=exchange_of(call)))
 
 

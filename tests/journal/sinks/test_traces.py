@@ -22,7 +22,8 @@ from penstock.journal.zipkin import Zipkin
 from tests.journal.records import observation, opened
 from tests.journal.sinks.collector import Collector, GrpcCollector, span_ids
 from tests.journal.sinks.records import PARENT, TRACE, journal, served
-from tests.journal.sinks.test_encodings import of_the_sdk, zipkin_faults
+from tests.journal.sinks.test_encodings import of_the_sdk
+from tests.journal.sinks.zipkin_schema import zipkin_faults
 
 EVERY = Sampling()
 
