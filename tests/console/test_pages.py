@@ -40,6 +40,10 @@ PAGES = [
     "/playground",
     "/access",
     "/health",
+    "/docs/",
+    "/docs/runbooks/",
+    "/docs/runbooks/queue.md",
+    "/docs/reference/metrics.md",
 ]
 
 
@@ -516,7 +520,8 @@ async def test_the_overview_tells_what_fires(new_house: House, newcomer: httpx.A
     assert new_house.http.post(f"{new_house.url}/api/v1/alerts", json=told, headers=headers).status_code == 200
     text = (await newcomer.get("/")).text
     assert "PenstockPoolDown" in text
-    assert "docs/runbooks/pool-down.md" in text
+    assert 'href="/docs/runbooks/pool-down.md"' in text
+    assert "No replica takes requests" in (await newcomer.get("/docs/runbooks/pool-down.md")).text
     assert HOSTILE not in text, "escaped"
 
 

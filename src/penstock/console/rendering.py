@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from penstock.access.principals import Scope
-from penstock.console import cards, figures
+from penstock.console import cards, figures, manual
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -39,6 +39,7 @@ def make_templates() -> Environment:
     for name in ("number", "seconds", "span", "percent", "money", "size", "signed", "short", "when"):
         environment.filters[name] = getattr(figures, name)
     environment.filters["card"] = cards.render_card
+    environment.filters["runbook"] = manual.runbook_address
     environment.globals["asset"] = _asset_names()
     environment.globals["pages"] = PAGES
     return environment
