@@ -194,6 +194,7 @@ async def test_what_cannot_be_deployed_is_refused_with_a_sentence(small_house: H
 async def test_replicas_that_were_lost_are_taken_out_and_started_again(house: House) -> None:
     await house.push("support-bot", "v1.0.0")
     await house.admin.post("/api/v1/promote?wait=20", json={"model": "support-bot", "label": "v1.0.0"})
+    await eventually(lambda: served(house.publisher.current) == "support-bot:v1.0.0")
     before = (house.publisher.current or Snapshot(generation=0)).pools[0].replicas[0].url
     server, _ = house.runtime.servers.pop("support-bot-v1.0.0-int8-0")
     server.close()

@@ -33,22 +33,26 @@ class Restarts:
         """Look until cancelled."""
         while True:
             try:
-                if await self._lease.held():
-                    await self.look()
+                await self.look()
             except PenstockError as error:
                 self.failures += 1
                 _LOG.debug("restarts: %s", error.message)
             await asyncio.sleep(EVERY_S)
 
     async def look(self) -> int:
-        """Write down what was restarted since the last look; how many.
+        """Write down what was restarted since the last look, if this process leads; how many.
 
         Raises:
             Unavailable: if the supervisor or the database cannot be reached.
         """
         seen = await self._processes.processes()
         fresh = [one for one in seen if one.restarts and self._known.get(one.name) != (one.restarts, one.since)]
-        written = await self._write(fresh) if fresh else 0
+        if not fresh:
+            written = 0
+        elif await self._lease.held():
+            written = await self._write(fresh)
+        else:
+            return 0
         self._known = {one.name: (one.restarts, one.since) for one in seen}
         return written
 

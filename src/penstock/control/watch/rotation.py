@@ -37,14 +37,13 @@ class Rotation:
         while True:
             await asyncio.sleep(EVERY_S)
             try:
-                if await self._lease.held():
-                    await self.look()
+                await self.look()
             except PenstockError as error:
                 self.failures += 1
                 _LOG.debug("rotation: %s", error.message)
 
     async def look(self) -> int:
-        """Write down which replicas have gone out or come back since the last look; how many.
+        """Write down which replicas have gone out or come back since the last look, if this process leads; how many.
 
         Raises:
             Unavailable: if the database cannot be reached.
@@ -54,7 +53,7 @@ class Rotation:
             return 0
         heard = [one for one in self._reports() if one.at > now - HEARD_S]
         out = frozenset(replica for one in heard for replica in one.out)
-        if out == self._known:
+        if out == self._known or not await self._lease.held():
             return 0
         written = 0
         async with self._control.deed(SYSTEM) as change:
