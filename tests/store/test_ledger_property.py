@@ -1,6 +1,7 @@
 """Random concurrent requests, aborts, killed workers and ledgers killed and restarted, over real sockets: never over a limit."""
 
 import asyncio
+import math
 import random
 import tempfile
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.access.leases import Holder, Reservation
-from penstock.access.limits import REQUESTS, SEATS, SPEND, SPEND_MINUTE, TOKENS
+from penstock.access.limits import REQUESTS, RESOURCES, SEATS, SPEND, SPEND_MINUTE, TOKENS
 from penstock.core.errors import RateLimited, Unavailable
-from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
+from penstock.core.snapshot import KeyEntry, LedgerDown, Limits, TenantEntry
 from tests.store.books import Books, RedisBooks, SocketBooks, Worker, until
 from tests.store.redis_server import PROGRAM, RedisServer
 
@@ -24,6 +25,13 @@ MINUTE_NANOUSD = 40_000
 DAY_NANOUSD = 70_000
 REQUEST_LIMIT = 100
 PRICE = 15  # nano-dollars a token
+WORKERS = 3
+BOOKED = (
+    (REQUESTS, REQUEST_LIMIT),
+    (TOKENS, TOKEN_LIMIT),
+    (SPEND_MINUTE, MINUTE_NANOUSD),
+    (SPEND, DAY_NANOUSD),
+)  # with the key's limit on it
 KEY = KeyEntry(
     id="k",
     hash="",
@@ -61,20 +69,33 @@ class Gateway:
 
 
 class World:
+    """`down` is what workers do without their ledger: while it is away, `open` lets all of them together use up to one limit more."""
+
     def __init__(self, books: Books, draws: random.Random) -> None:
         self.books = books
         self.draws = draws
+        self.down: LedgerDown = draws.choice(["closed", "closed", "open"])
+        self.outages: list[float] = []
+        self.unsure: list[
+            tuple[float, int, int]
+        ] = []  # when, of which resource, how much may be booked that nobody spent
         self.spent: list[Spent] = []
         self.counted: list[float] = []
         self.gateways: list[Gateway] = []
         self.names = 0
+        self.excess = 0
 
     async def join(self) -> None:
         self.names += 1
-        self.gateways.append(Gateway(await self.books.join(f"w{self.names}")))
+        worker = await self.books.join(f"w{self.names}", down=self.down, workers=WORKERS)
+        self.gateways.append(Gateway(worker))
 
     async def kill(self, gateway: Gateway) -> None:
         self.gateways.remove(gateway)
+        for account in gateway.limiter.book.accounts.values():
+            if account.scope == "key:k":
+                self.unsure.append((self.books.now, account.resource, account.balance))
+        self.report(gateway)
         await gateway.worker.kill()
         for one in gateway.running:
             one.running = False  # its seat is free with its process; its tokens and money count as spent
@@ -92,6 +113,8 @@ class World:
         except (RateLimited, Unavailable):
             return
         if gateway not in self.gateways:
+            for resource, need in ((TOKENS, amount), (SPEND, amount * PRICE), (SPEND_MINUTE, amount * PRICE)):
+                self.unsure.append((self.books.now, resource, need))
             return
         one = Spent(now, amount, reservation)
         self.spent.append(one)
@@ -101,19 +124,65 @@ class World:
     def settle(self, gateway: Gateway) -> None:
         if gateway.running:
             one = gateway.running.pop(self.draws.randrange(len(gateway.running)))
-            used = self.draws.choice([0, one.amount, self.draws.randint(0, one.amount)])
+            used = self.draws.choice([0, one.amount, self.draws.randint(0, one.amount), one.amount + 3])
+            if used > one.amount:  # the estimate was too low: the rest is charged now, whatever the limit
+                more = used - one.amount
+                self.excess += more
+                for resource, price in ((TOKENS, 1), (SPEND_MINUTE, PRICE), (SPEND, PRICE)):
+                    self.unsure.append((self.books.now, resource, more * price))
             gateway.limiter.settle(one.reservation, used, self.books.now, used * PRICE)
             one.amount = used
             one.running = False
 
+    def report(self, gateway: Gateway) -> None:
+        """What it granted itself is told of later than it was spent, or never."""
+        for account in gateway.limiter._sharing:
+            if account.scope == "key:k" and account.share is not None:
+                self.unsure.append((self.books.now, account.resource, account.share.used))
+
+    def times(self, window_s: float) -> int:
+        """How often a limit may have been used up in the last `window_s`: once, and with `open` once more for each outage since."""
+        if self.down == "closed":
+            return 1
+        return 1 + sum(at > self.books.now - window_s - 3 for at in self.outages)
+
     def check(self) -> None:
         now = self.books.now
-        assert sum(one.running for one in self.spent) <= SEAT_LIMIT
-        assert sum(at > now - 60 for at in self.counted) <= REQUEST_LIMIT
-        minute = sum(one.amount for one in self.spent if one.at > now - 60)
-        assert minute <= MODEL_TOKEN_LIMIT
-        assert minute * PRICE <= MINUTE_NANOUSD
-        assert sum(one.amount for one in self.spent if one.at > now - 86400) * PRICE <= DAY_NANOUSD
+        minute, day = self.times(60), self.times(86400)
+        assert sum(one.running for one in self.spent) <= SEAT_LIMIT * self.times(math.inf)
+        assert sum(at > now - 60 for at in self.counted) <= REQUEST_LIMIT * minute
+        tokens = self.used(TOKENS, now - 60)
+        assert tokens <= (MODEL_TOKEN_LIMIT if self.down == "closed" else TOKEN_LIMIT) * minute + self.excess
+        assert tokens * PRICE <= MINUTE_NANOUSD * minute + self.excess * PRICE
+        assert self.used(SPEND, now - 86400) <= DAY_NANOUSD * day + self.excess * PRICE
+
+    def used(self, resource: int, since: float) -> int:
+        """What was really spent, requests still running at what they hold."""
+        if resource == REQUESTS:
+            return sum(at > since for at in self.counted)
+        tokens = sum(one.amount for one in self.spent if one.at > since)
+        return tokens if resource == TOKENS else tokens * PRICE
+
+    async def check_books(self) -> None:
+        """All is settled and every lease is back: booked is what was spent, and at most what killed workers held.
+
+        A ledger that is killed loses what it was being told: returns, so that more is booked for a window, and what was charged beyond a
+        reservation; with `open`, at most one limit for each outage, what workers granted themselves.
+        """
+        for resource, limit in BOOKED:
+            one, now = RESOURCES[resource], self.books.now
+            booked = await self.books.used("key:k", resource)
+            late = now - one.window_s - 2 * one.slot_s - one.lease_s
+            outages = sum(at > late for at in self.outages)
+            lost = 0
+            if outages and resource != REQUESTS:
+                lost = self.excess * (1 if resource == TOKENS else PRICE)
+            if self.down == "open":
+                lost += limit * outages
+            assert booked >= self.used(resource, now - one.window_s) - lost, resource
+            if not outages:
+                held = sum(amount for at, kind, amount in self.unsure if kind == resource and at > late)
+                assert booked <= self.used(resource, late) + held, resource
 
     async def step(self) -> None:
         draws = self.draws
@@ -137,9 +206,11 @@ class World:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         elif what == "time":
+            await self.heard()  # what is on its way belongs to the time in which it was sent
             self.books.now += draws.choice([0.1, 0.9, 2.5, 9.0, 14.0, 31.0, 31.0, 5000.0])
             await self.heard()
         elif what == "tick":
+            self.report(gateway)
             gateway.limiter.tick(self.books.now)
         elif what == "kill":
             await self.kill(gateway)
@@ -155,6 +226,7 @@ class World:
         ]
         for _ in range(draws.randint(0, 4)):
             await asyncio.sleep(0)
+        self.outages.append(self.books.now)
         self.books.kill()
         await asyncio.gather(*asking)
         for _ in range(3):
@@ -164,6 +236,7 @@ class World:
             self.books.now += draws.choice([0.1, 2.5])
             await asyncio.gather(*(self.request(draws.choice(self.gateways), 10) for _ in range(4)))
             draws.choice(self.gateways).limiter.tick(self.books.now)
+            self.outages.append(self.books.now)
         await self.books.start()
         await self.heard()
 
@@ -177,7 +250,9 @@ class World:
         for gateway in self.gateways:
             while gateway.running:
                 self.settle(gateway)
+            self.report(gateway)
             gateway.limiter.close(self.books.now)
+        await self.heard()
         for _ in range(12):  # a dead worker is one that is silent for a while, the ledger being there
             self.books.now += 1.0
             await self.heard()
@@ -185,8 +260,7 @@ class World:
             while await self.books.used("key:k", SEATS) or await self.books.used("tenant:t", SEATS):
                 await asyncio.sleep(0.002)
         await self.heard()
-        spent = sum(one.amount for one in self.spent if one.at > self.books.now - 86400) * PRICE
-        assert await self.books.used("key:k", SPEND) >= spent
+        await self.check_books()
         self.books.now += 63
         for resource in (REQUESTS, TOKENS, SPEND_MINUTE):
             assert await self.books.used("key:k", resource) == 0
@@ -200,7 +274,7 @@ class World:
 async def live(books: Books, seed: int, steps: int) -> None:
     world = World(books, random.Random(seed))
     await books.start()
-    for _ in range(3):
+    for _ in range(WORKERS):
         await world.join()
     for _ in range(steps):
         await world.step()

@@ -65,9 +65,10 @@ class Limiter:
             self._ledger.give_back(self._slate.left, clock() + self._epoch)
 
     def close(self, now: float) -> None:
-        """Give back what is left of all leases."""
+        """Give back what is left of all leases, and report what was used while the ledger was away."""
         if self._timer is not None:
             self._timer.cancel()
+        self.tick(now)
         left = self.book.expire(float("inf"))
         if left:
             self._ledger.give_back(left, now + self._epoch)
