@@ -199,7 +199,9 @@ async def test_many_sequences_share_a_cache_that_is_too_small_for_all(tiny: Path
         )
         assert all(cramped)
         assert engine.metric("vllm:prompt_tokens_total") == 16 * 21
-        assert "prefix_cache" not in httpx.get(f"{engine.url}/metrics").text, "it is not told what its cache gave, and does not say 0"
+        assert "prefix_cache" not in httpx.get(f"{engine.url}/metrics").text, (
+            "it is not told what its cache gave, and does not say 0"
+        )
 
 
 async def test_a_model_without_a_template_cannot_chat(tmp_path: Path) -> None:

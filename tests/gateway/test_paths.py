@@ -136,8 +136,7 @@ async def test_metrics_tell_what_happened(tmp_path: Path) -> None:
         assert 'penstock_errors_total{code="invalid_value",worker="w0"} 1.0' in lines
         assert (
             'gen_ai_client_token_usage_tokens_sum{gen_ai_operation_name="chat",gen_ai_provider_name="penstock",'
-            'gen_ai_request_model="mock",gen_ai_token_type="output",worker="w0"} 8.0'
-            in lines
+            'gen_ai_request_model="mock",gen_ai_token_type="output",worker="w0"} 8.0' in lines
         )
         assert 'penstock_requests_in_flight{worker="w0"} 0.0' in lines
         assert 'penstock_snapshot_generation{worker="w0"} 1.0' in lines

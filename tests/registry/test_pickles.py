@@ -51,7 +51,7 @@ class Storage:
 
 
 def state(count: int = 3) -> Any:
-    rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2  # type: ignore[attr-defined]
+    rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
     layers = collections.OrderedDict()
     for number in range(count):
         layers[f"layers.{number}"] = Calls(

@@ -321,7 +321,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cascade: Cascade | None = None
     trim: Trim | None = None
     max_tokens: int | None = None  # of an answer: the client's own is lowered to it, and it is set where there is none
-    default_max_tokens: int = 256  # of an answer whose request names no limit, where its caller's tokens or money are limited
+    default_max_tokens: int = (
+        256  # of an answer whose request names no limit, where its caller's tokens or money are limited
+    )
     coalesce: bool = False  # equal requests of one tenant that run at the same time share one answer
     resume: bool = False  # a stream that breaks off is gone on with by another replica of its pool
     tenant: str = ""  # for this tenant alone, and listed for nobody; "": for all

@@ -276,7 +276,7 @@ def _begin(control: socket.socket, mine: int, number: int, seconds: float, seal:
             control.close()
             os.dup2(mine, 0)
             os.closerange(1, 256)
-            sys.stdin = sys.stdout = sys.stderr = None  # type: ignore[assignment]
+            sys.stdin = sys.stdout = sys.stderr = None
             _limit(seal, base, seconds, server)
             _write(run(_read()))
         finally:

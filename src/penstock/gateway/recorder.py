@@ -32,7 +32,9 @@ class Recorder:
         self._journal = journal
         self._meters = meters
         self._loop = loop
-        self.silent = False  # nothing is recorded or counted, and no stream opens a record: for whoever measures what that costs
+        self.silent = (
+            False  # nothing is recorded or counted, and no stream opens a record: for whoever measures what that costs
+        )
         self._over: list[tuple[Call, Usage, int]] = []
         self._captured: list[Call] = []
         self._ending: list[tuple[Call, PenstockError | None]] = []
