@@ -2,7 +2,8 @@
 
 All that a worker asks and hands in is sent in turns, one at a time, each done whole or not at all; what comes up while one is on its way
 goes with the next. A turn whose answer was lost is sent again under its number, and done once. Workers are alive while they are heard of;
-the seats of one that is silent for `DEAD_S` are free. Redis must keep what it has said (`appendonly yes`), or a restart forgets what was used.
+the seats of one that is silent for `DEAD_S` are free. Redis must keep what it has said (`appendonly yes`, `appendfsync
+always`), or a restart forgets what was used: with `everysec`, up to two seconds of it where the disk is busy.
 """
 
 import asyncio
