@@ -100,9 +100,9 @@ class Following:
     def __init__(self, data: Path, *words: str) -> None:
         self.lines: queue.Queue[str] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-u", "-m", "penstock.cli", "journal", "tail", "--follow", *words, "--data", str(data)],
+            # SIGINT is ignored where the tests run in a shell's background, and would be here.
+            ["env", "--default-signal=INT", sys.executable, "-P", "-u", "-m", "penstock.cli", "journal", "tail", "--follow", *words, "--data", str(data)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored, where the tests run in a shell's background
         )  # fmt: skip
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
