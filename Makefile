@@ -58,7 +58,7 @@ system-packages:
 	scripts/system-packages
 
 test: install-dev system-packages .venv/langchain/.installed
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --max-worker-restart 0 $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 soak: install-dev system-packages
 	$(BIN)/pytest -s -m soak $(ARGS)

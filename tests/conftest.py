@@ -24,21 +24,6 @@ def pytest_sessionstart() -> None:
             pytest.exit(f"{source} has changed since it was compiled: run `make install`, or `make interpreted`.", 2)
 
 
-_TOGETHER = {"console", "engine"}  # rooms whose tests share what takes long to start
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Says which tests stay together where several processes run them: those of a file, of some rooms, and of one installation."""
-    root = Path(__file__).parent
-    for item in items:
-        place = item.path.relative_to(root)
-        group = place.parts[0] if place.parts[0] in _TOGETHER else str(place)
-        if "up" in getattr(item, "fixturenames", ()):
-            group = "installation"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server for the whole run."""

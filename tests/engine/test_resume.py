@@ -154,7 +154,8 @@ def test_cut_before_the_end_that_the_model_chose(engine: Running) -> None:
     """The token that ends an answer is told with the last text, so that the end can be told again, and no more is made."""
     fields: dict[str, Any] = {"temperature": 1.5, "max_tokens": 200}
     asked = (events(ask(engine, headers=TOLD, seed=seed, **fields)) for seed in range(60))
-    whole = next(found for found in asked if finish_of(found) == ["stop"] and len(found) > 3)
+    # On a busy machine the end may come with text that was made just before it.
+    whole = next(f for f in asked if finish_of(f) == ["stop"] and len(f) > 3 and not text_of(f[-2:]))
     after = events(ask(engine, headers=GO_ON, penstock_continue=so_far(whole[:-2]), **fields))
     assert (text_of(after), finish_of(after)) == ("", ["stop"])
     assert after[-1].document["usage"] == whole[-1].document["usage"]
