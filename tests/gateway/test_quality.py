@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.core.snapshot import QualityPolicy
 from penstock.engine.folder import read_folder
+from penstock.engine.signal_stack import own_signal_stack
 from penstock.engine.template import ChatTemplate
 from penstock.engine.text import Tokenizer
 from tests.engine.conftest import Running, running_engine
@@ -78,7 +79,8 @@ class Offline:
 
         core = ov.Core()
         hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-        self._request = core.compile_model(STARTER / "openvino_model.xml", "CPU", hints).create_infer_request()
+        with own_signal_stack():
+            self._request = core.compile_model(STARTER / "openvino_model.xml", "CPU", hints).create_infer_request()
         folder = read_folder(STARTER)
         self._tokenizer = Tokenizer(STARTER)
         self._template = ChatTemplate(folder.template or self._tokenizer.template or "", folder.special)

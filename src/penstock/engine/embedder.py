@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.core.errors import Damaged, NotFound, PenstockError, RateLimited, Unavailable, UpstreamFailed
 from penstock.engine.lifted import MODEL
+from penstock.engine.signal_stack import own_signal_stack
 from penstock.engine.stats import Stats
 
 BATCH_TOKENS = 4096  # of one computation, padding counted
@@ -81,7 +82,8 @@ class Model:
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
         try:
-            compiled = openvino.Core().compile_model(str(directory / MODEL), "CPU", properties)
+            with own_signal_stack():
+                compiled = openvino.Core().compile_model(str(directory / MODEL), "CPU", properties)
         except RuntimeError as error:
             raise Damaged(f"{directory} cannot be loaded as an OpenVINO model: {str(error).splitlines()[0]}") from error
         self._request = compiled.create_infer_request()

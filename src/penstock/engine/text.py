@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from penstock.core.errors import Damaged
+from penstock.engine.signal_stack import own_signal_stack
 
 _CHUNK = 4096
 
@@ -34,7 +35,8 @@ class Tokenizer:
         import openvino_genai
 
         try:
-            self._tokenizer: Any = openvino_genai.Tokenizer(str(directory), INFERENCE_NUM_THREADS=1)
+            with own_signal_stack():
+                self._tokenizer: Any = openvino_genai.Tokenizer(str(directory), INFERENCE_NUM_THREADS=1)
             vocabulary: dict[bytes, int] = self._tokenizer.get_vocab()
         except RuntimeError as error:
             raise Damaged(f"{directory} has a tokenizer that cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -32,6 +32,7 @@ from penstock.engine.messages import (
     ToWorker,
     frame,
 )
+from penstock.engine.signal_stack import own_signal_stack
 
 _log = logging.getLogger("penstock.engine.worker")
 
@@ -201,7 +202,7 @@ def load(start: Start) -> tuple[Any, Ready]:
     scheduler.enable_prefix_caching = start.prefix_cache
     scheduler.num_kv_blocks = start.kv_blocks
     try:
-        with lifted(directory) as folder:
+        with own_signal_stack(), lifted(directory) as folder:
             pipeline = openvino_genai.ContinuousBatchingPipeline(
                 str(folder or directory), scheduler, "CPU", properties(start.threads), {"INFERENCE_NUM_THREADS": 1}
             )

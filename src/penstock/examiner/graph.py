@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from penstock.core.errors import BadRequest, Damaged
 from penstock.engine.lifted import MODEL
+from penstock.engine.signal_stack import own_signal_stack
 from penstock.engine.worker import first_line, properties
 
 
@@ -26,7 +27,8 @@ class BuildGraph:
         try:
             # Half-precision caches round where the pipeline's do; whole texts need none, so that they are exact here.
             told = properties(threads) | {"KV_CACHE_PRECISION": "f32"}
-            compiled = ov.Core().compile_model(folder / MODEL, "CPU", told)
+            with own_signal_stack():
+                compiled = ov.Core().compile_model(folder / MODEL, "CPU", told)
         except RuntimeError as error:
             raise Damaged(f"{folder} cannot be loaded as an OpenVINO model: {first_line(error)}") from error
         self._names = {name for port in compiled.inputs for name in port.names}

@@ -16,6 +16,7 @@ from penstock.engine.convert.compress import GROUP, matrix, round_rows
 from penstock.engine.convert.folder import convert
 from penstock.engine.messages import Start
 from penstock.engine.probe.llama import Llama
+from penstock.engine.signal_stack import own_signal_stack
 from penstock.engine.worker import load
 from tests.engine.convert.models import gpt2_logits, write_gpt2, write_llama
 
@@ -28,7 +29,8 @@ def run(folder: Path, *parts: list[int]) -> Any:
     """The logits of the last of `parts`, those before it being in the cache."""
     import openvino as ov
 
-    request = ov.Core().compile_model(folder / "openvino_model.xml", "CPU", EXACT).create_infer_request()
+    with own_signal_stack():
+        request = ov.Core().compile_model(folder / "openvino_model.xml", "CPU", EXACT).create_infer_request()
     before = 0
     for part in parts:
         whole = before + len(part)
@@ -182,7 +184,9 @@ def test_a_rounded_matrix_is_computed_as_it_was_rounded(columns: int, precision:
     weight = np.random.default_rng(1).standard_normal((7, columns)).astype(np.float32)
     x = op.parameter([-1, columns], np.float32)
     graph = ov.Model([op.result(op.matmul(x, matrix("w", weight, precision), False, True))], [x], "m")
-    got = ov.Core().compile_model(graph, "CPU", EXACT)(np.eye(columns, dtype=np.float32))[0].T
+    with own_signal_stack():
+        compiled = ov.Core().compile_model(graph, "CPU", EXACT)
+    got = compiled(np.eye(columns, dtype=np.float32))[0].T
     if precision == "fp16":
         right = weight.astype(np.float16).astype(np.float32)
     else:
