@@ -48,7 +48,12 @@ CASES: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "PenstockLogTenantFails": ("exchange", FAILED, "acme", LIMITED),
     "PenstockLogTenantLimited": ("exchange", LIMITED, "acme", {**LIMITED, "error": "queue_full"}),
     "PenstockLogKeysRefused": ("exchange", UNKNOWN, "", {**UNKNOWN, "error": "missing_api_key"}),
-    "PenstockLogCrashed": ("exchange", {"outcome": "crashed"}, "gateway-0", {"outcome": "truncated"}),
+    "PenstockLogCrashed": (
+        "exchange",
+        {"outcome": "crashed", "error": "crashed"},
+        "gateway-0",
+        {"outcome": "crashed", "error": "upstream_truncated"},
+    ),
     "PenstockLogSlow": ("exchange", SLOW, "bot", {"phases": Phases(1, 2, 3, 4, 5, 9_000_000_000)}),
     "PenstockLogBrokenOff": ("exchange", {"resumed": 2}, "bot", {"hedged": True}),
     "PenstockLogUnusable": ("exchange", UNUSABLE, "route_unusable", {**UNUSABLE, "error": "no_replica"}),

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+# crashed: what wrote the answer broke off in the middle, its gateway (`error` is `crashed`) or its engine (`error` says how it looked from the gateway);
+# truncated: the gateway ended an answer that had begun, because of time or of what the engine sent.
 Outcome = Literal["ok", "refused", "error", "cancelled", "truncated", "crashed"]
 
 

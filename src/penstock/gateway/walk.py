@@ -29,6 +29,8 @@ from penstock.gateway.stream import closing_event, relay_stream
 from penstock.gateway.trace import carry
 from penstock.wire.openai import error_body, error_event
 
+_BROKE_OFF = frozenset({"upstream_truncated", "upstream_error"})  # codes of an answer that its engine did not end
+
 
 async def walk(call: Call) -> None:
     """Answers one request and records it; whatever happens on the way, what was taken is given back and one `Exchange` is left.
@@ -157,4 +159,7 @@ def _fail(call: Call, error: PenstockError) -> None:
         call.status = error.status
         call.tail = error_body(error)
     call.error = error.code
-    call.outcome = "truncated" if call.broken else "refused" if error.status < 500 else "error"
+    if call.broken:
+        call.outcome = "crashed" if error.code in _BROKE_OFF else "truncated"
+    else:
+        call.outcome = "refused" if error.status < 500 else "error"

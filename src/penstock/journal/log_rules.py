@@ -79,7 +79,7 @@ TABLE: tuple[LogAlert, ...] = (
         name="PenstockLogCrashed",
         severity="ticket",
         dataset=EXCHANGES,
-        where=(Where(field="penstock.outcome", any_of=("crashed",)),),
+        where=(Where(field="error.code", any_of=("crashed",)),),
         by="service.node.name",
         count=1,
         minutes=10,

@@ -42,7 +42,7 @@ NAMED: dict[str, Named] = {
     ),
     "days": Named(
         "Requests, failures, tokens and cost by day.",
-        "SELECT day, count(*) AS requests, count(*) FILTER (outcome IN ('error', 'crashed')) AS failed, "
+        "SELECT day, count(*) AS requests, count(*) FILTER (outcome IN ('error', 'truncated', 'crashed')) AS failed, "
         "sum(prompt_tokens + completion_tokens) AS tokens, round(sum(cost_usd), 9) AS usd "
         "FROM exchanges GROUP BY ALL ORDER BY day DESC",
     ),
