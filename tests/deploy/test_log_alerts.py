@@ -136,6 +136,6 @@ def test_groups_beyond_the_bound_are_forgotten_and_memory_stays_small(monkeypatc
     alert = ALERTS["PenstockLogCrashed"]
     windows = LogWindows((alert,), SLOW_S)
     for n in range(50):
-        windows.add(Exchange(id=str(n), at=NOW + n, worker=f"w{n}", outcome="crashed"))
+        windows.add(Exchange(id=str(n), at=NOW + n, worker=f"w{n}", outcome="crashed", error="crashed"))
     assert {one.group for one in windows.firing(NOW + 50)} == {f"w{n}" for n in range(40, 50)}
     assert not list(windows.firing(NOW + 5000))

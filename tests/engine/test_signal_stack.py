@@ -10,7 +10,8 @@ import pytest
 STARTER = Path(__file__).parents[2] / "examples/support_bot/models/support-bot-v1.0.0/openvino-int8"
 
 PROGRAM = """
-import gc, os, signal, sys, threading
+import gc, os, resource, signal, sys, threading
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 def load(folder):
     {load}

@@ -224,7 +224,7 @@ async def test_a_stream_that_breaks_off_keeps_what_came(tmp_path: Path) -> None:
     async with keeping(tmp_path) as kept:
         await ask(kept.port, chat("!truncate one two three", stream=True))
         await until(lambda: len(kept.house.exchanges()) == 1)
-        assert kept.last().outcome == "truncated"
+        assert kept.last().outcome == "crashed"
         said = kept.said()
         assert said.messages == (("user", "!truncate one two three"),)
         assert len(said.replies) == 1

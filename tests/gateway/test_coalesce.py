@@ -206,7 +206,7 @@ async def test_a_stream_that_breaks_breaks_for_all_and_honestly(tmp_path: Path, 
             assert one.body.count(b'"error"') == 1
         assert len(house.mock.asked) == 1
         await house.settled()
-        assert {one.outcome for one in house.exchanges()} == {"truncated"}
+        assert {one.outcome for one in house.exchanges()} == {"crashed"}
 
 
 async def test_who_is_slow_holds_nobody_and_costs_no_memory(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ async def test_a_stream_that_breaks_ends_as_failed(tmp_path: Path, fault: str) -
         assert last.response.error.message
         assert not any(event.type == "response.completed" for event in events)
         await house.settled()
-        assert house.exchanges()[0].outcome == "truncated"
+        assert house.exchanges()[0].outcome == "crashed"
 
 
 async def test_a_client_that_leaves_stops_the_engine(tmp_path: Path) -> None:

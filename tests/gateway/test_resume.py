@@ -165,7 +165,7 @@ async def test_twice_and_no_more(tmp_path: Path) -> None:
         assert documents(got)[-1]["error"]["code"] == "upstream_truncated"
         await it.house.settled()
         record = it.house.exchanges()[-1]
-        assert (record.outcome, record.resumed, record.attempts) == ("truncated", 2, 3)
+        assert (record.outcome, record.resumed, record.attempts) == ("crashed", 2, 3)
         meters = it.house.worker.gateway.meters
         assert meters.cell("penstock_resumes_total", "told", "failed").value == 1
 
@@ -229,7 +229,7 @@ async def test_where_nobody_can_go_on_the_end_is_honest(tmp_path: Path, more: An
         assert sum(len(speaker.asked) for speaker in it.speakers) == 1
         await it.house.settled()
         (record,) = it.house.exchanges()
-        assert (record.outcome, record.error, record.resumed) == ("truncated", "upstream_truncated", 0)
+        assert (record.outcome, record.error, record.resumed) == ("crashed", "upstream_truncated", 0)
 
 
 async def test_an_error_of_the_engine_is_told_where_nobody_can_go_on(tmp_path: Path) -> None:
