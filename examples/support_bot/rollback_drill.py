@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from penstock import compose
 from penstock.cli.client import Api, find_key, find_url
+from penstock.compose.settings import read_settings
 
 STEADY = 40  # answers by one digest before the command is given
 QUIET_S = 1.0  # without an answer of the newer digest, at the end
@@ -149,7 +149,7 @@ def main() -> int:
     parser.add_argument("--reason", default="a drill")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    settings = compose.read_settings({})
+    settings = read_settings({})
     url = find_url(settings)
     load = Load(options.url, options.key, options.model)
     with Api(url, find_key(settings, url)) as api:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from penstock import compose
 from penstock.cli.probe import probe
+from penstock.compose.settings import read_settings
 from penstock.core.exchange import Content, Exchange
 from penstock.engine.probe.run import Asked, Probe
 from penstock.journal.content import Said
@@ -100,7 +100,7 @@ def test_declared_prompts_run_through_a_folder(tmp_path: Path) -> None:
 
 
 def test_what_the_journal_keeps_is_run_again_as_far_as_its_keys_are_there(tmp_path: Path, control: Control) -> None:
-    settings = compose.read_settings({"data": str(tmp_path)})
+    settings = read_settings({"data": str(tmp_path)})
     keys = open_keys(settings)
     vault = Vault(keys)
     records = [answered(vault, number, f"question {number}") for number in range(1, 5)]

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from penstock import compose
 from penstock.cli.main import main
+from penstock.compose import up
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ def _serve(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    compose.program = lambda: (sys.executable, __file__)
+    up.program = lambda: (sys.executable, __file__)
     if sys.argv[1] in {"up", "supervise"}:
         main()
     _serve(sys.argv[1])

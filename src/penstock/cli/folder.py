@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 import msgspec
 
-from penstock import compose
 from penstock.cli.flags import data_flag
+from penstock.compose.settings import read_settings
 from penstock.core.errors import NotFound
 
 
@@ -16,7 +16,7 @@ def folder() -> None:
 
 
 def _root(data: str | None) -> Path:
-    root = Path(compose.read_settings({"data": data}).data).absolute()
+    root = Path(read_settings({"data": data}).data).absolute()
     if not root.is_dir():
         raise NotFound(f"There is no data folder at {root}.", param="--data")
     return root

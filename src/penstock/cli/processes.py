@@ -2,8 +2,15 @@
 
 import click
 
-from penstock import compose
 from penstock.cli.flags import PORT, data_flag, tls_certificate_flag, tls_key_flag
+from penstock.compose.control import run_control
+from penstock.compose.engine import run_engine
+from penstock.compose.examiner import run_examiner
+from penstock.compose.gateway import run_gateway, run_gateways
+from penstock.compose.grpc import run_grpc
+from penstock.compose.settings import read_settings
+from penstock.compose.ship import run_ship
+from penstock.compose.up import run_supervisor
 
 
 @click.command()
@@ -30,7 +37,7 @@ def gateway(
     It serves from the last Snapshot in the data folder, also while control is away. SIGTERM drains it. With a
     certificate SIGHUP reads that again; so does a change of its file.
     """
-    settings = compose.read_settings(
+    settings = read_settings(
         {
             "data": data,
             "gateway.host": host,
@@ -42,9 +49,9 @@ def gateway(
         }
     )
     if worker is None and settings.gateway.workers > 1:
-        compose.run_gateways(settings)
+        run_gateways(settings)
     else:
-        compose.run_gateway(settings, worker or 0, supervised=worker is not None)
+        run_gateway(settings, worker or 0, supervised=worker is not None)
 
 
 @click.command()
@@ -60,8 +67,8 @@ def grpc(
 
     Each call is asked of a worker over its Unix socket, and so passes the same steps as over HTTP. SIGTERM drains it.
     """
-    compose.run_grpc(
-        compose.read_settings(
+    run_grpc(
+        read_settings(
             {
                 "data": data,
                 "gateway.host": host,
@@ -80,9 +87,7 @@ def grpc(
 @click.option("--empty", is_flag=True, default=None, help="Register no starter models at the first start.")
 def control(data: str | None, host: str | None, control_port: int | None, empty: bool | None) -> None:
     """Run the control plane: the API, the console and the loops that bring the world to what was asked for."""
-    compose.run_control(
-        compose.read_settings({"data": data, "control.host": host, "control.port": control_port, "empty": empty})
-    )
+    run_control(read_settings({"data": data, "control.host": host, "control.port": control_port, "empty": empty}))
 
 
 @click.command()
@@ -125,8 +130,8 @@ def engine(
     trusted: tuple[str, ...],
 ) -> None:
     """Run one embedded engine for the OpenVINO model in DIRECTORY. SIGTERM drains it."""
-    compose.run_engine(
-        compose.read_settings(
+    run_engine(
+        read_settings(
             {
                 "data": data,
                 "engine.host": host,
@@ -151,7 +156,7 @@ def engine(
 @click.option("--control-url", metavar="URL", help="Where control is.")
 def ship(data: str | None, ship_port: int | None, control_url: str | None) -> None:
     """Run the shipper, which carries the journal's records to control and remembers how far it came."""
-    compose.run_ship(compose.read_settings({"data": data, "ship.port": ship_port, "ship.control_url": control_url}))
+    run_ship(read_settings({"data": data, "ship.port": ship_port, "ship.control_url": control_url}))
 
 
 @click.command()
@@ -162,11 +167,11 @@ def examiner(data: str | None, control_url: str | None) -> None:
 
     Under `up` it is started when something is to be evaluated. What it was at when it was killed is gone on with, item by item.
     """
-    compose.run_examiner(compose.read_settings({"data": data, "ship.control_url": control_url}))
+    run_examiner(read_settings({"data": data, "ship.control_url": control_url}))
 
 
 @click.command(hidden=True)
 @data_flag
 def supervise(data: str | None) -> None:
     """Keep the processes of a data folder running, until SIGTERM. `up` starts it."""
-    compose.run_supervisor(compose.read_settings({"data": data}))
+    run_supervisor(read_settings({"data": data}))

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from penstock import compose
 from penstock.cli.session import Session, with_session
 from penstock.cli.show import table
+from penstock.compose.settings import analytics_folder
 
 
 @click.command()
@@ -27,7 +27,7 @@ def query(session: Session, sql: str | None, limit: int, named: bool) -> None:
             raise click.UsageError("Give a SELECT, or @NAME; --named tells the names.")
         _names(session, [{"name": name, "help": one.help, "sql": one.sql} for name, one in NAMED.items()])
         return
-    here = compose.analytics_folder(session.settings)
+    here = analytics_folder(session.settings)
     if session.settings.url or not here.is_dir():
         told = session.api.send("POST", "/query", {"sql": sql, "limit": limit})
     else:
@@ -41,7 +41,7 @@ def _here(session: Session, sql: str, limit: int) -> dict[str, Any]:
 
     settings = session.settings.analytics
     bounds = Bounds(rows=min(limit, settings.query_rows), seconds=settings.query_s, memory_mb=settings.query_memory_mb)
-    return told(asyncio.run(run_query(compose.analytics_folder(session.settings), sql_of(sql), bounds=bounds)))
+    return told(asyncio.run(run_query(analytics_folder(session.settings), sql_of(sql), bounds=bounds)))
 
 
 def _names(session: Session, found: list[dict[str, str]]) -> None:

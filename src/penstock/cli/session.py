@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock import compose
 from penstock.cli.flags import data_flag, json_flag
+from penstock.compose.settings import read_settings
 from penstock.core.settings import Settings
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def with_session(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--url", metavar="URL", help="Control plane [default: PENSTOCK_URL, or what runs on DIR].")
     @functools.wraps(command)
     def wrapped(*, url: str | None, key: str | None, data: str | None, as_json: bool, **arguments: Any) -> Any:
-        settings = compose.read_settings({"url": url, "key": key, "data": data})
+        settings = read_settings({"url": url, "key": key, "data": data})
         with ExitStack() as stack:
             return command(Session(settings, as_json=as_json, stack=stack), **arguments)
 

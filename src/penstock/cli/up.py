@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from penstock import compose
 from penstock.cli.flags import PORT, data_flag, json_flag, tls_certificate_flag, tls_key_flag
+from penstock.compose.settings import read_settings
+from penstock.compose.up import Welcome, run_up
 
 
 class Steps:
@@ -76,7 +77,7 @@ class Silence:
         """Says nothing."""
 
 
-def curl_line(welcome: compose.Welcome) -> str:
+def curl_line(welcome: Welcome) -> str:
     """A line to copy that asks the demo tenant's question."""
     key = (
         shlex.quote(shown_path(welcome.demo_key_file))
@@ -97,7 +98,7 @@ def shown_path(path: str) -> str:
     return path
 
 
-def _announce(console: Console, welcome: compose.Welcome) -> None:
+def _announce(console: Console, welcome: Welcome) -> None:
     console.print()
     console.print(f"  Penstock is ready after {welcome.seconds} s (pid {welcome.pid}).", highlight=False)
     console.print(f"  Gateway   {welcome.gateway}", highlight=False)
@@ -150,7 +151,7 @@ def up(
     data folder; later starts resume. It is ready when it prints the addresses. Ctrl-C lets what is being answered finish; a
     second one ends everything at once.
     """
-    settings = compose.read_settings(
+    settings = read_settings(
         {
             "data": data,
             "empty": empty,
@@ -168,12 +169,10 @@ def up(
     )
     if as_json or resume:
 
-        def tell(welcome: compose.Welcome) -> None:
+        def tell(welcome: Welcome) -> None:
             print(json.dumps({f: getattr(welcome, f) for f in welcome.__struct_fields__}), flush=True)
 
-        return compose.run_up(settings, resume=resume, progress=Silence(), announce=tell)
+        return run_up(settings, resume=resume, progress=Silence(), announce=tell)
     console = Console(soft_wrap=True)
     console.print(f"Penstock in {shown_path(str(Path(settings.data).absolute()))}", highlight=False)
-    return compose.run_up(
-        settings, resume=False, progress=Steps(console), announce=lambda welcome: _announce(console, welcome)
-    )
+    return run_up(settings, resume=False, progress=Steps(console), announce=lambda welcome: _announce(console, welcome))
