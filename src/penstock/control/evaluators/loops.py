@@ -229,7 +229,7 @@ class Worker:
                 last = await reserve(connection, len(told)) if told else 0
                 await move(connection, self.name, offset, page.end, now)
                 if told:
-                    batch = IngestBatch([(one, _encode(one)) for one in told], last - len(told) + 1, now)
+                    batch = IngestBatch([(one, _encode(one)) for one in told], last - len(told) + 1)
                     changed = await batch.run(connection)
                 await add_tally(connection, self.name, tallied(planned, scores))
                 await seat(connection, self.name, planned.seats, now)

@@ -1,6 +1,6 @@
 """An experiment folded again from the records that are stored, in ingest order, and compared with what is stored of it, bit for bit.
 
-What folds is what folded at first: `IngestBatch`, without the tables. So an unequal replay means that records are gone (retention), or
+What folds is what folded at first: `Attribution`, without the tables. So an unequal replay means that records are gone (retention), or
 that the same records do not say the same any more.
 """
 
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.experiments.life import experiment_row
 from penstock.control.experiments.store import OpenExperiment, ingested, load_statistics
-from penstock.control.ingest.batch import IngestBatch, Known
+from penstock.control.ingest.attribution import Attribution
 from penstock.core.errors import Conflict
 from penstock.core.exchange import Exchange, Observation, Record
 from penstock.experiments.counted import Statistics
@@ -63,21 +63,21 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Seen, ...]
 
 
-class Replay(IngestBatch):
+class Replay(Attribution):
     """One experiment's records, folded in the order in which they are handed in; nothing is read or written."""
 
     def __init__(self, name: str, design: Design, epochs: Iterable[Epoch], *, planned: int = 0) -> None:
-        super().__init__((), 0, 0.0)
+        super().__init__()
         self._design = design
         self._coming = sorted(epochs, reverse=True)
         self._one = OpenExperiment(name, design, design.unit, Statistics(planned=planned))
-        self._experiments = {name: self._one}
+        self.touched.experiments = {name: self._one}
         self._name = name
         self.records = 0
 
     def covariates(self, past: Mapping[str, int]) -> None:
         """What units (TENANT/UNIT) did before the start."""
-        self._past = {(self._name, unit): value for unit, value in past.items()}
+        self.touched.past = {(self._name, unit): value for unit, value in past.items()}
 
     def take(self, records: Iterable[tuple[Told, int]]) -> None:
         """The next records, each with its ingest sequence."""
@@ -85,9 +85,9 @@ class Replay(IngestBatch):
             self.records += 1
             if isinstance(record, Exchange):
                 self._begin(number=record.epoch)
-                self._exchange(record, b"", sequence)
+                self.exchange(record, b"", sequence)
             else:
-                self._observation(record, b"", sequence)
+                self.observation(record, b"", sequence)
         self._one.folding.settle()
 
     def _begin(self, *, number: int = 0, at: float = -math.inf) -> None:
@@ -107,22 +107,6 @@ class Replay(IngestBatch):
         """What has been counted, with all epochs that had begun by `at`."""
         self._begin(at=at)
         return self._one.folding.statistics
-
-    # -- what a first reading does beside it --------------------------------------------------------------------------
-
-    def _tally(self, exchange: Exchange, sequence: int) -> None: ...
-
-    def _keep_exchange(self, exchange: Exchange, known: Known, raw: bytes, sequence: int) -> None: ...
-
-    def _keep_observation(self, observation: Observation, state: str, raw: bytes, sequence: int) -> None: ...
-
-    def _tally_of_user(self, observation: Observation) -> None: ...
-
-    def _tally_told(self, observation: Observation, known: Known) -> None: ...
-
-    def _tally_word(
-        self, observation: Observation, known: Known, metric: str, numerator: int, sequence: int
-    ) -> None: ...
 
 
 async def replay(database: Database, name: str, *, verdicts: int) -> Replayed:

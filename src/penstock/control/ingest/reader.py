@@ -83,7 +83,7 @@ async def ingest(
         committed = await committed_position(connection, source)
         if committed is not None and not _follows(committed, start):
             raise OutOfPlace(committed)
-        batch = IngestBatch(records, last - len(records) + 1, now)
+        batch = IngestBatch(records, last - len(records) + 1)
         changed = await batch.run(connection)
         overdue = await link_texts(connection, [record for record, _ in records])
         values = {"segment": end.segment, "offset": end.offset, "at": now}
