@@ -2,7 +2,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.access.limits import REQUESTS, RESOURCES, SEATS, SPENDS, TOKENS, Window, estimate_tokens, limit_of
+from penstock.access.leases import in_words
+from penstock.access.limits import (
+    COUNTS,
+    DAY_S,
+    LASTING,
+    MONTH_S,
+    REQUESTS,
+    RESOURCES,
+    SEATS,
+    SIZES,
+    SPENDS,
+    TOKENS,
+    Window,
+    estimate_tokens,
+    limit_of,
+)
 from penstock.access.register import Entry, Lease, Refusal, Register, Return, Want
 from penstock.core.snapshot import Limits
 
@@ -16,15 +31,56 @@ def test_estimates() -> None:
 def test_limits_by_resource() -> None:
     limits = Limits(
         requests_per_minute=1,
+        requests_per_day=10,
+        requests_per_month=100,
         tokens_per_minute=2,
+        tokens_per_day=20,
+        tokens_per_month=200,
         concurrency=3,
         usd_per_minute=0.01,
         usd_per_day=0.1,
         usd_per_month=1.0,
     )
-    every = (REQUESTS, TOKENS, SEATS, *SPENDS)
-    assert [limit_of(limits, r) for r in every] == [1, 2, 3, 10_000_000, 100_000_000, 1_000_000_000]
-    assert [limit_of(Limits(), r) for r in every] == [None] * 6
+    every = (*COUNTS, *SIZES, SEATS, *SPENDS)
+    money = [10_000_000, 100_000_000, 1_000_000_000]
+    assert [limit_of(limits, r) for r in every] == [1, 10, 100, 2, 20, 200, 3, *money]
+    assert [limit_of(Limits(), r) for r in every] == [None] * 10
+
+
+def test_every_limit_is_one_resource_in_its_window() -> None:
+    assert sorted(one.field for one in RESOURCES) == sorted(Limits.__struct_fields__)
+    for kind in (COUNTS, SIZES, SPENDS):
+        assert [RESOURCES[r].window_s for r in kind] == [60, DAY_S, MONTH_S]
+    assert set(LASTING) == {r for r in SIZES + SPENDS if RESOURCES[r].window_s > 60}
+
+
+def test_the_number_of_a_resource_keeps_its_meaning() -> None:
+    """Ledgers' books that were written before hold them."""
+    before = [
+        "requests_per_minute",
+        "tokens_per_minute",
+        "usd_per_day",
+        "concurrency",
+        "usd_per_minute",
+        "usd_per_month",
+    ]
+    assert [one.field for one in RESOURCES[:6]] == before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.25, "0.25 s"),
+        (61.6, "61.6 s"),
+        (121.0, "3 min"),
+        (7200.0, "2 h 0 min"),
+        (86_399.5, "24 h 0 min"),
+        (172_800.0, "2 d 0 h"),
+        (30 * 86_400 - 1.0, "30 d 0 h"),
+    ],
+)
+def test_a_wait_in_words_is_never_shorter_than_it_is(seconds: float, told: str) -> None:
+    assert in_words(seconds) == told
 
 
 @given(st.integers(1, 20), st.lists(st.tuples(st.floats(0, 30), st.integers(1, 20)), max_size=60))
@@ -140,7 +196,7 @@ def test_entries_restore_the_same_books(steps: list[tuple[str, str, int, float]]
             register = again
 
 
-@pytest.mark.parametrize("resource", [REQUESTS, TOKENS, *SPENDS])
+@pytest.mark.parametrize("resource", [*COUNTS, *SIZES, *SPENDS])
 def test_everything_is_free_again_after_the_window(resource: int) -> None:
     books = Books()
     lease = books.ask("w", resource, 1000, 900, 5.0)

@@ -114,17 +114,20 @@ def test_a_wrong_key_is_a_sentence(control: Control) -> None:
 
 def test_tenants_are_made_changed_and_removed(control: Control) -> None:
     control.json("tenants", "create", "acme", "--requests-per-minute", "10", "--priority", "premium")
-    control.json("tenants", "update", "acme", "--tokens-per-minute", "500")
+    control.json("tenants", "update", "acme", "--tokens-per-minute", "500", "--tokens-per-day", "90000")
     found = {one["name"]: one["spec"] for one in control.json("tenants", "list")["tenants"]}["acme"]
     assert found["priority"] == "premium"
-    assert (found["limits"]["requests_per_minute"], found["limits"]["tokens_per_minute"]) == (10, 500)
+    limits = {name: value for name, value in found["limits"].items() if value is not None}
+    assert limits == {"requests_per_minute": 10, "tokens_per_minute": 500, "tokens_per_day": 90_000}
     control.json(
         "tenants", "update", "acme", "--model-limit", "support-bot:tokens_per_minute=50", "--usd-per-month", "9"
     )
-    control.json("tenants", "update", "acme", "--model-limit", "support-bot:usd_per_day=0.5")
+    by_day = ("--model-limit", "support-bot:usd_per_day=0.5", "--model-limit", "support-bot:requests_per_day=70")
+    control.json("tenants", "update", "acme", *by_day)
     found = {one["name"]: one["spec"] for one in control.json("tenants", "list")["tenants"]}["acme"]
     by_model = {name: value for name, value in found["model_limits"]["support-bot"].items() if value is not None}
-    assert (by_model, found["limits"]["usd_per_month"]) == ({"tokens_per_minute": 50, "usd_per_day": 0.5}, 9)
+    assert by_model == {"tokens_per_minute": 50, "usd_per_day": 0.5, "requests_per_day": 70}
+    assert found["limits"]["usd_per_month"] == 9
     wrong = control.run("tenants", "update", "acme", "--model-limit", "support-bot:rpm=50")
     assert (wrong.returncode, "write MODEL:LIMIT=VALUE" in wrong.stderr) == (2, True)
     again = control.run("tenants", "create", "acme")

@@ -242,13 +242,15 @@ async def test_making_and_revoking_a_key(new_house: House, newcomer: httpx.Async
     new_house.call("POST", "/tenants", {"name": "demo", "spec": {"model_limits": {"bot": {"usd_per_month": 2.5}}}})
     await sign_in(newcomer)
     csrf = token((await newcomer.get("/access")).text)
-    reply = await newcomer.post("/access/keys", data={"csrf": csrf, "name": "shop", "tenant": "demo", "rpm": "60"})
+    asked = {"csrf": csrf, "name": "shop", "tenant": "demo", "requests_per_minute": "60", "tokens_per_day": "90000"}
+    asked |= {"usd_per_month": "2.5", "concurrency": ""}
+    reply = await newcomer.post("/access/keys", data=asked)
     made = re.search(r'id="new-key">(pk-[^<]*)<', reply.text)
     assert made is not None
     assert reply.headers["cache-control"] == "no-store"
     page = (await newcomer.get("/access")).text
     assert made[1] not in page
-    assert "requests per minute 60" in page
+    assert "requests per minute 60, tokens per day 90.0\u202fk, usd per month 2.50<" in page
     assert "bot: usd per month 2.5" in page
     path = re.search(r'href="(/access/revoke\?id=[^"]*)"[^>]*>Revoke…<span class="hidden-text"> shop', page)
     assert path is not None

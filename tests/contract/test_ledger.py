@@ -6,7 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from penstock.access.limits import REQUESTS, SEATS, SPEND, SPEND_MINUTE, SPEND_MONTH, TOKENS
+from penstock.access.limits import (
+    COUNTS,
+    DAY_S,
+    MONTH_S,
+    REQUESTS,
+    SEATS,
+    SIZES,
+    SPEND,
+    SPEND_MINUTE,
+    SPEND_MONTH,
+    TOKENS,
+    TOKENS_DAY,
+    TOKENS_MONTH,
+)
 from penstock.core.errors import RateLimited, Unavailable
 from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
 from tests.store.asking import count, reserve
@@ -128,6 +141,76 @@ async def test_money_by_minute_day_and_month(books: Books) -> None:
     for resource in (SPEND, SPEND_MINUTE, SPEND_MONTH):
         await settled(books, "key:k", resource, dollar)
     await leave(worker)
+
+
+@pytest.mark.parametrize("kind", ["requests", "tokens"])
+async def test_requests_and_tokens_by_minute_day_and_month(books: Books, kind: str) -> None:
+    worker = await books.join("w")
+    caller = key(**{f"{kind}_per_minute": 10, f"{kind}_per_day": 20, f"{kind}_per_month": 30})
+
+    async def use() -> tuple[str, str, float] | None:
+        try:
+            if kind == "requests":
+                for _ in range(10):
+                    await count(worker.limiter, caller, FREE, books.now)
+            else:
+                held = await reserve(worker.limiter, caller, FREE, 10, books.now)
+                worker.limiter.settle(held, 10, books.now)
+        except RateLimited as refused:
+            assert refused.retry_after is not None
+            return str(refused).split(f" {kind} ")[1].split(",")[0], refused.code, refused.retry_after
+        return None
+
+    told = []
+    for pause in (0.0, 30.0, 40.0, 70.0, DAY_S + 400.0, 70.0, MONTH_S + 5 * 3600.0):
+        books.now += pause
+        told.append(await use())
+    assert [one and one[:2] for one in told] == [
+        None,
+        ("per minute", "rate_limit_exceeded"),
+        None,
+        ("per day", "insufficient_quota"),
+        None,
+        ("per 30 days", "insufficient_quota"),
+        None,
+    ]
+    waits = [one[2] for one in told if one is not None]
+    assert 30 - 1 <= waits[0] <= 33
+    assert DAY_S - 141 <= waits[1] <= DAY_S + 361 - 140
+    assert MONTH_S - DAY_S - 700 <= waits[2] <= MONTH_S - DAY_S + 4 * 3600
+    worker.limiter.close(books.now)
+    for resource in COUNTS if kind == "requests" else SIZES:
+        await settled(books, "key:k", resource, 10)
+    await leave(worker)
+
+
+async def test_long_windows_are_leased_as_short_ones_and_settled_by_true_use(books: Books) -> None:
+    """Three workers together: never over a day's tokens or requests, at most 2 % under, and back is what was not used."""
+    workers = [await books.join(f"w{i}") for i in range(3)]
+    caller = key(tokens_per_day=50_000, tokens_per_month=60_000, requests_per_day=2_000)
+
+    async def spend(worker: Worker) -> int:
+        got = 0
+        while True:
+            try:
+                await count(worker.limiter, caller, FREE, books.now)
+                held = await reserve(worker.limiter, caller, FREE, 50, books.now)
+            except RateLimited as refused:
+                assert refused.code == "insufficient_quota"
+                return got
+            worker.limiter.settle(held, 40, books.now)
+            got += 40
+
+    total = sum(await asyncio.gather(*(spend(worker) for worker in workers)))
+    assert 49_000 - 3 * 50 <= total <= 50_000
+    for worker in workers:
+        worker.limiter.close(books.now)
+    await settled(books, "key:k", TOKENS_DAY, total)
+    await settled(books, "key:k", TOKENS_MONTH, total)
+    books.now += DAY_S + 400
+    assert await books.used("key:k", TOKENS_DAY) == 0
+    assert await books.used("key:k", TOKENS_MONTH) == total
+    await leave(*workers)
 
 
 async def test_what_was_not_used_comes_back_and_what_was_used_more_is_charged(books: Books) -> None:

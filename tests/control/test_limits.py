@@ -17,13 +17,13 @@ spec: {ledger_down: closed}
 ---
 kind: Route
 name: dear
-spec: {to: [{pool: mock}], policy: strict-money, limits: {concurrency: 7, usd_per_minute: 0.5}}
+spec: {to: [{pool: mock}], policy: strict-money, limits: {concurrency: 7, requests_per_month: 5000, usd_per_minute: 0.5}}
 ---
 kind: Tenant
 name: acme
 spec:
-  limits: {usd_per_minute: 1, usd_per_day: 20, usd_per_month: 300}
-  model_limits: {dear: {tokens_per_minute: 1000}}
+  limits: {requests_per_day: 900, tokens_per_month: 7000000, usd_per_minute: 1, usd_per_day: 20, usd_per_month: 300}
+  model_limits: {dear: {tokens_per_minute: 1000, tokens_per_day: 20000}}
 ---
 kind: Key
 name: acme-app
@@ -43,10 +43,11 @@ async def test_limits_of_key_tenant_and_model_reach_the_snapshot(house: House) -
     snapshot = house.publisher.current
     assert snapshot is not None
     [route] = [r for r in snapshot.routes if r.name == "dear"]
-    assert route.limits == Limits(concurrency=7, usd_per_minute=0.5)
+    assert route.limits == Limits(concurrency=7, requests_per_month=5000, usd_per_minute=0.5)
     [tenant] = [t for t in snapshot.tenants if t.name == "acme"]
-    assert tenant.limits == Limits(usd_per_minute=1, usd_per_day=20, usd_per_month=300)
-    assert tenant.model_limits == {"dear": Limits(tokens_per_minute=1000)}
+    money = {"usd_per_minute": 1.0, "usd_per_day": 20.0, "usd_per_month": 300.0}
+    assert tenant.limits == Limits(requests_per_day=900, tokens_per_month=7_000_000, **money)  # type: ignore[arg-type]
+    assert tenant.model_limits == {"dear": Limits(tokens_per_minute=1000, tokens_per_day=20_000)}
     [key] = [k for k in snapshot.keys if k.tenant == "acme"]
     assert key.model_limits == {"dear": Limits(requests_per_minute=5), "other@staging": Limits(usd_per_month=2.5)}
     assert {p.name: p.ledger_down for p in snapshot.policies}["strict-money"] == "closed"
@@ -57,6 +58,7 @@ async def test_limits_of_key_tenant_and_model_reach_the_snapshot(house: House) -
     [
         ("kind: Tenant\nname: a\nspec: {model_limits: {m: {rpm: 1}}}", "spec.model_limits.m.rpm"),
         ("kind: Tenant\nname: a\nspec: {limits: {usd_per_month: -1}}", "spec.limits.usd_per_month"),
+        ("kind: Tenant\nname: a\nspec: {limits: {tokens_per_day: 1.5}}", "spec.limits.tokens_per_day"),
         ("kind: Policy\nname: a\nspec: {ledger_down: ajar}", "spec.ledger_down"),
     ],
 )

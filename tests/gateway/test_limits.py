@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.access.limits import SEATS, SPEND_MINUTE
+from penstock.access.limits import SEATS, SPEND_MINUTE, TOKENS_DAY
 from penstock.core.snapshot import Limits, Policy, Price, Route, Target, TenantEntry
 from penstock.store.ledger_redis import RedisLedger
 from penstock.store.ledger_socket import SocketLedger
@@ -125,6 +125,36 @@ async def test_money_a_minute_is_settled_by_true_use_when_the_client_leaves(tmp_
         async with asyncio.timeout(15):  # a refusal is remembered for a moment
             while (await ask(house.port, chat("hello", max_tokens=500))).status != 200:
                 pass
+
+
+async def test_limits_of_a_day_and_a_month_say_when_and_that_asking_again_is_in_vain(tmp_path: Path) -> None:
+    key = {"limits": Limits(requests_per_minute=50, requests_per_day=2, tokens_per_month=10_000)}
+    async with running(tmp_path, key=key) as house:
+        got = [await ask(house.port, chat("hello", max_tokens=5)) for _ in range(3)]
+        assert [one.status for one in got] == [200, 200, 429]
+        told = got[1].headers
+        assert (told[b"x-ratelimit-limit-requests"], told[b"x-ratelimit-remaining-requests"]) == (b"2", b"0")
+        assert told[b"x-ratelimit-reset-requests"].startswith((b"24h", b"23h"))
+        assert told[b"x-ratelimit-limit-tokens"] == b"10000"
+        assert told[b"x-ratelimit-reset-tokens"].startswith((b"72", b"71"))
+        refused = got[2]
+        assert refused.error["code"] == "insufficient_quota"
+        assert "Limit reached for key key_1: 2 requests per day, 0 left" in refused.error["message"]
+        assert " h " in refused.error["message"].rsplit("Try again in")[1]
+        assert 86_000 <= int(refused.headers[b"retry-after"]) <= 86_400 + 361
+        assert refused.headers[b"x-should-retry"] == b"false"
+    key = {"limits": Limits(tokens_per_day=600)}
+    async with running(tmp_path / "other", key=key) as house:
+        assert (await ask(house.port, chat("hello"))).status == 200
+        assert house.mock.asked[0]["max_tokens"] == 256, "many at the same time would slip past the day's tokens"
+        await house.settled()
+        house.worker.gateway.limiter.close(time.monotonic())  # type: ignore[attr-defined]
+        [one] = house.exchanges()
+        assert house.ledger.used("key:key_1", TOKENS_DAY, time.time()) == one.usage.prompt + one.usage.completion
+        never = await ask(house.port, chat("hello", max_tokens=900))
+        assert (never.status, never.error["code"]) == (429, "insufficient_quota")
+        assert b"retry-after" not in never.headers
+        assert never.headers[b"x-should-retry"] == b"false"
 
 
 async def test_without_its_ledger_the_policy_says_whether_a_tenant_is_served(tmp_path: Path) -> None:

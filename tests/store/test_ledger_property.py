@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.access.leases import Holder, Reservation
-from penstock.access.limits import REQUESTS, RESOURCES, SEATS, SPEND, SPEND_MINUTE, TOKENS
+from penstock.access.limits import (
+    COUNTS,
+    REQUESTS,
+    REQUESTS_DAY,
+    RESOURCES,
+    SEATS,
+    SIZES,
+    SPEND,
+    SPEND_MINUTE,
+    TOKENS,
+    TOKENS_DAY,
+)
 from penstock.core.errors import RateLimited, Unavailable
 from penstock.core.snapshot import KeyEntry, LedgerDown, Limits, TenantEntry
 from tests.store.books import Books, RedisBooks, SocketBooks, Worker, until
@@ -23,22 +34,29 @@ MODEL_TOKEN_LIMIT = 2500
 SEAT_LIMIT = 50
 MINUTE_NANOUSD = 40_000
 DAY_NANOUSD = 70_000
+DAY_TOKENS = 4_500
 REQUEST_LIMIT = 100
+DAY_REQUESTS = 220
 PRICE = 15  # nano-dollars a token
 WORKERS = 3
 BOOKED = (
     (REQUESTS, REQUEST_LIMIT),
+    (REQUESTS_DAY, DAY_REQUESTS),
     (TOKENS, TOKEN_LIMIT),
+    (TOKENS_DAY, DAY_TOKENS),
     (SPEND_MINUTE, MINUTE_NANOUSD),
     (SPEND, DAY_NANOUSD),
 )  # with the key's limit on it
+RESERVED = ((TOKENS, 1), (TOKENS_DAY, 1), (SPEND_MINUTE, PRICE), (SPEND, PRICE))  # with the price of a token in it
 KEY = KeyEntry(
     id="k",
     hash="",
     tenant="t",
     limits=Limits(
         requests_per_minute=REQUEST_LIMIT,
+        requests_per_day=DAY_REQUESTS,
         tokens_per_minute=TOKEN_LIMIT,
+        tokens_per_day=DAY_TOKENS,
         concurrency=SEAT_LIMIT,
         usd_per_minute=MINUTE_NANOUSD / 1e9,
         usd_per_day=DAY_NANOUSD / 1e9,
@@ -113,8 +131,8 @@ class World:
         except (RateLimited, Unavailable):
             return
         if gateway not in self.gateways:
-            for resource, need in ((TOKENS, amount), (SPEND, amount * PRICE), (SPEND_MINUTE, amount * PRICE)):
-                self.unsure.append((self.books.now, resource, need))
+            for resource, price in RESERVED:
+                self.unsure.append((self.books.now, resource, amount * price))
             return
         one = Spent(now, amount, reservation)
         self.spent.append(one)
@@ -128,7 +146,7 @@ class World:
             if used > one.amount:  # the estimate was too low: the rest is charged now, whatever the limit
                 more = used - one.amount
                 self.excess += more
-                for resource, price in ((TOKENS, 1), (SPEND_MINUTE, PRICE), (SPEND, PRICE)):
+                for resource, price in RESERVED:
                     self.unsure.append((self.books.now, resource, more * price))
             gateway.limiter.settle(one.reservation, used, self.books.now, used * PRICE)
             one.amount = used
@@ -151,17 +169,19 @@ class World:
         minute, day = self.times(60), self.times(86400)
         assert sum(one.running for one in self.spent) <= SEAT_LIMIT * self.times(math.inf)
         assert sum(at > now - 60 for at in self.counted) <= REQUEST_LIMIT * minute
+        assert sum(at > now - 86400 for at in self.counted) <= DAY_REQUESTS * day
         tokens = self.used(TOKENS, now - 60)
         assert tokens <= (MODEL_TOKEN_LIMIT if self.down == "closed" else TOKEN_LIMIT) * minute + self.excess
         assert tokens * PRICE <= MINUTE_NANOUSD * minute + self.excess * PRICE
+        assert self.used(TOKENS_DAY, now - 86400) <= DAY_TOKENS * day + self.excess
         assert self.used(SPEND, now - 86400) <= DAY_NANOUSD * day + self.excess * PRICE
 
     def used(self, resource: int, since: float) -> int:
         """What was really spent, requests still running at what they hold."""
-        if resource == REQUESTS:
+        if resource in COUNTS:
             return sum(at > since for at in self.counted)
         tokens = sum(one.amount for one in self.spent if one.at > since)
-        return tokens if resource == TOKENS else tokens * PRICE
+        return tokens if resource in SIZES else tokens * PRICE
 
     async def check_books(self) -> None:
         """All is settled and every lease is back: booked is what was spent, and at most what killed workers held.
@@ -175,8 +195,8 @@ class World:
             late = now - one.window_s - 2 * one.slot_s - one.lease_s
             outages = sum(at > late for at in self.outages)
             lost = 0
-            if outages and resource != REQUESTS:
-                lost = self.excess * (1 if resource == TOKENS else PRICE)
+            if outages and resource not in COUNTS:
+                lost = self.excess * (1 if resource in SIZES else PRICE)
             if self.down == "open":
                 lost += limit * outages
             assert booked >= self.used(resource, now - one.window_s) - lost, resource
@@ -265,7 +285,8 @@ class World:
         for resource in (REQUESTS, TOKENS, SPEND_MINUTE):
             assert await self.books.used("key:k", resource) == 0
         self.books.now += 86400 + 400
-        assert await self.books.used("key:k", SPEND) == 0
+        for resource in (REQUESTS_DAY, TOKENS_DAY, SPEND):
+            assert await self.books.used("key:k", resource) == 0
         for gateway in self.gateways:
             await gateway.worker.client.close()
         await self.books.close()

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from penstock.access.limits import SEATS, SPEND, SPEND_MINUTE, SPEND_MONTH, TOKENS
+from penstock.access.limits import SEATS, SPEND, SPEND_MINUTE, SPEND_MONTH, TOKENS, TOKENS_DAY, TOKENS_MONTH
 from penstock.access.register import Return
 from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
 from penstock.store.limiter import Limiter
@@ -15,7 +15,15 @@ CALLER = KeyEntry(
     id="k",
     hash="",
     tenant="t",
-    limits=Limits(tokens_per_minute=1000, concurrency=500, usd_per_minute=1, usd_per_day=1, usd_per_month=2),
+    limits=Limits(
+        tokens_per_minute=1000,
+        tokens_per_day=5000,
+        tokens_per_month=9000,
+        concurrency=500,
+        usd_per_minute=1,
+        usd_per_day=1,
+        usd_per_month=2,
+    ),
 )
 
 CHILD = """
@@ -71,7 +79,9 @@ async def test_what_a_killed_process_held_comes_back(tmp_path: Path) -> None:
             while await books.used("key:k", SEATS):
                 await asyncio.sleep(0.005)
         slate = Slate(tmp_path / "slate", "boot")
-        assert sum(one.amount for one in slate.left) == 2 * 201_000_000
+        held = {resource: sum(one.amount for one in slate.left if one.resource == resource) for resource in range(10)}
+        asked = {SPEND: 201_000_000, SPEND_MONTH: 201_000_000, TOKENS_DAY: 101, TOKENS_MONTH: 101}
+        assert {resource: amount for resource, amount in held.items() if amount} == asked
         next_one = await books.join("next")
         limiter = Limiter(next_one.client, slate=slate)
         limiter.start(asyncio.get_running_loop(), lambda: books.now)
@@ -79,6 +89,8 @@ async def test_what_a_killed_process_held_comes_back(tmp_path: Path) -> None:
         assert 40_000_000 <= await books.used("key:k", SPEND) <= 40_000_000 + leased
         assert await books.used("key:k", SPEND_MINUTE) >= 241_000_000, "a minute's is free again soon enough"
         assert await books.used("key:k", TOKENS) >= 111
+        for resource, leased in ((TOKENS_DAY, 50), (TOKENS_MONTH, 90)):
+            assert 10 <= await books.used("key:k", resource) <= 10 + leased
         limiter.close(books.now)
         await next_one.client.close()
     finally:

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from penstock.core import errors
-from penstock.core.errors import PenstockError, RateLimited
+from penstock.core.errors import PenstockError, RateLimited, Unavailable
 from penstock.net.server import Reply, Request
 from penstock.wire.answer import decode_answer
 from penstock.wire.ending import finish_of, usage_of
@@ -36,7 +36,12 @@ async def test_the_official_client_understands_every_error(kind: type[PenstockEr
 def test_retry_after_is_in_whole_seconds() -> None:
     assert error_headers(RateLimited("x", retry_after=0.2))[-1] == (b"retry-after", b"1")
     assert error_headers(RateLimited("x", retry_after=3.1))[-1] == (b"retry-after", b"4")
-    assert len(error_headers(RateLimited("x"))) == 1
+    assert error_headers(RateLimited("x", retry_after=60.5))[1:] == [
+        (b"retry-after", b"61"),
+        (b"x-should-retry", b"false"),
+    ]
+    assert error_headers(RateLimited("x"))[1:] == [(b"x-should-retry", b"false")], "it can never be served"
+    assert len(error_headers(Unavailable("x", retry_after=90.0))) == 2
 
 
 def test_an_error_is_an_event_too() -> None:

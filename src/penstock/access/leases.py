@@ -4,11 +4,12 @@ All times here are the worker's own, monotonic seconds: a lease is good for a ti
 workers and ledger need not agree.
 """
 
+from math import ceil
 from weakref import WeakValueDictionary
 
 import msgspec
 
-from penstock.access.limits import REQUESTS, RESOURCES, SEATS, SPENDS, TOKENS, Window, limit_of
+from penstock.access.limits import COUNTS, LASTING, RESOURCES, SEATS, SIZES, SPENDS, Window, limit_of
 from penstock.access.register import Lease, Refusal, Return, Want
 from penstock.core.errors import RateLimited
 from penstock.core.snapshot import KeyEntry, Limits, TenantEntry
@@ -127,10 +128,23 @@ class Account:
             )
         left = "" if kind == "model" else f" {refusal.remaining * scale:.10g} left,"  # others' use is theirs to know
         return RateLimited(
-            f"Limit reached for {kind} {name}: {limit},{left} {asked} asked for. Try again in {refusal.wait:.3g} s.",
+            f"Limit reached for {kind} {name}: {limit},{left} {asked} asked for. Try again in {in_words(refusal.wait)}.",
             code=resource.code,
             retry_after=refusal.wait,
         )
+
+
+def in_words(seconds: float) -> str:
+    """A time to wait as people say it: `12.5 s`, `6 min`, `23 h 4 min`, `29 d 23 h`; two minutes and more are rounded up to the smaller unit."""
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes = ceil(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    hours = ceil(minutes / 60)
+    return f"{hours // 24} d {hours % 24} h"
 
 
 class Holder:
@@ -140,6 +154,7 @@ class Holder:
         counted: requests of the key and the tenant, counted when the caller is known.
         requests: requests of the model, counted when it is known.
         shown: the accounts of requests and of tokens that the caller is told of: its own and its tenant's.
+        lasting: those of tokens and of money whose windows are so long that what is held of them must outlive this worker.
         counted_until: until when no lease of `counted` is over, at least.
         until: the same of all the others.
         more: whether there is more to reserve than tokens and seats.
@@ -152,6 +167,7 @@ class Holder:
         "bounds",
         "counted",
         "counted_until",
+        "lasting",
         "more",
         "requests",
         "reserves",
@@ -177,6 +193,7 @@ class Holder:
         self.tokens = tokens
         self.spend = spend
         self.seats = seats
+        self.lasting = tuple(a for a in tokens + spend if a.resource in LASTING)
         self.spends = bool(spend)
         self.bounds = bool(tokens or spend)
         self.more = bool(spend or requests)
@@ -237,11 +254,11 @@ class LeaseBook:
             ]
         every = [*own, *of_model]
         return Holder(
-            counted=self._accounts(REQUESTS, own),
-            requests=self._accounts(REQUESTS, of_model),
-            tokens=self._accounts(TOKENS, every),
-            spend=tuple(a for resource in SPENDS for a in self._accounts(resource, every)),
-            seats=self._accounts(SEATS, every),
+            counted=self._accounts(COUNTS, own),
+            requests=self._accounts(COUNTS, of_model),
+            tokens=self._accounts(SIZES, every),
+            spend=self._accounts(SPENDS, every),
+            seats=self._accounts((SEATS,), every),
         )
 
     def expire(self, now: float) -> list[Return]:
@@ -254,15 +271,16 @@ class LeaseBook:
         """Seats that this worker holds, in use and idle, by scope."""
         return {a.scope: a.held for a in self.accounts.values() if a.resource == SEATS and a.held}
 
-    def _accounts(self, resource: int, scopes: list[tuple[str, Limits]]) -> tuple[Account, ...]:
+    def _accounts(self, resources: tuple[int, ...], scopes: list[tuple[str, Limits]]) -> tuple[Account, ...]:
         found: list[Account] = []
-        for scope, limits in scopes:
-            limit = limit_of(limits, resource)
-            if limit is None:
-                continue
-            account = self.accounts.get((scope, resource))
-            if account is None:
-                account = self.accounts[scope, resource] = Account(scope, resource, limit)
-            account.limit = limit
-            found.append(account)
+        for resource in resources:
+            for scope, limits in scopes:
+                limit = limit_of(limits, resource)
+                if limit is None:
+                    continue
+                account = self.accounts.get((scope, resource))
+                if account is None:
+                    account = self.accounts[scope, resource] = Account(scope, resource, limit)
+                account.limit = limit
+                found.append(account)
         return tuple(found)

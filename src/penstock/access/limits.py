@@ -17,10 +17,12 @@ BYTES_PER_TOKEN = 4
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is limited.
 
-    `window_s` is the interval of the limit, `slot_s` the grain of the books; what a worker has leased it may spend for `lease_s`. An amount
-    is free again at most `window_s + slot_s + lease_s` after it was spent. A window of 0 is a limit on what is in use at once.
+    `field` is its name in `Limits`. `window_s` is the interval of the limit, `slot_s` the grain of the books; what a worker has leased it
+    may spend for `lease_s`. An amount is free again at most `window_s + slot_s + lease_s` after it was spent. A window of 0 is a limit on
+    what is in use at once.
     """
 
+    field: str
     name: str
     per: str
     window_s: int = 0
@@ -29,45 +31,68 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
     code: str = "rate_limit_exceeded"
 
 
+# Numbers stand in ledgers' books: they keep their meaning for ever.
 REQUESTS = 0
 TOKENS = 1
 SPEND = 2
 SEATS = 3
 SPEND_MINUTE = 4
 SPEND_MONTH = 5
+REQUESTS_DAY = 6
+REQUESTS_MONTH = 7
+TOKENS_DAY = 8
+TOKENS_MONTH = 9
+COUNTS = (REQUESTS, REQUESTS_DAY, REQUESTS_MONTH)
+SIZES = (TOKENS, TOKENS_DAY, TOKENS_MONTH)
 SPENDS = (SPEND_MINUTE, SPEND, SPEND_MONTH)
-LASTING = (SPEND, SPEND_MONTH)  # with windows so long that what a killed worker held must not wait for their end
+# Reserved in windows so long that what a killed worker held must not wait for their end. A request that was counted has come, whatever became of it.
+LASTING = (SPEND, SPEND_MONTH, TOKENS_DAY, TOKENS_MONTH)
 DAY_S = 86400
-RESOURCES = (
-    Resource(name="requests", per="per minute", window_s=60),
-    Resource(name="tokens", per="per minute", window_s=60),
-    Resource(name="nano-dollars", per="per day", window_s=DAY_S, slot_s=300, lease_s=60.0, code="insufficient_quota"),
-    Resource(name="requests", per="at once", code="concurrency_limit_exceeded"),
-    Resource(name="nano-dollars", per="per minute", window_s=60),
-    Resource(
-        name="nano-dollars",
+MONTH_S = 30 * DAY_S
+
+
+def _a_minute(field: str, name: str) -> Resource:
+    return Resource(field=field, name=name, per="per minute", window_s=60)
+
+
+def _a_day(field: str, name: str) -> Resource:
+    return Resource(
+        field=field, name=name, per="per day", window_s=DAY_S, slot_s=300, lease_s=60.0, code="insufficient_quota"
+    )
+
+
+def _a_month(field: str, name: str) -> Resource:
+    return Resource(
+        field=field,
+        name=name,
         per="per 30 days",
-        window_s=30 * DAY_S,
+        window_s=MONTH_S,
         slot_s=4 * 3600,
         lease_s=60.0,
         code="insufficient_quota",
-    ),
+    )
+
+
+RESOURCES = (
+    _a_minute("requests_per_minute", "requests"),
+    _a_minute("tokens_per_minute", "tokens"),
+    _a_day("usd_per_day", "nano-dollars"),
+    Resource(field="concurrency", name="requests", per="at once", code="concurrency_limit_exceeded"),
+    _a_minute("usd_per_minute", "nano-dollars"),
+    _a_month("usd_per_month", "nano-dollars"),
+    _a_day("requests_per_day", "requests"),
+    _a_month("requests_per_month", "requests"),
+    _a_day("tokens_per_day", "tokens"),
+    _a_month("tokens_per_month", "tokens"),
 )
 
 
 def limit_of(limits: Limits, resource: int) -> int | None:
     """The limit of one resource, of money in nano-dollars; None: there is none."""
-    if resource == REQUESTS:
-        return limits.requests_per_minute
-    if resource == TOKENS:
-        return limits.tokens_per_minute
-    if resource == SEATS:
-        return limits.concurrency
-    if resource == SPEND_MINUTE:
-        usd = limits.usd_per_minute
-    else:
-        usd = limits.usd_per_day if resource == SPEND else limits.usd_per_month
-    return None if usd is None else round(usd * 1e9)
+    limit: float | None = getattr(limits, RESOURCES[resource].field)
+    if limit is None:
+        return None
+    return round(limit * 1e9) if resource in SPENDS else int(limit)
 
 
 def estimate_tokens(prompt_bytes: int, max_tokens: int | None, choices: int = 1) -> int:

@@ -10,24 +10,22 @@ from penstock.cli.session import Session
 from penstock.core.errors import BadRequest
 
 Command = Any
-_COUNTS = ("requests_per_minute", "tokens_per_minute", "concurrency")
-_MONEY = ("usd_per_minute", "usd_per_day", "usd_per_month")
-_LIMITS = (*_COUNTS, *_MONEY)
+_WINDOWS = {"minute": "a minute", "day": "in 24 hours", "month": "in 30 days"}
+_KINDS = {"requests": "requests", "tokens": "tokens", "usd": "US dollars"}
+_LIMITS = ("concurrency", *(f"{kind}_per_{window}" for kind in _KINDS for window in _WINDOWS))
 file_flag = click.option("-f", "--file", "path", type=file_argument, help="YAML file with the whole spec; - is stdin.")
 
 
 def limit_flags(command: Command) -> Command:
     """Adds the flags of limits to a command."""
-    for option in reversed(
-        (
-            click.option("--requests-per-minute", type=click.IntRange(0), help="Most requests a minute."),
-            click.option("--tokens-per-minute", type=click.IntRange(0), help="Most tokens a minute."),
-            click.option("--concurrency", type=click.IntRange(0), help="Most requests at a time."),
-            click.option("--usd-per-minute", type=click.FloatRange(0), help="Most US dollars a minute."),
-            click.option("--usd-per-day", type=click.FloatRange(0), help="Most US dollars in 24 hours."),
-            click.option("--usd-per-month", type=click.FloatRange(0), help="Most US dollars in 30 days."),
-        )
-    ):
+    options = [click.option("--concurrency", type=click.IntRange(0), help="Most requests at a time.")]
+    for kind, things in _KINDS.items():
+        values = click.FloatRange(0) if kind == "usd" else click.IntRange(0)
+        options += [
+            click.option(f"--{kind}-per-{window}", type=values, help=f"Most {things} {time}.")
+            for window, time in _WINDOWS.items()
+        ]
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -59,7 +57,7 @@ def given_model_limits(flags: dict[str, Any], old: dict[str, Any] | None = None)
         where, _, value = text.partition("=")
         model, _, name = where.rpartition(":")
         try:
-            amount = int(value) if name in _COUNTS else float(value)
+            amount = float(value) if name.startswith("usd_") else int(value)
         except ValueError:
             amount = -1
         if not model or name not in _LIMITS or amount < 0:

@@ -15,7 +15,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a key, a tenant or a model may use; None is no limit. A month is 30 days."""
 
     requests_per_minute: int | None = None
+    requests_per_day: int | None = None
+    requests_per_month: int | None = None
     tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
     concurrency: int | None = None
     usd_per_minute: float | None = None
     usd_per_day: float | None = None

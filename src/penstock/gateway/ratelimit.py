@@ -48,8 +48,11 @@ def _one(name: bytes, accounts: tuple[Account, ...], now: float) -> bytes:
 
 
 def duration(seconds: float) -> bytes:
-    """`seconds` as OpenAI writes them: `250ms`, `12s`, `6m0s`; 0 and less is none."""
+    """`seconds` as OpenAI writes them: `250ms`, `12s`, `6m0s`, `23h59m59s`; 0 and less is none."""
     if seconds < 1:
         return b"%dms" % (seconds * 1000) if seconds > 0 else b"0ms"
     whole = int(seconds + 0.999)
-    return _WRITTEN[whole] if whole < 128 else b"%dm%ds" % divmod(whole, 60)
+    if whole < 128:
+        return _WRITTEN[whole]
+    minutes, rest = divmod(whole, 60)
+    return b"%dm%ds" % (minutes, rest) if minutes < 60 else b"%dh%dm%ds" % (minutes // 60, minutes % 60, rest)

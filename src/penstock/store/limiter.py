@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from penstock.access.leases import Account, Holder, LeaseBook, Reservation
-from penstock.access.limits import LASTING, REQUESTS, RESOURCES, SEATS, TOKENS, Window
+from penstock.access.limits import COUNTS, LASTING, RESOURCES, SEATS, SIZES, Window
 from penstock.access.register import OLDEST, Refusal, Return
 from penstock.core.errors import Unavailable
 from penstock.core.snapshot import KeyEntry, LedgerDown, Limits, TenantEntry
@@ -24,7 +24,7 @@ class Limiter:
         down: what happens while the ledger is away: `closed` refuses with 503 what needs it; `open` lets each worker use up to its share
             of each limit (the limit divided by `workers`, or by how many the ledger told of), which is reported when the ledger is back. A caller's policy may say otherwise.
         workers: how many share the ledger, at least.
-        slate: where the money that running requests hold is noted; what a killed predecessor held is given back.
+        slate: where what running requests hold of a day's or a month's tokens and money is noted; what a killed predecessor held is given back.
     """
 
     def __init__(
@@ -138,8 +138,10 @@ class Limiter:
             account.balance -= tokens
         for account in holder.seats:
             account.balance -= 1
-        if self._slate is not None and holder.spends:
-            self._note([(account, account.slot, nanousd) for account in holder.spend])
+        if self._slate is not None and holder.lasting:
+            for account in holder.lasting:
+                amount = tokens if account.resource in SIZES else nanousd
+                self._slate.add(account.scope, account.resource, account.slot, amount)
         return Reservation(holder, tokens, nanousd, self._stamp)
 
     async def reserve(
@@ -152,8 +154,10 @@ class Limiter:
             Unavailable: if the ledger is needed, away, and it is `closed` then.
         """
         taken = await self._claim(holder.parts(tokens, nanousd), now, down)
-        if self._slate is not None and holder.spends:
-            self._note(taken)
+        if self._slate is not None and holder.lasting:
+            for account, slot, amount in taken:
+                if account.resource in LASTING and slot != OLDEST:
+                    self._slate.add(account.scope, account.resource, slot, amount)
         return Reservation(holder, tokens, nanousd, self._stamp, taken)
 
     def settle(self, reservation: Reservation, tokens: int, now: float, nanousd: int = 0) -> None:
@@ -178,6 +182,9 @@ class Limiter:
                         account.balance += unused
                     for account in holder.seats:
                         account.balance += 1
+                    if self._slate is not None and holder.lasting:
+                        for account in holder.lasting:
+                            self._slate.take(account.scope, account.resource, account.slot, reservation.tokens)
                     return
         self._settle(reservation, tokens, now, nanousd)
 
@@ -188,14 +195,14 @@ class Limiter:
             parts = reservation.holder.parts(reservation.tokens, reservation.nanousd)
             taken = [(a, slot, n) for a, n in parts if (slot := a.slot_of(stamp)) is not None]
         back: list[Return] = []
-        slate = self._slate if reservation.holder.spends else None
+        slate = self._slate if reservation.holder.lasting else None
         for account, slot, amount in taken:
             resource = account.resource
-            if resource == REQUESTS:
+            if resource in COUNTS:
                 continue
             if slate is not None and resource in LASTING:
                 slate.take(account.scope, resource, slot, amount)
-            unused = amount if resource == SEATS else amount - (tokens if resource == TOKENS else nanousd)
+            unused = amount if resource == SEATS else amount - (tokens if resource in SIZES else nanousd)
             if unused > 0:
                 self._put(account, slot, unused, now, back)
             elif unused < 0:
@@ -208,12 +215,6 @@ class Limiter:
                     back.append(Return(account.scope, resource, 0, -more))
         if back:
             self._ledger.give_back(back, now + self._epoch)
-
-    def _note(self, taken: list[tuple[Account, int, int]]) -> None:
-        if self._slate is not None:
-            for account, slot, amount in taken:
-                if account.resource in LASTING and slot != OLDEST:
-                    self._slate.add(account.scope, account.resource, slot, amount)
 
     def _put(self, account: Account, slot: int, amount: int, now: float, back: list[Return]) -> None:
         if slot == OLDEST and account.share is not None:

@@ -10,6 +10,19 @@ from penstock.console.shapes import Key, Person, Tenant
 from penstock.console.visit import Visit, allowed
 from penstock.core.errors import NotFound
 
+LIMITS = (
+    ("requests_per_minute", "Requests a minute"),
+    ("requests_per_day", "Requests in 24 hours"),
+    ("requests_per_month", "Requests in 30 days"),
+    ("tokens_per_minute", "Tokens a minute"),
+    ("tokens_per_day", "Tokens in 24 hours"),
+    ("tokens_per_month", "Tokens in 30 days"),
+    ("concurrency", "Requests at a time"),
+    ("usd_per_minute", "US dollars a minute"),
+    ("usd_per_day", "US dollars in 24 hours"),
+    ("usd_per_month", "US dollars in 30 days"),
+)  # fields of the form, and what they are called
+
 
 class Created(msgspec.Struct, frozen=True, kw_only=True):
     """A new key with its text, which is told this once."""
@@ -36,6 +49,7 @@ async def _page(visit: Visit, created: Created | None) -> Response:
         created=created,
         of_tenant=visit.me.tenant,
         roles=tuple(ROLES),
+        limits=LIMITS,
         now=visit.console.clock(),
         may_see=visit.may("tenants:read", "tenant"),
         may_write_keys=visit.may("keys:write", "tenant"),
@@ -45,14 +59,22 @@ async def _page(visit: Visit, created: Created | None) -> Response:
 async def create_key(visit: Visit) -> Response:
     """Make a key, and show its text this once."""
     form = await visit.form()
-    rate = optional_number(form, "rpm", 1, 1e9)
     body = {
         "name": form.get("name", ""),
         "tenant": form.get("tenant") or None,
         "roles": [form["role"]] if form.get("role") else [],
-        "limits": {"requests_per_minute": int(rate)} if rate is not None else {},
+        "limits": _limits(form),
     }
     return await _page(visit, msgspec.convert(await visit.api.post("/keys", body), Created))
+
+
+def _limits(form: dict[str, str]) -> dict[str, float]:
+    limits: dict[str, float] = {}
+    for name, _ in LIMITS:
+        most = optional_number(form, name, 0, 4e6 if name.startswith("usd_") else 1e9)
+        if most is not None:
+            limits[name] = most if name.startswith("usd_") else int(most)
+    return limits
 
 
 async def confirm_revoke(visit: Visit) -> Response:

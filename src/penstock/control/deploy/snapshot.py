@@ -347,14 +347,7 @@ def _policy_name(name: str | None, state: State) -> str | None:
 
 
 def _limits(spec: LimitsSpec) -> Limits:
-    return Limits(
-        requests_per_minute=spec.requests_per_minute,
-        tokens_per_minute=spec.tokens_per_minute,
-        concurrency=spec.concurrency,
-        usd_per_minute=spec.usd_per_minute,
-        usd_per_day=spec.usd_per_day,
-        usd_per_month=spec.usd_per_month,
-    )
+    return Limits(**spec.model_dump())
 
 
 def _tenant(name: str, spec: TenantSpec) -> TenantEntry:

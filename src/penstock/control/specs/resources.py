@@ -40,7 +40,11 @@ class LimitsSpec(Spec):
     """What a key, a tenant or a model may use; what is left out is not limited. Windows slide: a month is any 30 days."""
 
     requests_per_minute: int | None = Field(default=None, ge=0, le=10**12)
+    requests_per_day: int | None = Field(default=None, ge=0, le=10**12)
+    requests_per_month: int | None = Field(default=None, ge=0, le=10**12)
     tokens_per_minute: int | None = Field(default=None, ge=0, le=10**12)
+    tokens_per_day: int | None = Field(default=None, ge=0, le=10**12)
+    tokens_per_month: int | None = Field(default=None, ge=0, le=10**12)
     concurrency: int | None = Field(default=None, ge=0, le=10**9)
     usd_per_minute: float | None = Field(default=None, ge=0, le=4e6)
     usd_per_day: float | None = Field(default=None, ge=0, le=4e6)
