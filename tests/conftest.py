@@ -1,7 +1,5 @@
 """What the tests of several rooms use."""
 
-import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from hypothesis import settings
 
 import penstock
 from penstock.store.sql import Database, open_database
+from tests.databases import furnished, url_of
 from tests.postgres import PostgresServer
 
 settings.register_profile("busy machine", deadline=None)  # how long an example takes says nothing about what it shows
@@ -32,25 +31,22 @@ def postgres() -> Iterator[PostgresServer]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with all tables and nothing in them: migrating takes longer than most tests, so it is done once, and copied."""
-    file = tmp_path_factory.mktemp("migrated") / "empty.db"
-
-    async def migrate() -> None:
-        await (await open_database(f"sqlite+aiosqlite:///{file}")).close()
-
-    asyncio.run(migrate())
-    return file
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables, on each kind of server in turn."""
+    if request.param == "sqlite":
+        return url_of(tmp_path / "test.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return await server.fresh_database()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, on each kind of server in turn."""
+    """The URL of a database with all tables and nothing in them, on each kind of server in turn."""
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+        return furnished(tmp_path / "test.db")
     server: PostgresServer = request.getfixturevalue("postgres")
-    return await server.fresh_database()
+    return await server.furnished_database()
 
 
 @pytest.fixture
@@ -62,9 +58,8 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def sqlite(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
+async def sqlite(tmp_path: Path) -> AsyncIterator[Database]:
     """An open SQLite database with all tables."""
-    shutil.copy(migrated, tmp_path / "test.db")
-    opened = await open_database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
+    opened = await open_database(furnished(tmp_path / "test.db"))
     yield opened
     await opened.close()

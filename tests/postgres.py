@@ -11,10 +11,13 @@ import uuid
 from pathlib import Path
 
 import asyncpg
+from sqlalchemy import make_url
+
+from penstock.store.sql import open_database
 
 
 class PostgresServer:
-    """One server for a test run; `fresh_database` gives an empty database."""
+    """One server for a test run; `fresh_database` and `furnished_database` give one of its own to a test."""
 
     def __init__(self) -> None:
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -25,6 +28,7 @@ class PostgresServer:
         self._bin = binaries[-1].parent
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._user: str | None = None
+        self._furnished: str | None = None  # the database that furnished ones are copies of
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self._user = next(n for n in ("postgres", "nobody") if n in {p.pw_name for p in pwd.getpwall()})
             entry = pwd.getpwnam(self._user)
@@ -63,10 +67,21 @@ class PostgresServer:
 
     async def fresh_database(self) -> str:
         """The URL of a new, empty database."""
+        return await self._new("template1")
+
+    async def furnished_database(self) -> str:
+        """The URL of a new database with all tables and nothing in them: a copy of one that was migrated."""
+        if self._furnished is None:
+            url = await self.fresh_database()
+            await (await open_database(url)).close()
+            self._furnished = str(make_url(url).database)
+        return await self._new(self._furnished)
+
+    async def _new(self, template: str) -> str:
         name = "t" + uuid.uuid4().hex
         connection = await asyncpg.connect(host=str(self.folder), user="postgres", database="postgres")
         try:
-            await connection.execute(f'CREATE DATABASE "{name}"')
+            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
         finally:
             await connection.close()
         return f"postgresql+asyncpg://postgres@/{name}?host={self.folder}"

@@ -14,6 +14,7 @@ from penstock.journal.masterkey import Wrapping
 from penstock.journal.sealing import SubjectKey
 from penstock.store.sql import Database
 from tests.contract.shared_keys import Fleet, HostOfFleet, LoopThread, emptied, opened
+from tests.databases import furnished
 from tests.postgres import PostgresServer
 
 
@@ -45,7 +46,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
     def give(kind: str) -> tuple[LoopThread, Database]:
         if kind not in known:
             file = tmp_path_factory.mktemp("keys") / "keys.db"
-            url = f"sqlite+aiosqlite:///{file}" if kind == "sqlite" else thread.run(postgres.fresh_database())
+            url = furnished(file) if kind == "sqlite" else thread.run(postgres.furnished_database())
             known[kind] = thread.run(opened(url))
         return thread, thread.run(emptied(known[kind]))
 

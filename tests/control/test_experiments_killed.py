@@ -21,6 +21,7 @@ from penstock.store import schema_experiments as tables
 from penstock.store.sql import Database, open_database
 from tests.control.bed import T0, Bed
 from tests.control.test_experiments_analysis import EVERYTHING, history
+from tests.databases import furnished
 
 BATCH = 48
 SPEC = EVERYTHING | {"guardrails": [{"metric": "latency_p95"}]}  # one that nothing trips: it must run to its end
@@ -88,7 +89,7 @@ async def deliver(bed: Bed, batch: list[Record]) -> None:
 
 @pytest.fixture
 async def other(tmp_path: Path) -> AsyncIterator[Database]:
-    database = await open_database(f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
+    database = await open_database(furnished(tmp_path / "other.db"))
     yield database
     await database.close()
 

@@ -17,6 +17,7 @@ from penstock.store import schema_experiments as tables
 from penstock.store.schema_drift import drift_groups
 from penstock.store.sql import Database, open_database
 from tests.control.bed import AB, T0, Bed, assigned, exchange, feedback
+from tests.databases import furnished
 
 
 @pytest.fixture
@@ -226,7 +227,7 @@ async def test_batches_of_any_size_give_the_same_statistics(sqlite: Database, tm
     results = []
     entry = None
     for size in (10_000, 1, 17):
-        database = await open_database(f"sqlite+aiosqlite:///{tmp_path / f'{size}.db'}")
+        database = await open_database(furnished(tmp_path / f"{size}.db"))
         bed = Bed(database, tmp_path)
         await bed.prepare()
         await bed.begin(AB | {"guardrails": [{"metric": "error_rate"}, {"metric": "latency_p95"}]})

@@ -88,13 +88,13 @@ async def ready(client: httpx.AsyncClient) -> None:
 
 
 async def test_the_first_start_registers_promotes_and_writes_keys_and_the_next_resumes(
-    database_url: str, tmp_path: Path
+    empty_database_url: str, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     data.mkdir()
     starter = make_starter(tmp_path / "models")
     runtime = LocalServers()
-    async with served(data, runtime, starter=starter, database=database_url) as client:
+    async with served(data, runtime, starter=starter, database=empty_database_url) as client:
         await ready(client)
         assert (await client.get("/healthz")).status_code == 200
         for name in ("admin.key", "demo.key"):
@@ -114,7 +114,7 @@ async def test_the_first_start_registers_promotes_and_writes_keys_and_the_next_r
             {"prompt": 0.5, "completion": 0.0}
         ]
         audit = len((await client.get("/api/v1/audit")).json())
-    async with served(data, runtime, starter=starter, database=database_url) as client:
+    async with served(data, runtime, starter=starter, database=empty_database_url) as client:
         await ready(client)
         client.headers["authorization"] = f"Bearer {key}"
         assert len((await client.get("/api/v1/models/support-bot/versions")).json()) == 3

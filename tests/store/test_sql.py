@@ -24,12 +24,12 @@ async def test_migrations_make_exactly_the_tables_of_the_schema(database: Databa
         assert await connection.run_sync(differences) == []
 
 
-async def test_opening_again_keeps_what_is_there(database_url: str) -> None:
-    first = await open_database(database_url)
+async def test_opening_again_keeps_what_is_there(empty_database_url: str) -> None:
+    first = await open_database(empty_database_url)
     async with first.write() as connection:
         await connection.execute(insert(schema.models).values(name="m", created_at=1.0, created_by="t"))
     await first.close()
-    second = await open_database(database_url)
+    second = await open_database(empty_database_url)
     async with second.read() as connection:
         assert (await connection.execute(select(schema.models.c.name))).scalars().all() == ["m"]
     await second.close()
@@ -42,8 +42,8 @@ async def test_the_names_of_migrations_are_their_numbers() -> None:
         assert f'\nrevision = "{number:04}"\n' in file.read_text()
 
 
-async def test_several_processes_may_open_an_empty_database_at_once(database_url: str) -> None:
-    opened = await asyncio.gather(*(open_database(database_url) for _ in range(4)))
+async def test_several_processes_may_open_an_empty_database_at_once(empty_database_url: str) -> None:
+    opened = await asyncio.gather(*(open_database(empty_database_url) for _ in range(4)))
     for one in opened:
         await one.close()
 
