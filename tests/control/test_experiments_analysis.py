@@ -16,6 +16,7 @@ from penstock.experiments.verdict import judge
 from penstock.store import schema_experiments as tables
 from penstock.store.sql import Database, open_database
 from tests.control.bed import AB, T0, Bed, assigned, exchange, feedback
+from tests.databases import furnished
 
 
 @pytest.fixture
@@ -186,6 +187,29 @@ async def test_planned_looks_end_the_experiment(both: Bed) -> None:
     assert await both.table(tables.experiment_looks)
 
 
+@pytest.mark.parametrize("inference", ["group_sequential", "fixed"])
+async def test_planned_looks_over_strata_are_kept(bed: Bed, inference: str) -> None:
+    """They have infinitely many degrees of freedom, for which JSON has no number."""
+    looks = 2 if inference == "group_sequential" else 1
+    plan = {"units": 100 * looks, "inference": inference} | ({"looks": looks} if looks > 1 else {})
+    await bed.begin(AB | {"stratify": {"by": "stream", "values": ["true"]}, "plan": plan})
+    rng = random.Random(1)
+    for turn in range(looks + 1):
+        numbers = range(turn * 220, turn * 220 + 220)
+        shown = (
+            [
+                msgspec.structs.replace(one, stream=rng.random() < 0.5)
+                for one in assigned(await entry_of(bed), numbers, T0)
+            ]
+            if turn < looks
+            else []
+        )
+        await bed.send([*shown, *(feedback(n, success=rng.random() < 0.6) for n in numbers)])
+        found = await told(bed)
+        assert sum(one["statistic"] is not None for one in found["verdict"]["looks"]) == min(looks, turn + 1)
+    assert (found["state"], found["verdict"]["state"]) == ("decided", "inconclusive")
+
+
 # -- the replay ------------------------------------------------------------------------------------------------------
 
 EVERYTHING = AB | {
@@ -229,7 +253,7 @@ async def test_a_replay_in_ingest_order_gives_the_same_verdicts_bit_for_bit(tmp_
     """However records are batched, and with the evaluator looking in between or not."""
     told_by_size = []
     for size in (11, 101, 10_000):
-        database = await open_database(f"sqlite+aiosqlite:///{tmp_path / f'{size}.db'}")
+        database = await open_database(furnished(tmp_path / f"{size}.db"))
         bed = Bed(database, tmp_path)
         await bed.prepare()
         await bed.send([exchange(900_000 + n, user=f"u{n % 90}", at=T0 - 100, cost_nanousd=n * 7) for n in range(300)])

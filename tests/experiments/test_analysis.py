@@ -334,6 +334,7 @@ def test_one_look_is_welchs_test() -> None:
     (look,) = run.statistics.looks.values()
     taken = look.taken[0]
     assert look.fraction == 1.0
+    assert taken.freedom is not None
     assert taken.freedom < 800
     comparison = judge(run.design, run.statistics, 1.0).comparisons[0]
     assert comparison.upper is not None

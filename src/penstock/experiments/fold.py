@@ -266,7 +266,7 @@ class Folding:
                     control_units=sides[1].units,
                     value=sides[0].top / sides[0].bottom * metric.scale,
                     control_value=sides[1].top / sides[1].bottom * metric.scale,
-                    freedom=found.freedom,
+                    freedom=found.freedom if math.isfinite(found.freedom) else None,
                 )
             )
         self.looked.add(number)

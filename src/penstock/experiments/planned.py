@@ -42,9 +42,9 @@ def judged(design: Design, looks: Mapping[int, Look], arm: str) -> Result | None
     return found
 
 
-def _students(alpha: float, freedom: float) -> float:
-    """The two-sided critical value of t; of the normal distribution for infinitely many degrees of freedom."""
-    if math.isinf(freedom):
+def _students(alpha: float, freedom: float | None) -> float:
+    """The two-sided critical value of t; of the normal distribution for infinitely many degrees of freedom, None."""
+    if freedom is None:
         return NormalDist().inv_cdf(1 - alpha / 2)
     from scipy.special import stdtrit  # half a second of imports that starting a process need not pay
 
