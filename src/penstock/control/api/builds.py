@@ -9,6 +9,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
+from penstock.control.api.jobs import newest_jobs, told_job
 from penstock.control.auth import ControlPart, needs
 from penstock.control.context import Change
 from penstock.control.specs.resources import Precision, Spec
@@ -41,8 +42,7 @@ class BuildBody(Spec):
 
 def job_answer(row: Row[Any]) -> dict[str, Any]:
     """A job as the API tells it; `steps` with the seconds that each took, the last one's until the job ended, or null."""
-    left_out = {"holder", "lease_until", "steps"}
-    told = {name: row._mapping[name] for name in build_jobs.c.keys() if name not in left_out}  # noqa: SLF001, SIM118
+    told = told_job(build_jobs, row, left_out={"steps"})
     ends = [*(step["at"] for step in row.steps[1:]), row.finished_at]
     told["steps"] = [
         {**step, "seconds": round(end - step["at"], 3) if end is not None else None}
@@ -61,10 +61,7 @@ async def list_builds(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
     """Jobs that make or made builds, newest first."""
-    statement = select(build_jobs).order_by(build_jobs.c.created_at.desc(), build_jobs.c.id.desc()).limit(limit)
-    for column, value in ((build_jobs.c.model, model), (build_jobs.c.label, label), (build_jobs.c.state, state)):
-        if value is not None:
-            statement = statement.where(column == value)
+    statement = newest_jobs(build_jobs, model=model, label=label, state=state, limit=limit)
     async with control.database.read() as connection:
         return [job_answer(row) for row in await connection.execute(statement)]
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from sqlalchemy import Row, select
 
 from penstock.access.principals import Principal
+from penstock.control.api.jobs import newest_jobs, told_job
 from penstock.control.auth import ControlPart, needs
 from penstock.control.gates.ask import build_of, measured_suite
 from penstock.control.gates.evaluations import Measured, ask, cancel, find_evaluation
@@ -63,8 +64,7 @@ def suite_answer(row: Row[Any], *, whole: bool = False) -> dict[str, Any]:
 
 def evaluation_answer(row: Row[Any]) -> dict[str, Any]:
     """An evaluation as the API tells it."""
-    left_out = {"holder", "lease_until"}
-    return {name: row._mapping[name] for name in evaluations.c.keys() if name not in left_out}  # noqa: SLF001, SIM118
+    return told_job(evaluations, row)
 
 
 @router.get("/suites")
@@ -99,10 +99,7 @@ async def list_evaluations(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
     """Evaluations, newest first."""
-    statement = select(evaluations).order_by(evaluations.c.created_at.desc(), evaluations.c.id.desc()).limit(limit)
-    for column, value in ((evaluations.c.model, model), (evaluations.c.label, label), (evaluations.c.state, state)):
-        if value is not None:
-            statement = statement.where(column == value)
+    statement = newest_jobs(evaluations, model=model, label=label, state=state, limit=limit)
     async with control.database.read() as connection:
         return [evaluation_answer(row) for row in await connection.execute(statement)]
 
