@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
 
 import penstock
 from penstock.store.sql import Database, open_database
 from tests.databases import furnished, url_of
 from tests.postgres import PostgresServer
+from tests.scheduling import OneInstallationAtATime
 
 settings.register_profile("busy machine", deadline=None)  # how long an example takes says nothing about what it shows
 settings.load_profile("busy machine")
@@ -21,6 +23,12 @@ def pytest_sessionstart() -> None:
         source = compiled.with_name(compiled.name.partition(".")[0] + ".py")
         if source.stat().st_mtime > compiled.stat().st_mtime:
             pytest.exit(f"{source} has changed since it was compiled: run `make install`, or `make interpreted`.", 2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneInstallationAtATime | None:
+    """Where tests of a file stay together, installations stay in one process."""
+    return OneInstallationAtATime(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
