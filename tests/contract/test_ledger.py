@@ -324,6 +324,25 @@ async def test_open_while_the_ledger_is_away_means_the_workers_share_and_no_more
     await leave(worker)
 
 
+async def test_what_a_worker_granted_itself_frees_nothing_once_its_time_is_over(books: Books) -> None:
+    books.kill()
+    worker = await books.join("w1", down="open", workers=1)
+    caller = key(tokens_per_minute=400)
+    long = await reserve(worker.limiter, caller, FREE, 300, books.now)
+    await books.start()
+    await books.joined([worker])
+    worker.limiter.tick(books.now)
+    await settled(books, "key:k", TOKENS, 300)
+    books.now += 70
+    await books.heard([worker])
+    await reserve(worker.limiter, caller, FREE, 390, books.now)
+    worker.limiter.settle(long, 1, books.now)
+    await books.heard([worker])
+    with pytest.raises(RateLimited):
+        await reserve(worker.limiter, caller, FREE, 200, books.now)
+    await leave(worker)
+
+
 async def test_a_cancelled_request_leaves_nothing_taken(books: Books) -> None:
     worker = await books.join("w1")
     caller = key(concurrency=4, tokens_per_minute=40)

@@ -84,6 +84,7 @@ class Gateway:
         self.limiter = worker.limiter
         self.holder: Holder = worker.limiter.holder_on(KEY, TENANT, "m", Limits())
         self.running: list[Spent] = []
+        self.untold = 0  # tokens beyond reservations, of which the ledger may not have heard yet
 
 
 class World:
@@ -102,6 +103,7 @@ class World:
         self.gateways: list[Gateway] = []
         self.names = 0
         self.excess = 0
+        self.unheard: list[tuple[float, int]] = []  # when, how many tokens beyond reservations died with their worker
 
     async def join(self) -> None:
         self.names += 1
@@ -114,6 +116,7 @@ class World:
             if account.scope == "key:k":
                 self.unsure.append((self.books.now, account.resource, account.balance))
         self.report(gateway)
+        self.unheard.append((self.books.now, gateway.untold))
         await gateway.worker.kill()
         for one in gateway.running:
             one.running = False  # its seat is free with its process; its tokens and money count as spent
@@ -146,6 +149,7 @@ class World:
             if used > one.amount:  # the estimate was too low: the rest is charged now, whatever the limit
                 more = used - one.amount
                 self.excess += more
+                gateway.untold += more
                 for resource, price in RESERVED:
                     self.unsure.append((self.books.now, resource, more * price))
             gateway.limiter.settle(one.reservation, used, self.books.now, used * PRICE)
@@ -187,7 +191,7 @@ class World:
         """All is settled and every lease is back: booked is what was spent, and at most what killed workers held.
 
         A ledger that is killed loses what it was being told: returns, so that more is booked for a window, and what was charged beyond a
-        reservation; with `open`, at most one limit for each outage, what workers granted themselves.
+        reservation, as a worker does that is killed in the moment in which it charges; with `open`, at most one limit for each outage, what workers granted themselves.
         """
         for resource, limit in BOOKED:
             one, now = RESOURCES[resource], self.books.now
@@ -195,8 +199,9 @@ class World:
             late = now - one.window_s - 2 * one.slot_s - one.lease_s
             outages = sum(at > late for at in self.outages)
             lost = 0
-            if outages and resource not in COUNTS:
-                lost = self.excess * (1 if resource in SIZES else PRICE)
+            if resource not in COUNTS:
+                beyond = self.excess if outages else sum(tokens for at, tokens in self.unheard if at > late)
+                lost = beyond * (1 if resource in SIZES else PRICE)
             if self.down == "open":
                 lost += limit * outages
             assert booked >= self.used(resource, now - one.window_s) - lost, resource
@@ -264,6 +269,8 @@ class World:
         workers = [gateway.worker for gateway in self.gateways]
         await self.books.joined(workers)
         await self.books.heard(workers)
+        for gateway in self.gateways:
+            gateway.untold = 0
 
     async def finish(self) -> None:
         """After all is settled no seat is held; what was spent is what is booked, but for what dead workers had; in the end it is all free."""

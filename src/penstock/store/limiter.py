@@ -156,7 +156,7 @@ class Limiter:
         taken = await self._claim(holder.parts(tokens, nanousd), now, down)
         if self._slate is not None and holder.lasting:
             for account, slot, amount in taken:
-                if account.resource in LASTING and slot != OLDEST:
+                if account.resource in LASTING and slot >= 0:
                     self._slate.add(account.scope, account.resource, slot, amount)
         return Reservation(holder, tokens, nanousd, self._stamp, taken)
 
@@ -217,8 +217,13 @@ class Limiter:
             self._ledger.give_back(back, now + self._epoch)
 
     def _put(self, account: Account, slot: int, amount: int, now: float, back: list[Return]) -> None:
-        if slot == OLDEST and account.share is not None:
-            account.share.take_oldest(amount)
+        if slot < 0:
+            if now - _granted_at(slot) >= RESOURCES[account.resource].window_s:
+                return  # what is booked now is of others
+            if account.share is not None:
+                account.share.take_oldest(amount)
+            else:
+                back.append(Return(account.scope, account.resource, OLDEST, amount))
         elif account.slot == slot and now < account.expires and account.balance + amount <= account.most:
             account.balance += amount
         else:
@@ -307,7 +312,9 @@ class Limiter:
                     wait = min(wait, AWAY_S)  # the ledger may be back before
                 raise account.error(Refusal(0, wait, account.share.remaining, wait), amount)
             account.share.book(account.share.slot_at(now), amount)
-            taken.append((account, OLDEST, amount))  # the ledger will book it later, if this is not settled before
+            taken.append(
+                (account, _own_grant(now), amount)
+            )  # the ledger will book it later, if this is not settled before
 
     def _undo(self, taken: list[tuple[Account, int, int]], now: float) -> None:
         back: list[Return] = []
@@ -315,6 +322,15 @@ class Limiter:
             self._put(account, slot, amount, now, back)
         if back:
             self._ledger.give_back(back, now + self._epoch)
+
+
+def _own_grant(now: float) -> int:
+    """In place of a slot, for what the worker grants itself: when that was, below zero."""
+    return OLDEST - int(now)
+
+
+def _granted_at(slot: int) -> int:
+    return OLDEST - slot
 
 
 def _take_more(holder: Holder, nanousd: int) -> bool:
