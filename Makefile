@@ -13,7 +13,7 @@ ARGS ?=
 MAKEFLAGS += --jobs=2
 
 # In a checkout whose modules are compiled, `make install` (or `make interpreted`) comes after each change of them.
-.PHONY: bench-content up interpreted install install-dev system-packages test soak check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance bench-registry bench-latency
+.PHONY: bench-content up interpreted install install-dev system-packages test soak properties check format bench bench-fairness bench-peers features image image-test lock clean bench-connections bench-tls bench-slow-clients bench-experiments bench-drift bench-endurance bench-registry bench-latency
 
 up: install
 	$(BIN)/penstock up $(ARGS)
@@ -62,6 +62,10 @@ test: install-dev system-packages .venv/langchain/.installed
 
 soak: install-dev system-packages
 	$(BIN)/pytest -s -m soak $(ARGS)
+
+# New examples of every property, where `make test` tries the same ones again.
+properties: install-dev system-packages
+	$(BIN)/pytest -m "hypothesis and not soak" --hypothesis-profile new $(ARGS)
 
 check: install-dev
 	$(BIN)/ruff format --check src tests bench examples

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from penstock.cli.main import cli
 from penstock.core.errors import Conflict
+from tests.ports import free_port
 
 PATIENCE_S = 90.0
 
@@ -28,9 +28,7 @@ class Control:
 
     def __init__(self, data: Path) -> None:
         self.data = data
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = int(sock.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
             [
@@ -340,6 +338,35 @@ def test_a_request_that_control_does_not_know_yet_is_explained_by_the_journal(co
     nobody = control.run("explain", exchange(99).id)
     assert nobody.returncode == 1
     assert "There is no request" in nobody.stderr
+
+
+def test_requests_are_listed_by_what_is_known_of_them(control: Control) -> None:
+    from penstock.journal.format import encode_frame
+    from tests.journal.records import exchange
+
+    now = time.time()
+    records = [
+        exchange(700 + n, at=now - 60 + n, error="odd" if n == 3 else "", outcome="error" if n == 3 else "ok")
+        for n in range(6)
+    ]
+    body = b"".join(encode_frame(one) for one in records)
+    token = next(control.data.rglob("service.token")).read_text().strip()
+    told = httpx.post(
+        f"{control.url}/internal/v1/ingest",
+        params={"source": "elsewhere.0123456789abcdef", "segment": 1, "start": 64, "end": 64 + len(body)},
+        content=body, headers={"authorization": f"Bearer {token}"}, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert told.status_code == 200, told.text
+    first = control.json("requests", "--limit", "4", "--id", "req_00000000000000000000000070")
+    assert [one["id"] for one in first["requests"]] == [one.id for one in records[:1:-1]]
+    rest = control.json("requests", "--before", first["next"], "--from", str(now - 60), "--to", "2099-01-01T00:00")
+    assert [one["id"] for one in rest["requests"]] == [records[1].id, records[0].id]
+    assert (rest["next"], rest["through"]) == (None, "index")
+    shown = control.run("requests", "--error", "odd", "--slower", "0")
+    assert records[3].id in shown.stdout
+    assert records[2].id not in shown.stdout
+    assert control.run("requests", "--model", "nobody's").stdout.strip() == "None."
+    assert control.run("requests", "--from", "yesterday").returncode == 2
 
 
 def test_queries_read_the_data_folder_or_ask_control(control: Control) -> None:

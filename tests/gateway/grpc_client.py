@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import grpc.aio
 from grpc_tools import protoc
 
 from tests.gateway.house import KEY
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PROTO = "penstock/gateway/grpc/inference.proto"
@@ -102,9 +102,7 @@ def channel_to(port: int, root: Path | None) -> grpc.aio.Channel:
 @contextmanager
 def process(data: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[int]:
     """The port of a `penstock grpc` over the workers of `data`; with `tls` it shows that certificate."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     started = subprocess.Popen(
         [
             sys.executable, "-P", "-m", "penstock.cli", "grpc", "--data", str(data), "--grpc-port", str(port),

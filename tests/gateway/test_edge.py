@@ -20,8 +20,9 @@ from penstock.gateway.keep import write_snapshot
 from tests.gateway.house import KEY, House, running, snapshot, until
 from tests.gateway.mock_upstream import MockUpstream
 from tests.gateway.raw_client import Got, ask, chat, read_reply
-from tests.gateway.test_serving import free_port, listens, open_journal, serving
+from tests.gateway.test_serving import listens, open_journal, serving
 from tests.net.certificates import make_certificate, trusting
+from tests.ports import free_port
 
 
 def sealed(folder: Path) -> dict[str, str]:

@@ -22,11 +22,7 @@ from penstock.store.limiter import Limiter
 from tests.gateway.house import running, snapshot, until
 from tests.gateway.mock_upstream import MockUpstream
 from tests.gateway.raw_client import ask, chat
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+from tests.ports import free_port
 
 
 def serving(data: Path, port: int, journal: JournalWriter, **more: Any) -> asyncio.Task[None]:

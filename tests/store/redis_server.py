@@ -2,12 +2,13 @@
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from tests.ports import free_port
 
 PROGRAM = shutil.which("redis-server")
 
@@ -18,9 +19,7 @@ class RedisServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            self.port: int = one.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self) -> str:

@@ -17,21 +17,12 @@ from penstock.runtime.port import ReplicaSpec
 from penstock.supervisor.procfs import Handle
 from penstock.supervisor.records import Records
 from penstock.supervisor.values import RunRecord
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.system
 
 STUB = str(Path(__file__).with_name("stub.py"))
 PATIENCE_S = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for sock in held:
-        sock.bind(("127.0.0.1", 0))
-    ports = [int(sock.getsockname()[1]) for sock in held]
-    for sock in held:
-        sock.close()
-    return ports
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from tests.system.starter import ROOT, Up, free_ports
+from tests.ports import free_ports
+from tests.system.starter import ROOT, Up
 from tests.system.waiting import until
 
 DEPLOY = ROOT / "deploy"

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.ports import free_ports
 from tests.system.program import penstock
-from tests.system.starter import Up, free_ports
+from tests.system.starter import Up
 from tests.system.test_kill import mock_engine
 from tests.system.waiting import until
 

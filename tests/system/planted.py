@@ -22,8 +22,9 @@ from penstock.supervisor.query import processes
 from tests.gateway.mock_upstream import MockUpstream
 from tests.journal.sinks.elastic_server import Elastic
 from tests.net.certificates import make_certificate
+from tests.ports import free_ports
 from tests.store.redis_server import RedisServer
-from tests.system.starter import Up, free_ports
+from tests.system.starter import Up
 
 PRICE = {"prompt": 1.0, "completion": 2.0}
 True_ = tuple[str, str]

@@ -4,7 +4,6 @@ import json
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,18 +32,6 @@ class Up(msgspec.Struct, frozen=True, kw_only=True):
     def secret(self, name: str) -> str:
         """The text of `admin.key` or `demo.key`."""
         return (self.data / name).read_text().strip()
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def command(data: Path, *more: str) -> list[str]:

@@ -12,8 +12,9 @@ import pytest
 
 from penstock.core.settings import Settings
 from penstock.journal.keyring import open_keys
+from tests.ports import free_ports
 from tests.system.program import penstock
-from tests.system.starter import ROOT, Up, command, free_ports
+from tests.system.starter import ROOT, Up, command
 
 pytestmark = pytest.mark.system
 

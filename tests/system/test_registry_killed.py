@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.system.starter import ROOT, free_ports
+from tests.ports import free_ports
+from tests.system.starter import ROOT
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,17 +19,12 @@ from penstock.supervisor.records import Records
 from tests.gateway.house import snapshot
 from tests.gateway.mock_upstream import MockUpstream
 from tests.gateway.raw_client import ask, chat
+from tests.ports import free_port
 from tests.store.redis_server import PROGRAM, RedisServer
 
 LIMIT = 100
 LIMITS = Limits(requests_per_minute=LIMIT, concurrency=30, usd_per_day=1000.0)
 PRICE = Price(prompt=1000.0, completion=1000.0)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @asynccontextmanager

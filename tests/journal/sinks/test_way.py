@@ -20,6 +20,7 @@ from tests.journal.records import observation
 from tests.journal.sinks.collector import Collector, GrpcCollector, span_ids
 from tests.journal.sinks.elastic_server import Elastic
 from tests.journal.sinks.records import PARENT, TRACE, journal, served
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 
@@ -108,12 +109,3 @@ async def test_the_shipper_as_people_start_it(tmp_path: Path) -> None:
     await elastic.stop()
     await far.stop()
     await control.server.drain(0.2)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
