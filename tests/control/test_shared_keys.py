@@ -10,7 +10,8 @@ from sqlalchemy import insert, select, update
 
 from penstock.core.errors import Conflict, Unavailable
 from penstock.core.exchange import Content
-from penstock.journal.key_control import ControlKeys, borrow_root
+from penstock.journal.control_client import ControlClient
+from penstock.journal.key_control import borrow_root
 from penstock.journal.key_exchange import SKEW_S, KeyExchange
 from penstock.journal.keyfiles import FileKeystore
 from penstock.journal.keystore import Census, Tombstone, subject_of
@@ -204,8 +205,8 @@ async def test_content_of_a_host_is_read_and_forgotten_at_control(tmp_path: Path
         writer.append(exchange(1, user=user, content=sealed))
         writer.close()
         sink = ControlSink(at, TOKEN, journal=host / "journal", offsets=host / "ship")
-        ask = ControlKeys(at, TOKEN)
-        exchange_ = KeyExchange(keys, ask, "host-1")
+        control = ControlClient(at, TOKEN)
+        exchange_ = KeyExchange(keys, control.ask, "host-1")
         await exchange_.step()
         shipper = Shipper(sink, host / "journal", host / "ship")
         assert await shipper.step()
@@ -230,7 +231,7 @@ async def test_content_of_a_host_is_read_and_forgotten_at_control(tmp_path: Path
         assert (await client.get("/internal/v1/keys/root")).status_code == 401, "hosts alone"
         shipper.close()
         await sink.close()
-        await ask.close()
+        await control.close()
         keys.close()
 
 

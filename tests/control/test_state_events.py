@@ -13,6 +13,7 @@ from penstock.control.watch.rotation import HEARD_S, Rotation
 from penstock.control.watch.state_events import read_events
 from penstock.core.errors import PenstockError
 from penstock.core.reports import Report
+from penstock.journal.control_client import ControlClient
 from penstock.journal.elastic import ElasticSink
 from penstock.journal.event_carrier import ControlEvents, EventCarrier
 from penstock.journal.lines import LinesSink
@@ -67,7 +68,8 @@ async def test_a_promotion_is_a_document_and_what_comes_twice_is_there_once(tmp_
         client.headers["authorization"] = f"Bearer {(data / 'admin.key').read_text().strip()}"
         secret = await change_much(client, (data / "monitoring.token").read_text().strip())
         sink = ElasticSink(url, DeadLetters(tmp_path / "dead.ndjson"), pause_s=0.001)
-        source = ControlEvents(str(client.base_url), TOKEN)
+        control = ControlClient(str(client.base_url), TOKEN)
+        source = ControlEvents(control)
         faults: list[int | str | None] = ["silent", 503, None]
         elastic.fault = lambda: faults.pop(0) if faults else None
         first = EventCarrier(sink, source, tmp_path / "ship")
@@ -81,7 +83,7 @@ async def test_a_promotion_is_a_document_and_what_comes_twice_is_there_once(tmp_
         audit = (await client.get("/api/v1/audit?limit=1000")).json()
         stream = io.BytesIO()
         await carry(EventCarrier(LinesSink(stream), source, tmp_path / "ship"))
-        await source.close()
+        await control.close()
     await sink.close()
     await elastic.stop()
     documents = list(elastic.documents[STREAM].values())

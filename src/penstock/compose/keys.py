@@ -30,7 +30,7 @@ async def have_root(settings: Settings) -> None:
 async def exchange_keys(settings: Settings) -> None:
     """The host's part in shared keys, until cancelled."""
     from penstock.core.errors import PenstockError
-    from penstock.journal.key_control import ControlKeys
+    from penstock.journal.control_client import ControlClient
     from penstock.journal.key_exchange import EVERY_S, KeyExchange
     from penstock.journal.keyring import open_keys
 
@@ -42,9 +42,9 @@ async def exchange_keys(settings: Settings) -> None:
         except PenstockError as error:
             logging.getLogger("penstock.ship").warning("keys: %s", error.message)
             await asyncio.sleep(EVERY_S)
-    control = ControlKeys(settings.ship.control_url, service_token(settings))
+    control = ControlClient(settings.ship.control_url, service_token(settings))
     try:
-        await KeyExchange(keys, control, socket.gethostname()).run()
+        await KeyExchange(keys, control.ask, socket.gethostname()).run()
     finally:
         await control.close()
         keys.close()

@@ -49,6 +49,7 @@ def _host_collectors(data: Path) -> "list[Collector]":
 
 async def _ship(settings: Settings) -> None:
     from penstock.journal.analytics.asking import RetentionAsker
+    from penstock.journal.control_client import ControlClient
     from penstock.journal.elastic import ElasticSink
     from penstock.journal.event_carrier import ControlEvents, EventCarrier
     from penstock.journal.lines import LinesSink
@@ -82,10 +83,9 @@ async def _ship(settings: Settings) -> None:
     ]
     # What is not in a Parquet file yet waits in the journal, also over a restart: nothing to drain.
     quick = [shipper for shipper, sink in zip(shippers, sinks, strict=True) if sink is not parquet]
-    asker = RetentionAsker(settings.ship.control_url, service_token(settings))
-    events = ControlEvents(settings.ship.control_url, service_token(settings))
+    asked = ControlClient(settings.ship.control_url, service_token(settings))
     carriers = [
-        EventCarrier(sink, events, data / "ship")
+        EventCarrier(sink, ControlEvents(asked), data / "ship")
         for sink in sinks
         if settings.ship.events and isinstance(sink, ElasticSink | LinesSink)
     ]
@@ -93,7 +93,7 @@ async def _ship(settings: Settings) -> None:
     if settings.keys.shared:
         beside.append(asyncio.create_task(exchange_keys(settings)))
     if parquet is not None:
-        beside.append(asyncio.create_task(parquet.keep(asker.ask, settings.analytics.upkeep_s)))
+        beside.append(asyncio.create_task(parquet.keep(RetentionAsker(asked).ask, settings.analytics.upkeep_s)))
     also = [*_host_collectors(data), *([] if parquet is None else [parquet])]
     try:
         await serve_ship(
@@ -109,8 +109,7 @@ async def _ship(settings: Settings) -> None:
             task.cancel()
         for sink in sinks:
             await sink.close()
-        await asker.close()
-        await events.close()
+        await asked.close()
 
 
 async def _drain(shippers: "Sequence[Shipper]", poll_s: float, told: asyncio.Event, stop: asyncio.Event) -> None:

@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
-from penstock.core.errors import PenstockError, UpstreamFailed
+from penstock.core.errors import PenstockError
 from penstock.core.state_events import StateEvents
+from penstock.journal.control_client import ControlClient
 from penstock.journal.ecs import Document, event_document
 from penstock.journal.format import Position
 from penstock.journal.offsets import load_offset, save_offset
 from penstock.journal.refusals import Tally
 from penstock.journal.ship import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, Counts
-from penstock.net.client import Client, Timeouts, parse_origin
 
 _log = logging.getLogger("penstock.ship")
 EVERY_S = 1.0
@@ -48,13 +46,10 @@ class DocumentSink(Protocol):
 
 
 class ControlEvents:
-    """Control's changes of state, asked for over HTTP with the service token."""
+    """Control's changes of state."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._origin = parse_origin(url)
-        self._headers = [(b"authorization", f"Bearer {token}".encode())]
-        self._client = Client(max_connections=2)
-        self._timeouts = Timeouts(connect_s=2.0, first_byte_s=30.0, stall_s=10.0)
+    def __init__(self, control: ControlClient) -> None:
+        self._control = control
 
     async def after(self, sequence: int) -> StateEvents:
         """The next events after `sequence`, at most `BATCH`.
@@ -62,19 +57,7 @@ class ControlEvents:
         Raises:
             PenstockError: if control does not tell.
         """
-        path = f"/internal/v1/events?after={sequence}&limit={BATCH}".encode()
-        response = await self._client.request(self._origin, b"GET", path, self._headers, b"", self._timeouts)
-        body = await response.read(16 * 1024 * 1024)
-        if response.status != 200:
-            raise UpstreamFailed(f"Control answered {response.status} when asked for events: {body[:200]!r}.")
-        try:
-            return msgspec.json.decode(body, type=StateEvents)
-        except msgspec.DecodeError as error:
-            raise UpstreamFailed(f"Control's answer is no list of events: {error}.") from None
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+        return await self._control.read(f"/internal/v1/events?after={sequence}&limit={BATCH}", StateEvents, "events")
 
 
 class EventCarrier:

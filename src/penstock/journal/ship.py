@@ -14,13 +14,13 @@ from urllib.parse import urlencode
 import msgspec
 
 from penstock.core.errors import Damaged, PenstockError, UpstreamFailed
+from penstock.journal.control_client import ControlClient
 from penstock.journal.format import FRAME_HEAD_BYTES, Position, decode_payload
 from penstock.journal.names import journal_name
 from penstock.journal.offsets import load_offset, save_offset
 from penstock.journal.reader import Batch, JournalReader
 from penstock.journal.refusals import Tally
 from penstock.journal.segments import list_segments
-from penstock.net.client import Client, Timeouts, parse_origin
 
 _log = logging.getLogger("penstock.ship")
 
@@ -85,13 +85,7 @@ class ControlSink:
         self.tally = Tally()
         self._journal = journal
         self._offsets = offsets
-        self._origin = parse_origin(url)
-        self._headers = [
-            (b"authorization", f"Bearer {token}".encode()),
-            (b"content-type", b"application/octet-stream"),
-        ]
-        self._client = Client(max_connections=4)
-        self._timeouts = Timeouts(connect_s=2.0, first_byte_s=30.0, stall_s=10.0)
+        self._client = ControlClient(url, token, connections=4)
 
     @property
     def name(self) -> str:
@@ -100,22 +94,15 @@ class ControlSink:
 
     async def positions(self) -> dict[str, Position] | None:
         """What control has committed."""
-        status, body = await self._ask(b"GET", b"/internal/v1/ingest/offsets", b"")
-        if status != 200:
-            raise UpstreamFailed(f"Control answered {status} when asked how far it has read: {body[:200]!r}.")
-        try:
-            places = msgspec.json.decode(body, type=dict[str, _Place])
-        except msgspec.DecodeError as error:
-            raise UpstreamFailed(f"Control's answer is no list of offsets: {error}.") from None
+        places = await self._client.read("/internal/v1/ingest/offsets", dict[str, _Place], "how far it has read")
         found: dict[str, Position] = {}
         for worker in workers_in(self._journal):
             name = journal_name(self._journal / worker)
             place = places.get(name)
             if place is not None:
                 found[worker] = Position(place.segment, place.offset)
-            elif (
-                worker in places
-            ):  # known by the worker's name alone, as journals were before: whose of all hosts, only we know
+            elif worker in places:
+                # Known by the worker's name alone, as journals were before: whose of all hosts, only we know.
                 saved = load_offset(self._offsets, self.name, worker, name)
                 if saved is not None:
                     found[worker] = saved
@@ -124,10 +111,8 @@ class ControlSink:
     async def send(self, worker: str, batch: Batch) -> None:
         """POST it."""
         source = journal_name(self._journal / worker)
-        path = (
-            f"/internal/v1/ingest?source={source}&segment={batch.segment}&start={batch.start}&end={batch.end}".encode()
-        )
-        status, body = await self._ask(b"POST", path, batch.body)
+        path = f"/internal/v1/ingest?source={source}&segment={batch.segment}&start={batch.start}&end={batch.end}"
+        status, body = await self._client.ask(b"POST", path, batch.body)
         if status == 409:
             try:
                 place = msgspec.json.decode(body, type=_Place)
@@ -145,17 +130,13 @@ class ControlSink:
         """
         names = [journal_name(self._journal / worker) for worker in workers]
         query = urlencode({"behind": f"{behind_s:.3f}", "journal": names}, doseq=True)
-        status, body = await self._ask(b"POST", f"/internal/v1/ingest/heard?{query}".encode(), b"")
+        status, body = await self._client.ask(b"POST", f"/internal/v1/ingest/heard?{query}")
         if status != 200:
             raise UpstreamFailed(f"Control answered {status} when told how far it has heard: {body[:200]!r}.")
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
-
-    async def _ask(self, method: bytes, path: bytes, body: bytes) -> tuple[int, bytes]:
-        response = await self._client.request(self._origin, method, path, self._headers, body, self._timeouts)
-        return response.status, await response.read(1024 * 1024)
 
 
 def workers_in(journal: Path, known: Collection[str] = ()) -> list[str]:
