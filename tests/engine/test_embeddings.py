@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from penstock.core.errors import Damaged
 from penstock.engine.embedder import BATCH_TOKENS, is_embedder, read_pooling
 from penstock.engine.embeddings import MOST_INPUTS
+from penstock.wire.phases import HEADER, phases_of
 from tests.engine.conftest import DEADLINE_S, Running, running_engine
 
 pytestmark = pytest.mark.engine
@@ -53,6 +55,19 @@ def test_alike_questions_lie_close_together(embedder: Running) -> None:
     body = answer.json()
     assert (body["object"], body["model"]) == ("list", "support-embedder")
     assert body["usage"]["prompt_tokens"] == body["usage"]["total_tokens"] > 10
+
+
+def test_a_gateway_is_told_how_long_its_phases_took(embedder: Running) -> None:
+    name = HEADER.decode()
+    body = {"model": "support-embedder", "input": TEXTS}
+    begun = time.monotonic_ns()
+    answer = httpx.post(embedder.url + "/v1/embeddings", json=body, headers={name: "tell"}, timeout=DEADLINE_S)
+    took = time.monotonic_ns() - begun
+    told = phases_of(answer.headers[name].encode())
+    assert told is not None
+    assert told.prefill > 0 == told.decode
+    assert sum(length for _, length in told.lengths()) <= took
+    assert name not in ask(embedder, input=TEXTS).headers
 
 
 def test_texts_lists_tokens_and_both_encodings_are_the_same_vectors(embedder: Running) -> None:

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from penstock.core.engine_phases import EnginePhases, Placed
+
 # crashed: what wrote the answer broke off in the middle, its gateway (`error` is `crashed`) or its engine (`error` says how it looked from the gateway);
 # truncated: the gateway ended an answer that had begun, because of time or of what the engine sent.
 Outcome = Literal["ok", "refused", "error", "cancelled", "truncated", "crashed"]
@@ -101,6 +103,17 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     cut: bool = False  # it was more than the policy keeps
 
 
+class Try(msgspec.Struct, frozen=True, array_like=True):
+    """A replica that was asked, and whose answer the client was not given, or not to its end. Times are as in `Phases`."""
+
+    how: str  # failed; hedge: another one was quicker; broken: another one went on with its stream; unconvincing: a cascade's first model
+    pool: str
+    replica: str
+    begin: int
+    end: int
+    error: str = ""  # error code, or the status that it answered with
+
+
 class Pair(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The other arm's answer to the same request.
 
@@ -170,6 +183,17 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     pair: Pair | None = None  # another arm answered the same request
     quality: Quality | None = None  # None: the engine was not asked to look at it
     content: Content | None = None  # None: the policy keeps none, or the request was not drawn
+    engine: EnginePhases | None = None  # None: the engine did not tell; of a resumed stream, the last one tells
+    tries: tuple[Try, ...] = ()  # replicas that were asked in vain, in the order in which that was known
+
+    def engine_placed(self) -> tuple[Placed, ...]:
+        """The engine's phases within the gateway's; none of an answer that did not come to its end."""
+        told, phases = self.engine, self.phases
+        if told is None or not (phases.dispatched and phases.last_token):
+            return ()
+        begin = max(phases.decoded, phases.admitted, phases.dispatched)
+        end = max(phases.first_token, phases.last_token)
+        return told.placed(begin, phases.first_token, end, resumed=self.resumed > 0)
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="opened"):

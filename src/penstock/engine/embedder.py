@@ -16,8 +16,16 @@ from penstock.engine.signal_stack import own_signal_stack
 from penstock.engine.stats import Stats
 
 BATCH_TOKENS = 4096  # of one computation, padding counted
-_Asked = tuple[list[list[int]], asyncio.Future[list[bytes]], int]  # texts, their vectors to come, when they arrived
+_Asked = tuple[list[list[int]], "asyncio.Future[Embedded]", int]  # texts, their vectors to come, when they arrived
 _POOLINGS = ("mean", "cls", "lasttoken")
+
+
+class Embedded(msgspec.Struct, frozen=True, kw_only=True):
+    """One request's vectors, as `Model.vectors` gives them, and when their computation began and ended, monotonic."""
+
+    vectors: list[bytes]
+    began_ns: int
+    ended_ns: int
 
 
 class Pooling(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,8 +189,8 @@ class Embedder:
         self._waiting.clear()
         self._thread.shutdown(wait=False)
 
-    async def embed(self, texts: list[list[int]], arrived_ns: int) -> list[bytes]:
-        """The vectors of one request's texts, as `Model.vectors` gives them.
+    async def embed(self, texts: list[list[int]], arrived_ns: int) -> Embedded:
+        """The vectors of one request's texts.
 
         Raises:
             Unavailable: if the model is not loaded.
@@ -197,7 +205,7 @@ class Embedder:
                 code="queue_full",
                 retry_after=min(60.0, max(1.0, len(self._waiting) * self.stats.mean_seconds)),
             )
-        future: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
         self._waiting.append((texts, future, arrived_ns))
         self._some.set()
         return await future
@@ -211,6 +219,7 @@ class Embedder:
                 self._some.clear()
                 continue
             self.running = len(taken)
+            began_ns = time.monotonic_ns()
             try:
                 rows = [text for texts, _, _ in taken for text in texts]
                 vectors = await loop.run_in_executor(self._thread, _computed, model, rows)
@@ -219,7 +228,7 @@ class Embedder:
                     taken, UpstreamFailed(f"The model failed: {str(error).splitlines()[0]}", code="engine_failed")
                 )
             else:
-                self._deliver(taken, vectors)
+                self._deliver(taken, vectors, began_ns)
             self.running = 0
 
     def _take(self) -> list[_Asked]:
@@ -239,7 +248,7 @@ class Embedder:
                 taken.append(entry)
         return taken
 
-    def _deliver(self, taken: list[_Asked], vectors: list[bytes]) -> None:
+    def _deliver(self, taken: list[_Asked], vectors: list[bytes], began_ns: int) -> None:
         now = time.monotonic_ns()
         at = 0
         for texts, future, arrived_ns in taken:
@@ -249,7 +258,7 @@ class Embedder:
             stats.finished["abort" if future.cancelled() else "stop"] += len(texts)
             stats.whole.observe((now - arrived_ns) / 1e9)
             if not future.done():
-                future.set_result(mine)
+                future.set_result(Embedded(vectors=mine, began_ns=began_ns, ended_ns=now))
 
     def _fail(self, taken: list[_Asked], error: PenstockError) -> None:
         for texts, future, _ in taken:

@@ -1,12 +1,14 @@
 """`POST /v1/embeddings`: OpenAI's body and answer around an embedder."""
 
 import asyncio
+import time
 from array import array
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from penstock.core.engine_phases import EnginePhases
 from penstock.core.errors import BadRequest
 from penstock.engine.embedder import Embedder
 from penstock.engine.face import JSON, Face
@@ -15,6 +17,7 @@ from penstock.engine.stats import EngineCollector
 from penstock.engine.text import Tokenizer
 from penstock.net.reply import Reply
 from penstock.net.request import Request
+from penstock.wire import phases
 
 MOST_INPUTS = 2048  # of one request, as OpenAI has it
 MOST_TOKENS = 65536  # of all inputs of one request
@@ -120,8 +123,19 @@ class EmbeddingService:
                 param="dimensions",
             )
         texts = await self._tokens(inputs_of(body))
-        vectors = await self._embedder.embed(texts, request.received_ns)
-        reply.send(200, JSON, document(vectors, self.face.name, sum(map(len, texts)), body.encoding_format == "base64"))
+        submitted_ns = time.monotonic_ns()
+        done = await self._embedder.embed(texts, request.received_ns)
+        answer = document(done.vectors, self.face.name, sum(map(len, texts)), body.encoding_format == "base64")
+        head = JSON
+        if phases.HEADER in request.headers:
+            took = EnginePhases(
+                preprocess=submitted_ns - request.received_ns,
+                queue=done.began_ns - submitted_ns,
+                prefill=done.ended_ns - done.began_ns,
+                postprocess=time.monotonic_ns() - done.ended_ns,
+            )
+            head = [*JSON, (phases.HEADER, phases.phases_value(took))]
+        reply.send(200, head, answer)
 
     async def _tokens(self, inputs: list[str] | list[list[int]]) -> list[list[int]]:
         if sum(len(text) for text in inputs) > _BESIDE:

@@ -26,15 +26,17 @@ class Answer:
 
     Attributes:
         done: set when all have finished; its exception is why they did not.
+        submitted_ns: monotonic time at which the engine took it; 0 before.
     """
 
-    __slots__ = ("_left", "_news", "done", "sequences")
+    __slots__ = ("_left", "_news", "done", "sequences", "submitted_ns")
 
     def __init__(self, sequences: list[Sequence], news: Callable[[Sequence], None] | None = None) -> None:
         self.sequences = sequences
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._news = news
         self._left = len(sequences)
+        self.submitted_ns = 0
 
     def tell(self, sequence: Sequence) -> None:
         """There is new text of `sequence`, or it has ended."""
@@ -168,6 +170,7 @@ class Engine:
                 code="queue_full",
                 retry_after=min(60.0, max(1.0, turns * self.stats.mean_seconds)),
             )
+        answer.submitted_ns = time.monotonic_ns()
         self._waiting.extend((sequence, answer) for sequence in answer.sequences)
         self._admit()
 
@@ -235,6 +238,7 @@ class Engine:
         if count:
             if not sequence.first_ns:
                 sequence.first_ns = now
+                sequence.began_ns = output.began_ns
                 stats.prompt_tokens += len(sequence.prompt) + len(sequence.forced)
                 stats.first_token.observe((now - sequence.arrived_ns) / 1e9)
             else:

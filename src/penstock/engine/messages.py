@@ -65,6 +65,9 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     tokens: list[int]
     logprobs: list[float] | None = None
     finish: str = ""  # "stop", "length", "failed"; "": it goes on
+    began_ns: int = (
+        0  # with what comes first of it: when the pipeline was given it, by the clock that both processes share
+    )
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True, tag="outputs"):

@@ -4,8 +4,10 @@ from typing import Any
 
 import msgspec
 
+from penstock.core.engine_phases import EnginePhases
 from penstock.core.exchange import Quality
 from penstock.engine.sequence import Chosen, Sequence
+from penstock.wire.phases import phases_line
 from penstock.wire.quality import quality_line
 from penstock.wire.resume import ids_line
 from penstock.wire.sse import DONE
@@ -97,11 +99,19 @@ class EventWriter:
             sequence.untold = []
         return first + event
 
-    def last(self, sequences: list[Sequence], prompts: int, quality: Quality | None = None) -> bytes:
-        """How the stream ends: usage if it was asked for, with the answer's `quality` if that is given, and `[DONE]`."""
+    def last(
+        self,
+        sequences: list[Sequence],
+        prompts: int,
+        quality: Quality | None = None,
+        phases: EnginePhases | None = None,
+    ) -> bytes:
+        """How the stream ends: usage if it was asked for, with the answer's `quality` and `phases` if these are given, and `[DONE]`."""
         if not self._form.include_usage:
             return DONE
-        told = quality_line(quality) if quality is not None else b""
+        told = phases_line(phases) if phases is not None else b""
+        if quality is not None:
+            told += quality_line(quality)
         return told + self._head + b'],"usage":' + _encode(usage(sequences, prompts)) + b"}\n\n" + DONE
 
     def _begin(self, index: int) -> bytes:

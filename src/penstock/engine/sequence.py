@@ -27,7 +27,7 @@ class Sequence:
         completion: tokens brought forth so far, as far as they were read.
         finish: why it ended: "stop", "length"; "": it goes on.
         delta: text that has come and has not been taken by `take`.
-        arrived_ns, first_ns, last_ns: monotonic times of the request, its first and its latest token.
+        arrived_ns, began_ns, first_ns, last_ns: monotonic times of the request, of the pipeline taking it, its first and its latest token.
         dirty: it has news that have not been told.
         forced: tokens that another replica brought forth of it; the pipeline reads them after the prompt.
         untold: tokens that no event has told yet; None: nobody wants to know.
@@ -36,7 +36,7 @@ class Sequence:
     """
 
     __slots__ = (
-        "_chain", "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "_whole", "arrived_ns", "completion",
+        "_chain", "_chosen", "_detokenizer", "_length", "_logprobs", "_skip", "_stops", "_tokenizer", "_whole", "arrived_ns", "began_ns", "completion",
         "delta", "dirty", "examined", "failure", "finish", "first_ns", "forced", "id", "index", "last_ns", "prompt", "sampling", "sent", "untold",
     )  # fmt: skip
 
@@ -62,6 +62,7 @@ class Sequence:
         self.delta = ""
         self.dirty = False
         self.arrived_ns = arrived_ns
+        self.began_ns = 0
         self.first_ns = 0
         self.last_ns = 0
         self._tokenizer = tokenizer

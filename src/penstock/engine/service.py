@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from penstock.core.engine_phases import EnginePhases
 from penstock.core.errors import BadRequest, PenstockError
 from penstock.core.exchange import Quality
 from penstock.engine.asks import Ask, read_chat, read_completion
@@ -21,10 +22,11 @@ from penstock.engine.sequence import Sequence
 from penstock.engine.stats import EngineCollector
 from penstock.engine.template import ChatTemplate
 from penstock.engine.text import Tokenizer
+from penstock.engine.timing import phases_of_answer
 from penstock.net.reply import Reply
 from penstock.net.request import Request
 from penstock.routing.patterns import Patterns
-from penstock.wire import quality
+from penstock.wire import phases, quality
 from penstock.wire.openai import error_event
 from penstock.wire.resume import HEADER, MEMBER, Continuation
 
@@ -86,6 +88,7 @@ class Service:
         resume = request.headers.get(HEADER, b"")
         wish = request.headers.get(quality.HEADER)
         refusals = None if wish is None else refusals_of(wish)
+        timed = phases.HEADER in request.headers
         ask = read_chat(request.body, resume) if chat else read_completion(request.body, resume)
         self.face.check_model(ask.model)
         if self._processor is not None and self._processor.writes:
@@ -105,7 +108,7 @@ class Service:
         )
         if ask.stream:
             headers = [*_STREAM, (HEADER, resume)] if ask.tell else _STREAM
-            await self._stream(sequences, _Writer(reply, form, headers), reply, len(prompts), refusals)
+            await self._stream(sequences, _Writer(reply, form, headers), reply, len(prompts), refusals, timed=timed)
             return
         answer = Answer(sequences)
         try:
@@ -116,10 +119,21 @@ class Service:
         await self._complete(sequences)
         seen = _seen(sequences, refusals)
         head = JSON if seen is None else [*JSON, (quality.HEADER, quality.quality_value(seen))]
-        reply.send(200, head, document(form, sequences, len(prompts)))
+        body = document(form, sequences, len(prompts))
+        took = _took(answer, timed=timed)
+        if took is not None:
+            head = [*head, (phases.HEADER, phases.phases_value(took))]
+        reply.send(200, head, body)
 
     async def _stream(
-        self, sequences: list[Sequence], writer: "_Writer", reply: Reply, prompts: int, refusals: Patterns | None
+        self,
+        sequences: list[Sequence],
+        writer: "_Writer",
+        reply: Reply,
+        prompts: int,
+        refusals: Patterns | None,
+        *,
+        timed: bool,
     ) -> None:
         if sequences[0].finish:  # all of it was there when it broke off
             writer(sequences[0])
@@ -140,7 +154,8 @@ class Service:
             return
         finally:
             self._engine.cancel(answer)
-        reply.end(writer.events.last(sequences, prompts, _seen(sequences, refusals)))
+        seen = _seen(sequences, refusals)
+        reply.end(writer.events.last(sequences, prompts, seen, _took(answer, timed=timed)))
 
     def _processable(self, ask: Ask, processor: Processor) -> Ask:
         """The ask, without what cannot be honoured where the version's processing changes answers.
@@ -318,6 +333,11 @@ def _seen(sequences: list[Sequence], refusals: Patterns | None) -> Quality | Non
     """What was seen of the answer, if somebody wants to know."""
     examined = [one.examined for one in sequences if one.examined is not None]
     return None if refusals is None else quality_of_all(examined, refusals)
+
+
+def _took(answer: Answer, *, timed: bool) -> EnginePhases | None:
+    """How long its phases took, if somebody wants to know."""
+    return phases_of_answer(answer, time.monotonic_ns()) if timed else None
 
 
 def _sampling(ask: Ask, folder: ModelFolder, *, room: int, seed: int) -> Sampling:

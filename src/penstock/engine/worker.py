@@ -86,7 +86,7 @@ class Running:
         self._genai = openvino_genai
         self._start = start
         self._handles: dict[int, tuple[Any, bool]] = {}
-        self._fresh: set[int] = set()  # those that have brought forth nothing yet
+        self._fresh: dict[int, int] = {}  # those that have brought forth nothing yet, and when they were handed over
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -103,13 +103,13 @@ class Running:
             _log.warning("the pipeline refused a request: %s", error)
             return Output(command.id, [], None, "failed")
         self._handles[command.id] = (handle, command.sampling.logprobs)
-        self._fresh.add(command.id)
+        self._fresh[command.id] = time.monotonic_ns()
         return None
 
     def cancel(self, identity: int) -> None:
         """Forgets the sequence; the pipeline drops it in its next step."""
         held = self._handles.pop(identity, None)
-        self._fresh.discard(identity)
+        self._fresh.pop(identity, None)
         if held is not None:
             held[0].cancel()
 
@@ -144,11 +144,11 @@ class Running:
             if state != running:
                 ended.append(identity)
                 finish = "failed" if state != finished else "length" if reason == length else "stop"
-            outputs.append(Output(identity, tokens, scores if logprobs else None, finish))
-            self._fresh.discard(identity)
+            began = self._fresh.pop(identity, 0)
+            outputs.append(Output(identity, tokens, scores if logprobs else None, finish, began))
         for identity in ended:
             del self._handles[identity]
-            self._fresh.discard(identity)
+            self._fresh.pop(identity, None)
         return outputs
 
     def _config(self, sampling: Sampling) -> Any:

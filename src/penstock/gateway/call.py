@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from mypy_extensions import mypyc_attr
 
+from penstock.core.engine_phases import EnginePhases
 from penstock.core.errors import PenstockError
-from penstock.core.exchange import Content, Finding, Noticed, Outcome, Pair, Quality, Usage
+from penstock.core.exchange import Content, Finding, Noticed, Outcome, Pair, Quality, Try, Usage
 from penstock.net.request import Request
 from penstock.wire.envelope import Envelope
 
@@ -98,6 +99,7 @@ class Call:
     response: Response | None = None
     replica: str = ""
     attempts: int = 0
+    tries: tuple[Try, ...] = ()  # those in vain
     redone: int = 0  # attempts whose answer broke off before the client had any of it
     setback: PenstockError | None = None  # why the last of them did
     hedged: bool = False  # a second replica was asked too
@@ -121,6 +123,7 @@ class Call:
     usage_event: bytes = b""  # the chunk that tells it
     finish: str = ""
     quality: Quality | None = None
+    engine: EnginePhases | None = None  # as it told
     noticed: Noticed | None = None
     content: Content | None = None  # sealed
     tail: bytes = b""  # the reply's last bytes, which wait for the record

@@ -12,6 +12,7 @@ from penstock.gateway.dispatch import dispatch, release
 from penstock.gateway.index import CascadeEntry
 from penstock.gateway.relay import MAX_ANSWER_BYTES
 from penstock.gateway.salt import salt
+from penstock.gateway.tries import note
 from penstock.net.response import Response, Sink
 from penstock.routing.cascade import Draft as Choice
 from penstock.routing.prices import cost_nanousd
@@ -59,6 +60,10 @@ def escalate(call: Call, error: PenstockError) -> bool:
     if entry is None:
         return False
     usage = call.draft.usage if call.draft is not None else Usage()
+    if isinstance(error, Unconvincing):
+        note(call, "unconvincing")
+    else:
+        note(call, "failed", error.code)
     release(
         call, usage, ok=True if isinstance(error, Unconvincing) else None if isinstance(error, Unavailable) else False
     )

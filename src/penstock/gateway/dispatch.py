@@ -6,10 +6,11 @@ import time
 from collections.abc import Awaitable
 
 from penstock.core.errors import PenstockError, Unavailable, UpstreamTimeout
-from penstock.core.exchange import Usage
+from penstock.core.exchange import Try, Usage
 from penstock.gateway.call import Call
 from penstock.gateway.hedge import hedged
 from penstock.gateway.settle import prompt_tokens
+from penstock.gateway.tries import lost
 from penstock.gateway.upstream import ELSEWHERE, UNREACHABLE, busy
 from penstock.net.client import Response, parse_origin
 from penstock.routing.affinity import prefix_chain
@@ -39,6 +40,7 @@ async def dispatch(call: Call) -> Response:
     failed = call.avoid
     refusal: Response | None = None  # kept until another replica has done better
     last, call.setback = call.setback, None
+    before: Try | None = None  # the attempt that has failed, if another one is made
     chain, session = _affinity(call, balancer) if balancer.affine else _NOWHERE
     tries, queued = call.redone, False
     while tries < plan.attempts:
@@ -55,6 +57,8 @@ async def dispatch(call: Call) -> Response:
             await _queue_again(call)
             continue
         tries += 1
+        if before is not None:
+            call.tries, before = (*call.tries, before), None
         try:
             response = await (send(call, member) if plan.hedge_after_s is None else hedged(call, member, failed, send))
         except PenstockError as error:
@@ -64,6 +68,7 @@ async def dispatch(call: Call) -> Response:
             if isinstance(error, UpstreamTimeout) and not unreachable:
                 raise
             last = error
+            before = lost(call, "failed", error.code)
             continue
         if refusal is not None:
             refusal.abort()
@@ -73,6 +78,7 @@ async def dispatch(call: Call) -> Response:
             return response
         failed = (*failed, call.replica)
         let_go(call, ok=None if busy(response) else False)
+        before = lost(call, "failed", str(response.status))
         refusal = response
     if refusal is not None:
         return refusal
@@ -153,10 +159,10 @@ def release(call: Call, usage: Usage, *, ok: bool | None) -> None:
 
 
 def _lines(call: Call) -> bytes:
-    lines = b"content-type: application/json\r\nx-penstock-request-id: %b\r\n" % call.id.encode()
+    entry = call.leg.entry  # type: ignore[union-attr]
+    lines = b"%bx-penstock-request-id: %b\r\n" % (entry.head, call.id.encode())
     if call.onward:
         lines += call.onward
-    entry = call.leg.entry  # type: ignore[union-attr]
     if entry.examine and (call.examined or call.gateway.draw() < entry.pool.quality.share):
         call.examined = True
         lines += entry.examine

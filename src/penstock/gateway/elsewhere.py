@@ -8,6 +8,7 @@ from penstock.gateway.decode import envelope_of
 from penstock.gateway.dispatch import let_go, release
 from penstock.gateway.index import Caller, Leg
 from penstock.gateway.settle import reserve, settle, try_reserve
+from penstock.gateway.tries import note
 
 
 async def elsewhere(call: Call, error: PenstockError) -> bool:
@@ -29,6 +30,7 @@ async def elsewhere(call: Call, error: PenstockError) -> bool:
         response.abort()
         let_go(call, ok=False)
         if call.redone + 1 < route.route.attempts:
+            note(call, "failed", error.code)
             call.redone += 1
             call.setback = error
             call.avoid = (*call.avoid, call.replica)
@@ -39,6 +41,7 @@ async def elsewhere(call: Call, error: PenstockError) -> bool:
     leg = _next(call)
     if leg is None:
         return False
+    note(call, "failed", error.code)
     _turn_to(call, leg)
     if call.reservation is not None:
         settle(call, Usage(), 0)
@@ -92,6 +95,6 @@ def _forget(call: Call) -> None:
     """What was noted of an answer that the client gets nothing of."""
     call.response = None
     call.first_ns = call.last_ns = call.chunks = 0
-    call.usage, call.usage_event, call.finish = None, b"", ""
+    call.usage, call.usage_event, call.finish, call.engine = None, b"", "", None
     if call.kept is not None:
         call.kept = []

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from penstock.core.errors import PenstockError
 from penstock.gateway.call import Call
+from penstock.gateway.tries import lost
 from penstock.gateway.upstream import ELSEWHERE, UNREACHABLE, busy
 from penstock.net.client import Response
 from penstock.routing.member import Member
@@ -53,6 +54,8 @@ async def hedged(call: Call, member: Member, failed: tuple[str, ...], send: Send
         response = await _race(call, running)
         if call.member is other:
             balancer.hedges.won += 1
+        losers = [(loser.replica.id, since) for loser, since in running.values()]
+        call.tries = (*call.tries, *[lost(call, "hedge", begin=since, replica=name) for name, since in losers])
         return response
     finally:
         now = time.monotonic()
@@ -77,9 +80,12 @@ async def _race(call: Call, running: dict[asyncio.Task[Response], tuple[Member, 
             return task.result()
         call.member = None
         ok: bool | None = False
+        code = error.code if isinstance(error, PenstockError) else ""
         if error is None:
+            code = str(task.result().status)
             ok = None if busy(task.result()) else False
             task.result().abort()
+        call.tries = (*call.tries, lost(call, "failed", code))
         unreachable = isinstance(error, PenstockError) and error.code in UNREACHABLE
         if call.pool is not None:
             call.pool.balancer.ended(member, ok, time.monotonic(), unreachable=unreachable)

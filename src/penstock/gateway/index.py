@@ -32,9 +32,11 @@ from penstock.net.client import Origin, Timeouts, parse_origin
 from penstock.routing.agreement import same_words
 from penstock.routing.cascade import Judge
 from penstock.routing.choose import Chooser
+from penstock.wire.phases import ASK
 from penstock.wire.quality import asking
 
 UNUSABLE = (PenstockError, ValueError, LookupError, ArithmeticError)  # what making sense of an entry may raise
+_JSON = b"content-type: application/json\r\n"
 _ILLEGAL = str.maketrans({"\r": None, "\n": None})
 
 
@@ -94,23 +96,26 @@ class PoolEntry:
     Replicas that cannot be dialled are left out, and all of them where a bound makes no sense; `fault` tells why, or is "".
     """
 
-    __slots__ = ("examine", "fault", "origins", "pool", "routes", "salted", "timeouts")
+    __slots__ = ("examine", "fault", "head", "origins", "pool", "routes", "salted", "tells", "timeouts")
 
     def __init__(self, pool: Pool) -> None:
         self.origins: dict[str, Origin] = {}
-        self.fault: str = _out_of_range(pool)
-        if not self.fault:
+        fault = _out_of_range(pool)
+        if not fault:
             for replica in pool.replicas:
                 try:
                     self.origins[replica.id] = parse_origin(replica.url)
                 except UNUSABLE as error:
-                    self.fault = f"the replica {replica.id}: {error}"
-        if self.fault:
+                    fault = f"the replica {replica.id}: {error}"
+        if fault:
             able = tuple(replica for replica in pool.replicas if replica.id in self.origins)
             pool = msgspec.structs.replace(pool, replicas=able)
         self.pool = pool
+        self.fault = fault
+        self.tells = pool.dialect == "penstock"  # its engines tell how long their phases took
+        self.head = _JSON + ASK if self.tells else _JSON  # header lines of all requests
         self.examine = b""  # the header line that has its engines tell the quality of an answer
-        if pool.quality.share and pool.dialect == "penstock":
+        if pool.quality.share and self.tells:
             self.examine = _examine(pool)
         self.routes: set[str] = set()  # that lead to it, not counting those that only fall back to it
         self.salted = pool.dialect == "vllm" and pool.prefix_cache == "separate"

@@ -78,6 +78,8 @@ def exchange_of(call: Call, usage: Usage = _NOTHING, cost: int = 0) -> Exchange:
         quality=call.quality,
         noticed=call.noticed,
         content=call.content,
+        engine=call.engine,
+        tries=call.tries,
     )
 
 

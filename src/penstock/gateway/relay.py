@@ -10,6 +10,8 @@ from penstock.gateway.screen import merged
 from penstock.gateway.upstream import refusal
 from penstock.wire.answer import decode_answer
 from penstock.wire.ending import finish_of, usage_of
+from penstock.wire.phases import HEADER as PHASES
+from penstock.wire.phases import phases_of
 from penstock.wire.quality import HEADER, quality_of
 
 MAX_ANSWER_BYTES = 67108864
@@ -39,6 +41,9 @@ async def relay(call: Call, response: Answer) -> None:
     call.chunks = 1
     if call.examined:
         call.quality = quality_of(response.header(HEADER))
+    leg = call.leg
+    if leg is not None and leg.entry.tells:
+        call.engine = phases_of(response.header(PHASES))
     rules = call.rules
     if rules is not None and rules.screens_output and rules.guard is not None and answer.choices:
         guarded = GuardedAnswer(rules.guard)

@@ -12,6 +12,7 @@ from penstock.gateway.dispatch import dispatch, let_go
 from penstock.gateway.stream import BrokenStream, begin, relay_stream
 from penstock.gateway.trail import TokenTrail, Trail
 from penstock.gateway.trail_text import TextTrail
+from penstock.gateway.tries import broken
 from penstock.net.client import Response
 from penstock.wire.resume import HEADER, TELL
 from penstock.wire.sse import DONE
@@ -45,7 +46,7 @@ async def resume_stream(call: Call) -> None:
         except PenstockError as error:
             if not trail.came:
                 raise
-            failure = _cause(error, failure)
+            failure, code = _cause(error, failure), error.code
             lost = error.code == "upstream_garbage" or not isinstance(error, UpstreamFailed | UpstreamTimeout)
         else:
             return
@@ -55,7 +56,7 @@ async def resume_stream(call: Call) -> None:
                 begin(call)
             call.tail = DONE
             return
-        again = await _another(call, trail) if left and not lost else None
+        again = await _another(call, trail, code) if left and not lost else None
         if again is None:
             break
         response = again
@@ -73,8 +74,9 @@ def _cause(error: PenstockError, earlier: PenstockError | None) -> PenstockError
     return error
 
 
-async def _another(call: Call, trail: Trail) -> Response | None:
-    """The head of another replica's answer that goes on with the stream; None if there is none."""
+async def _another(call: Call, trail: Trail, code: str) -> Response | None:
+    """The head of another replica's answer that goes on with the stream, which broke off with the error `code`; None if there is none."""
+    before = broken(call, code)
     if call.response is not None:
         call.response.abort()
     let_go(call, ok=False)
@@ -94,6 +96,7 @@ async def _another(call: Call, trail: Trail) -> Response | None:
         let_go(call, ok=None)
         return None
     call.resumed += 1
+    call.tries = (*call.tries, before)
     _count(call, "resumed")
     return response
 

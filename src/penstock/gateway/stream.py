@@ -16,6 +16,7 @@ from penstock.gateway.upstream import refusal
 from penstock.net.reply import Reply
 from penstock.wire.answer import decode_answer
 from penstock.wire.ending import finish_of, usage_of
+from penstock.wire.phases import take_phases
 from penstock.wire.quality import take_quality
 from penstock.wire.sse import DONE, EventSplitter, event_data, split_events
 
@@ -277,9 +278,11 @@ class Reader:
     def _keep_usage(self, event: bytes) -> list[bytes]:
         """Keeps the event that tells the usage, and notes what else the engine tells in it; what of it goes on."""
         call = self._call
+        if event.startswith(b":"):
+            event, call.engine = take_phases(event)
+            if call.examined:
+                event, call.quality = take_quality(event)
         call.usage_event = event
-        if call.examined:
-            call.usage_event, call.quality = take_quality(event)
         return [call.usage_event] if self._wants_usage else []
 
     def close(self) -> None:

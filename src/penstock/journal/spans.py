@@ -1,4 +1,4 @@
-"""The spans of one exchange: the request as the gateway served it, its phases, and the model's call among them.
+"""The spans of one exchange: the request as the gateway served it, its phases, the model's call among them, and the engine's phases within that.
 
 Names are those of OpenTelemetry's conventions for HTTP servers and for generative AI; what has none there begins with `penstock.`. All ids follow from
 the exchange, so that a repeat makes the same spans. Times are Unix nanoseconds.
@@ -25,6 +25,7 @@ ROUTES = {
 }
 _PARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _SPAN = re.compile("[0-9a-f]{16}")
+_FAILED_TRIES = frozenset({"failed", "broken"})
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +75,10 @@ def parent_of(exchange: Exchange) -> bytes:
 
 
 def spans_of(exchange: Exchange) -> tuple[Span, ...]:
-    """The request's span first, then those of the phases that it reached, in order and without gaps."""
+    """The request's span first, then those of the phases that it reached, in order and without gaps; then what lies within these.
+
+    That is, below the model's call, the phases of the engine; below the request, replicas that were asked in vain.
+    """
     trace, root, parent = trace_of(exchange), span_of(exchange), parent_of(exchange)
     start = round(exchange.at * 1e6) * 1000
     marks = tuple(_marks(exchange))
@@ -95,7 +99,7 @@ def spans_of(exchange: Exchange) -> tuple[Span, ...]:
         failed=wrong,
         problem=problem if wrong else "",
     )
-    phases = []
+    phases: list[Span] = []
     for name, since, until in marks:
         asked = name == "model"
         phases.append(
@@ -114,7 +118,70 @@ def spans_of(exchange: Exchange) -> tuple[Span, ...]:
                 problem=problem if wrong and asked else "",
             )
         )
-    return (request, *phases)
+    call = next((span for span in phases if span.kind == "client"), None)
+    engine = _engine(exchange, call, start) if call is not None and exchange.engine is not None else ()
+    return (request, *phases, *engine, *[_try(exchange, request, at) for at in range(len(exchange.tries))])
+
+
+def _engine(exchange: Exchange, call: Span, start: int) -> Iterator[Span]:
+    """The phases of the engine, below the model's call."""
+    for placed in exchange.engine_placed():
+        yield Span(
+            trace=call.trace,
+            id=_made(exchange.id, f"engine {placed.name}", 8),
+            parent=call.id,
+            remote=False,
+            name=f"engine {placed.name}",
+            kind="internal",
+            start_ns=start + placed.begin,
+            end_ns=start + placed.end,
+            attributes=_engine_attributes(exchange, placed.name),
+        )
+
+
+def _engine_attributes(exchange: Exchange, name: str) -> Attributes:
+    usage, tried = exchange.usage, exchange.tried
+    told: Attributes = {
+        "gen_ai.operation.name": OPERATIONS[exchange.operation],
+        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.response.model": exchange.version,
+        "penstock.replica": exchange.replica,
+    }
+    if name == "prefill":
+        told["gen_ai.usage.input_tokens"] = max(0, usage.prompt - tried.prompt)
+        told["gen_ai.usage.cache_read.input_tokens"] = max(0, usage.cached - tried.cached)
+    elif name == "decode":
+        told["gen_ai.usage.output_tokens"] = max(0, usage.completion - tried.completion)
+    return {name: value for name, value in told.items() if value not in {"", 0}}
+
+
+def _try(exchange: Exchange, request: Span, at: int) -> Span:
+    """A replica that was asked in vain; a failure, unless another one was only quicker or said something more convincing."""
+    one = exchange.tries[at]
+    begin = min(request.start_ns + max(0, one.begin), request.end_ns)
+    told: Attributes = {
+        "gen_ai.operation.name": OPERATIONS[exchange.operation],
+        "gen_ai.provider.name": PROVIDER,
+        "gen_ai.request.model": exchange.model,
+        "error.type": one.error,
+        "penstock.try": one.how,
+        "penstock.pool": one.pool,
+        "penstock.replica": one.replica,
+    }
+    wrong = one.how in _FAILED_TRIES
+    return Span(
+        trace=request.trace,
+        id=_made(exchange.id, f"try {at}", 8),
+        parent=request.id,
+        remote=False,
+        name=f"{OPERATIONS[exchange.operation]} {exchange.model}",
+        kind="client",
+        start_ns=begin,
+        end_ns=max(begin, min(request.start_ns + one.end, request.end_ns)),
+        attributes={name: value for name, value in told.items() if value != ""},
+        failed=wrong,
+        problem=one.error if wrong else "",
+    )
 
 
 def _made(name: str, part: str, size: int) -> bytes:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from penstock.core.exchange import Exchange, Finding, Observation, Phases, Record, Usage
+from penstock.core.engine_phases import EnginePhases
+from penstock.core.exchange import Exchange, Finding, Observation, Phases, Record, Try, Usage
 from penstock.journal.writer import Bounds, JournalWriter
 from tests.journal.records import exchange
 
@@ -20,6 +21,11 @@ TRACES = st.builds(
     st.sampled_from(["00", "01", "02", "03"]),
 )
 PHASES = st.builds(Phases, *[st.integers(0, 20_000_000_000) for _ in range(6)])
+ENGINES = st.none() | st.builds(EnginePhases, *[st.integers(0, 5_000_000_000) for _ in range(5)])
+_MOMENTS = st.integers(0, 20_000_000_000)
+TRIES = st.builds(
+    Try, st.sampled_from(["failed", "hedge", "broken", "unconvincing"]), WORDS, WORDS, _MOMENTS, _MOMENTS, WORDS
+)
 FINDINGS = st.builds(Finding, rule=WORDS, action=WORDS, where=st.sampled_from(["input", "output"]), count=st.just(2))
 EXCHANGES = st.builds(
     Exchange,
@@ -43,6 +49,9 @@ EXCHANGES = st.builds(
     findings=st.lists(FINDINGS, max_size=2).map(tuple),
     trace=st.just("") | TRACES | WORDS,
     parent=st.just("") | SPANS | WORDS,
+    engine=ENGINES,
+    resumed=st.integers(0, 1),
+    tries=st.lists(TRIES, max_size=2).map(tuple),
 )
 TOLD = st.builds(
     Observation,

@@ -1,5 +1,7 @@
 """Spans follow from the exchange alone, hang together, and leave no time out."""
 
+from itertools import pairwise
+
 import opentelemetry.semconv._incubating.attributes.gen_ai_attributes as gen_ai
 import opentelemetry.semconv.attributes.error_attributes as error
 import opentelemetry.semconv.attributes.http_attributes as http
@@ -8,9 +10,10 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from opentelemetry.semconv._incubating.attributes import user_attributes as user
 
-from penstock.core.exchange import Exchange, Finding, Phases
+from penstock.core.engine_phases import EnginePhases
+from penstock.core.exchange import Exchange, Finding, Phases, Try, Usage
 from penstock.journal.sampling import Sampling, is_sampled
-from penstock.journal.spans import spans_of, trace_of
+from penstock.journal.spans import Span, spans_of, trace_of
 from tests.journal.sinks.records import EXCHANGES, PARENT, TRACE, served
 
 CONVENTIONS = {
@@ -21,14 +24,23 @@ CONVENTIONS = {
 }
 
 
+def apart(exchange: Exchange) -> tuple[Span, list[Span], list[Span], list[Span]]:
+    """The request's span, those of its phases, those of its engine's, those of replicas that were asked in vain."""
+    request, *rest = spans_of(exchange)
+    tries = [span for span in rest if "penstock.try" in span.attributes]
+    engine = [span for span in rest if span.name.startswith("engine ")]
+    return request, [span for span in rest if span not in tries and span not in engine], engine, tries
+
+
 @given(EXCHANGES)
 def test_phases_add_up_to_the_request_and_ids_are_the_same_each_time(exchange: Exchange) -> None:
-    request, *phases = spans = spans_of(exchange)
-    assert spans == spans_of(exchange)
+    spans = spans_of(exchange)
+    request, phases, engine, tries = apart(exchange)
+    assert spans == (request, *phases, *engine, *tries) == spans_of(exchange)
     assert len({span.id for span in spans}) == len(spans)
     assert {span.trace for span in spans} == {request.trace}
     assert all(len(span.id) == 8 and any(span.id) and len(span.trace) == 16 and any(span.trace) for span in spans)
-    assert {span.parent for span in phases} <= {request.id}
+    assert {span.parent for span in (*phases, *tries)} <= {request.id}
     assert sum(span.end_ns - span.start_ns for span in phases) == request.end_ns - request.start_ns
     ends = [request.start_ns]
     for span in phases:
@@ -38,6 +50,14 @@ def test_phases_add_up_to_the_request_and_ids_are_the_same_each_time(exchange: E
     highest = max(marks.decoded, marks.admitted, marks.dispatched, marks.done)
     reached = max(highest, marks.first_token, marks.last_token)
     assert request.end_ns - request.start_ns == reached
+    for span in tries:
+        assert request.start_ns <= span.start_ns <= span.end_ns <= request.end_ns
+    calls = [span for span in phases if span.kind == "client"]
+    assert not engine or [span.id for span in calls] == [engine[0].parent]
+    if engine:
+        ends = [calls[0].start_ns, *[at for span in engine for at in (span.start_ns, span.end_ns)], calls[0].end_ns]
+        assert ends == sorted(ends)
+        assert all(one.end_ns == other.start_ns for one, other in pairwise(engine))
 
 
 @given(EXCHANGES)
@@ -59,6 +79,39 @@ def test_a_request_belongs_to_its_caller_s_trace() -> None:
     assert phases[3].attributes["gen_ai.usage.output_tokens"] == 20
     assert phases[3].events[0].at_ns - request.start_ns == 20_000_000
     assert request.events[0].at_ns - request.start_ns == 60_000
+    assert not any(span.failed for span in (request, *phases))
+
+
+def test_the_engine_s_phases_are_below_the_model_s_call() -> None:
+    told = EnginePhases(1_000_000, 2_000_000, 8_000_000, 70_000_000, 0)
+    exchange = served(1, trace=TRACE, engine=told, replica="r7", usage=Usage(10, 20, 4), tried=Usage(3, 4, 1))
+    request, phases, engine, tries = apart(exchange)
+    call = phases[3]
+    assert (len(spans_of(exchange)), tries) == (10, [])
+    assert [(span.name, span.kind, span.parent) for span in engine] == [
+        (f"engine {name}", "internal", call.id) for name in ("preprocess", "queue", "prefill", "decode")
+    ]
+    begins = [(span.start_ns - request.start_ns, span.end_ns - span.start_ns) for span in engine]
+    # Its first token may have come between 11 ms after 90 us and 20 ms: the middle is taken.
+    first = (90_000 + 9_000_000) // 2
+    assert begins[0] == (first, 1_000_000)
+    assert begins[2] == (first + 3_000_000, 8_000_000)
+    assert {span.attributes["penstock.replica"] for span in engine} == {"r7"}
+    prefill, decode = engine[2].attributes, engine[3].attributes
+    assert (prefill["gen_ai.usage.input_tokens"], prefill["gen_ai.usage.cache_read.input_tokens"]) == (7, 3)
+    assert decode["gen_ai.usage.output_tokens"] == 16
+    assert prefill["gen_ai.response.model"] == "bot:v1"
+    assert [span.id for span in engine] == [span.id for span in apart(exchange)[2]]
+
+
+def test_a_replica_that_was_asked_in_vain_is_beside_the_one_that_answered() -> None:
+    lost = (Try("failed", "p", "r0", 70_000, 80_000, "upstream_reset"), Try("hedge", "p", "r1", 85_000, 30_000_000))
+    request, phases, _, (first, second) = apart(served(1, tries=lost))
+    assert (first.name, first.kind, first.parent) == ("chat bot", "client", request.id)
+    assert (first.start_ns - request.start_ns, first.end_ns - request.start_ns) == (70_000, 80_000)
+    assert (first.failed, first.problem, first.attributes["error.type"]) == (True, "upstream_reset", "upstream_reset")
+    assert (second.failed, second.attributes["penstock.try"]) == (False, "hedge")
+    assert "error.type" not in second.attributes
     assert not any(span.failed for span in (request, *phases))
 
 
