@@ -357,7 +357,7 @@ def test_requests_are_listed_by_what_is_known_of_them(control: Control) -> None:
         content=body, headers={"authorization": f"Bearer {token}"}, timeout=PATIENCE_S,
     )  # fmt: skip
     assert told.status_code == 200, told.text
-    first = control.json("requests", "--limit", "4", "--id", "req_00000000000000000000000070")
+    first = control.json("requests", "--limit", "4", "--id", "0000070")
     assert [one["id"] for one in first["requests"]] == [one.id for one in records[:1:-1]]
     rest = control.json("requests", "--before", first["next"], "--from", str(now - 60), "--to", "2099-01-01T00:00")
     assert [one["id"] for one in rest["requests"]] == [records[1].id, records[0].id]

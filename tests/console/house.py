@@ -28,6 +28,8 @@ from penstock.control.experiments.evaluate import Evaluator
 from penstock.control.experiments.kind import ExperimentKind
 from penstock.control.experiments.life import active_experiments
 from penstock.control.experiments.signal import Signal
+from penstock.control.figures.explorer import Explorer
+from penstock.control.figures.statements import Statements
 from penstock.control.ingest.reader import ingest_router
 from penstock.control.keys import create_key
 from penstock.control.people import create_principal
@@ -131,7 +133,7 @@ class House:
             (readiness := Readiness()),
             routers=(
                 experiments_router(),
-                statistics_router(),
+                statistics_router(Explorer(self.control, Statements(self.control.settings, self._data / "analytics"))),
                 evaluators_router(dict),
                 content_router(Contents(self.control, self.keys)),
                 ingest_router(signal),

@@ -655,6 +655,9 @@ async def test_requests_are_found_by_what_is_known_of_them(visitor: httpx.AsyncC
         ({"id": failed["id"], "to": start}, False),
         ({"id": failed["id"], "min_latency_ms": str(failed["phases"]["done"] / 1e6 - 0.001)}, True),
         ({"id": failed["id"], "min_latency_ms": str(failed["phases"]["done"] / 1e6 + 0.001)}, False),
+        ({"id": failed["id"], "min_cost_usd": str(failed["cost_nanousd"] / 1e9)}, True),
+        ({"id": failed["id"], "min_cost_usd": str(failed["cost_nanousd"] / 1e9 + 0.001)}, False),
+        ({"id": failed["id"], "finding": "no-such-rule"}, False),
     ):
         page = await visitor.get("/requests", params=filters)
         assert page.status_code == 200

@@ -19,6 +19,8 @@ from penstock.control.experiments.evaluate import Evaluator
 from penstock.control.experiments.life import register, start
 from penstock.control.experiments.past import gather_past
 from penstock.control.experiments.signal import Signal
+from penstock.control.figures.explorer import Explorer
+from penstock.control.figures.statements import Statements
 from penstock.control.ingest.reader import ingest_router
 from penstock.control.ingest.texts import Late
 from penstock.core.digests import hash_secret
@@ -77,7 +79,7 @@ class Bed:
         install_error_handlers(app)
         api = APIRouter(prefix="/api/v1")
         api.include_router(experiments_router())
-        api.include_router(statistics_router())
+        api.include_router(statistics_router(Explorer(self.control, Statements(Settings(), data / "analytics"))))
         app.include_router(api)
         app.include_router(ingest_router(self.signal, self._forget))
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://control")

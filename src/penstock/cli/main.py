@@ -50,6 +50,7 @@ class Penstock(LazyGroup):
         "apply": ("apply", "Bring what is there to what documents say."),
         "journal": ("journal", "The exchange log of the gateways on this machine."),
         "query": ("query", "Ask the records of all requests with SQL."),
+        "requests": ("requests", "Which requests there were, by whatever is known of them."),
         "explain": ("explain", "What became of one request, and why."),
         "folder": ("folder", "Whether a data folder is the one that it was, or a copy."),
         "doctor": ("doctor", "Look for what is wrong with the installation on this machine."),

@@ -218,10 +218,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of requests, newest first; `next` continues it."""
+    """A page of requests, newest first; `next` continues it, and all later than `looked_to` (Unix seconds) was looked through."""
 
     requests: tuple[Request, ...] = ()
-    next: int | None = None
+    next: str | None = None
+    looked_to: float | None = None
 
 
 class Said(msgspec.Struct, frozen=True, kw_only=True):

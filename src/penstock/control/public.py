@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from penstock.control.api.analytics import Analytics, analytics_router
+from penstock.control.api.analytics import analytics_router
 from penstock.control.api.content import content_router
 from penstock.control.api.diagnosis import Look, diagnosis_router
 from penstock.control.api.evaluators import Workers, evaluators_router
@@ -15,6 +15,8 @@ from penstock.control.content.feedback_export import Exporter, feedback_router
 from penstock.control.content.keystore import SharedKeystore
 from penstock.control.content.opened import Contents
 from penstock.control.context import Control
+from penstock.control.figures.explorer import Explorer
+from penstock.control.figures.statements import Statements
 from penstock.control.readiness import Readiness
 from penstock.journal.keystore import Keystore
 
@@ -30,13 +32,14 @@ def public_routers(
 ) -> tuple[APIRouter, ...]:
     """The routers over these parts; `workers` are the evaluators of this process, `look` looks at its machine."""
     settings = control.settings
+    statements = Statements(settings, Path(settings.analytics.folder or control.data / "analytics"))
     return (
         experiments_router(),
-        statistics_router(),
+        statistics_router(Explorer(control, statements)),
         content_router(contents),
         key_hosts_router(shared),
         feedback_router(Exporter(control, keys)),
         evaluators_router(workers),
         diagnosis_router(readiness, look),
-        analytics_router(Analytics(settings, Path(settings.analytics.folder or control.data / "analytics"))),
+        analytics_router(statements),
     )

@@ -19,7 +19,7 @@ from penstock.core.exchange import Outcome
 _PAGE = 50
 _TIMES = ("from", "to")  # as browsers send `datetime-local`, in UTC
 _FEW = ("model", "outcome", "id")
-_MORE = ("tenant", "route", "version", "arm", "error", "status", "min_latency_ms")
+_MORE = ("tenant", "route", "version", "arm", "error", "status", "finding", "min_latency_ms", "min_cost_usd")
 _NAMES = {
     "decoded": "Read and decode",
     "admitted": "Check, screen, wait for a place",
@@ -72,7 +72,7 @@ async def listing(visit: Visit) -> Response:
     older = None
     if page.next:
         parameters = {name: value for name, value in filters.items() if value}
-        older = str(httpx.URL("/requests", params={**parameters, "before": str(page.next)}))
+        older = str(httpx.URL("/requests", params={**parameters, "before": page.next}))
     return visit.page(
         "requests.html",
         exchanges=page.requests,
@@ -80,6 +80,7 @@ async def listing(visit: Visit) -> Response:
         filtered=any(filters.values()) or bool(visit.query("before")),
         unfolded=any(filters[name] for name in _MORE),
         older=older,
+        looked_to=page.looked_to,
         routes=routes,
         outcomes=get_args(Outcome),
         example_model=routes[0] if routes else "support-bot",

@@ -11,10 +11,9 @@ from penstock.control.api.system import PublisherPart
 from penstock.control.auth import ControlPart, needs
 from penstock.control.context import Control
 from penstock.control.deploy.publisher import Publisher
-from penstock.control.figures.requests_search import Wanted, search
+from penstock.control.figures.requests_search import latest
 from penstock.control.readiness import Readiness
 from penstock.control.watch.alerts import read_alerts
-from penstock.core.exchange import Exchange
 from penstock.diagnosis.cause import Cause
 from penstock.diagnosis.diagnose import diagnose, healthy
 from penstock.diagnosis.seen import AlertSeen, ConditionSeen, Machine, Plane, Seen
@@ -42,10 +41,7 @@ async def plane_of(control: Control, publisher: Publisher, readiness: Readiness,
     """
     now = control.clock()
     async with control.database.read() as connection:
-        page = await search(
-            connection, Wanted.model_validate({"from": max(0.0, now - window_s), "limit": _REQUESTS}), None
-        )
-    exchanges = [msgspec.msgpack.decode(record, type=Exchange) for _, record in page.rows]
+        exchanges = await latest(connection, max(0.0, now - window_s), _REQUESTS)
     firing = await read_alerts(control, state="firing", tenant=None)
     current = publisher.current
     return Plane(

@@ -14,7 +14,7 @@ from penstock.access.principals import Principal
 from penstock.control.api.engagement import add_engagement, engagement_rows, figures
 from penstock.control.auth import ControlPart, needs_in_tenant
 from penstock.control.context import Control
-from penstock.control.figures.requests_search import Wanted, search
+from penstock.control.figures.explorer import Explorer, Wanted
 from penstock.control.figures.usage import Figures, as_traffic, check_by, grouped, usage_rows
 from penstock.core.errors import BadRequest, NotFound
 from penstock.core.exchange import Content, Exchange, Observation, Phases, Quality
@@ -116,12 +116,12 @@ def _json(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def statistics_router() -> APIRouter:
+def statistics_router(explorer: Explorer) -> APIRouter:
     """The routes, to stand below /api/v1."""
     router = APIRouter(tags=["usage"])
     _add_usage(router)
     add_engagement(router)
-    _add_requests(router)
+    _add_requests(router, explorer)
     return router
 
 
@@ -173,14 +173,19 @@ def _add_usage(router: APIRouter) -> None:
         )
 
 
-def _add_requests(router: APIRouter) -> None:
+def _add_requests(router: APIRouter, explorer: Explorer) -> None:
     @router.get("/requests")
-    async def list_requests(control: ControlPart, who: Viewer, wanted: Annotated[Wanted, Query()]) -> Response:
-        """Requests, newest first. A page may hold fewer than `limit` and still have a `next`: then not all was looked through."""
-        async with control.database.read() as connection:
-            page = await search(connection, wanted, who.held_to(wanted.tenant))
-        told = [{"sequence": sequence} | exchange_told(record) for sequence, record in page.rows]
-        return _json({"requests": told, "next": page.next})
+    async def list_requests(who: Viewer, wanted: Annotated[Wanted, Query()]) -> Response:
+        """Requests, newest first. A page may hold fewer than `limit` and still have a `next`: then not all was looked through.
+
+        `next` continues a page where it ended, whatever has been recorded meanwhile. `through` says what was asked: control's index alone, or the
+        analytical store too.
+        """
+        page = await explorer.page(wanted, who.held_to(wanted.tenant))
+        told = [{"sequence": one.sequence} | exchange_told(one.record) for one in page.found]
+        following = None if page.next is None else page.next.text()
+        reached = None if page.next is None else page.next.us / 1e6
+        return _json({"requests": told, "next": following, "looked_to": reached, "through": page.through})
 
     @router.get("/requests/{request_id}")
     async def get_request(control: ControlPart, who: Viewer, request_id: str) -> Response:

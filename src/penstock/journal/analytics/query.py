@@ -70,15 +70,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     gone: bool = False
 
 
-def ask_for(folder: Path, sql: str, tenant: str, bounds: Bounds) -> Ask:
-    """`sql` over the files that are there now; of `tenant` alone, if one is given.
+def ask_for(folder: Path, sql: str, tenant: str, bounds: Bounds, days: tuple[str, str] | None = None) -> Ask:
+    """`sql` over the files that are there now; of `tenant` alone, and of the days from the first to the last of `days`, if these are given.
 
     Raises:
         Damaged: if the store's log cannot be read.
     """
     found: dict[str, dict[int, list[str]]] = {table: {} for table in TABLES}
     for path, file in sorted(Catalog(folder).read().files.items()):
-        if not tenant or file.tenant == tenant:
+        if (not tenant or file.tenant == tenant) and (days is None or days[0] <= file.day <= days[1]):
             found[file.table].setdefault(file.schema, []).append(str((folder / path).absolute()))
     tables = {
         table: tuple(Source(schema=schema, paths=tuple(paths)) for schema, paths in sorted(by_schema.items()))
@@ -87,8 +87,10 @@ def ask_for(folder: Path, sql: str, tenant: str, bounds: Bounds) -> Ask:
     return Ask(sql=sql, tables=tables, bounds=bounds)
 
 
-async def run_query(folder: Path, sql: str, *, tenant: str = "", bounds: Bounds | None = None) -> Result:
-    """What `sql`, one SELECT over `exchanges` and `observations`, gives.
+async def run_query(
+    folder: Path, sql: str, *, tenant: str = "", bounds: Bounds | None = None, days: tuple[str, str] | None = None
+) -> Result:
+    """What `sql`, one SELECT over `exchanges` and `observations`, gives; of `tenant` and of `days` (first, last) alone, if they are given.
 
     Raises:
         BadRequest: if it is no such statement, fails, or needs more than `bounds` (code `query_too_costly`).
@@ -102,7 +104,7 @@ async def run_query(folder: Path, sql: str, *, tenant: str = "", bounds: Bounds 
         )
     answer = Answer()
     for _ in range(_TRIES):  # a file that was merged away long ago while the statement began
-        answer = await _run(ask_for(folder, sql, tenant, bounds or Bounds()))
+        answer = await _run(ask_for(folder, sql, tenant, bounds or Bounds(), days))
         if not answer.gone:
             break
     if answer.result is not None:
