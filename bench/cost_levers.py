@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from bench.line import Line
 from bench.process_tree import spent
 from examples.support_bot.evaluate import questions
 from examples.support_bot.figures import wilson
@@ -268,7 +269,7 @@ def compared(run: Run, base: Run) -> dict[str, Any]:
         "usd_per_1000": run.usd / total * 1000,
         "saved_usd": 1 - run.usd / base.usd,
         "cpu_s_per_1000": run.cpu_s / total * 1000,
-        "saved_cpu": 1 - run.cpu_s / base.cpu_s,
+        "saved_cpu": 1 - run.cpu_s / base.cpu_s if base.cpu_s else math.nan,
         "prompt_tokens": sum(one.prompt for one in run.told) / total,
         "by_small": sum(one.version.endswith("v1.0.0") for one in run.told) / total,
         "trimmed": sum(one.trimmed for one in run.told) / total,
@@ -340,21 +341,22 @@ def measure(count: int | None = None) -> dict[str, Any]:
         }
 
 
-async def cascade_line(data: Path) -> str:
+async def cascade_line(data: Path) -> Line:
     """The cascade at the threshold that the held-out conversations chose, beside the larger model alone."""
     row = await asyncio.to_thread(_beside_large, data, stack(DEFAULT, name="cascade"), "cascade", evaluation(None))
     if row["saved_usd"] < 0.1 or row["difference"] < -0.05:
         raise AssertionError(f"{row['saved_usd']:.0%} saved at {row['difference']:+.1%}")
-    return f"{_told(row)}; {row['by_small']:.0%} answered by the small model"
+    return saved_line(row, "; {by_small:.0%} answered by the small model", by_small=row["by_small"])
 
 
-async def trim_line(data: Path) -> str:
+async def trim_line(data: Path) -> Line:
     """Long chats trimmed, beside the same in full."""
     long = lengthened(evaluation(None), open_corpus(held_out=True), load_shop())
     row = await asyncio.to_thread(_beside_large, data, stack(trim=True), "trimmed", long)
     if row["saved_usd"] < 0.3 or row["difference"] < -0.05:
         raise AssertionError(f"{row['saved_usd']:.0%} saved at {row['difference']:+.1%}")
-    return f"{_told(row)}; {row['trimmed']:.1f} of {_EARLIER} unrelated turns and more left out"
+    more = "; {trimmed:.1f} of {earlier} unrelated turns and more left out"
+    return saved_line(row, more, trimmed=row["trimmed"], earlier=_EARLIER)
 
 
 def _beside_large(data: Path, documents: list[dict[str, Any]], route: str, cases: list[Case]) -> dict[str, Any]:
@@ -365,36 +367,37 @@ def _beside_large(data: Path, documents: list[dict[str, Any]], route: str, cases
         return compared(gateway.run(route, cases), large)
 
 
-def _told(row: dict[str, Any]) -> str:
-    interval = f"{row['difference_low'] * 100:+.1f} to {row['difference_high'] * 100:+.1f}"
-    return (
-        f"{row['questions']} questions: {row['saved_usd']:.0%} of the cost saved, "
-        f"{row['difference'] * 100:+.1f} points of right answers ({interval})"
-    )
+def saved_line(row: dict[str, Any], more: str, **figures: float) -> Line:
+    """What was saved and lost, and `more` with its figures."""
+    said = "{questions} questions: {saved_usd:.0%} of the cost saved, {difference:+.1f} points of right answers ({low:+.1f} to {high:+.1f})"
+    points = {"difference": "difference", "low": "difference_low", "high": "difference_high"}
+    told = {name: row[of] * 100 for name, of in points.items()}
+    return Line(said + more, {"questions": row["questions"], "saved_usd": row["saved_usd"], **told, **figures})
 
 
 def _gathered(house: House, count: int) -> bool:
     return len(house.worker.gateway.flights) == 1 and _members(house) == count
 
 
-async def coalescing_line(data: Path) -> str:
-    """A hundred equal requests at a time, whole and as streams."""
-    told = []
+async def coalescing_line(data: Path, *, count: int = 100) -> Line:
+    """`count` equal requests at a time, whole and as streams."""
+    figures: dict[str, float] = {"count": count}
     for stream in (False, True):
         async with mock_running(data / str(stream), route={"coalesce": True}) as house:
             request = chat("!wait one two three", temperature=0, stream=stream)
-            asked = [asyncio.create_task(ask(house.port, request, 60)) for _ in range(100)]
-            await until(partial(_gathered, house, 100))
+            asked = [asyncio.create_task(ask(house.port, request, 60)) for _ in range(count)]
+            await until(partial(_gathered, house, count))
             begun = time.perf_counter()
             house.mock.gate.set()
             answers = {one.body for one in await asyncio.gather(*asked)}
             took = (time.perf_counter() - begun) * 1e3
             await house.settled()
             shared = sum(one.cache == "coalesced" for one in house.exchanges())
-            if (len(answers), len(house.mock.asked), shared) != (1, 1, 99):
+            if (len(answers), len(house.mock.asked), shared) != (1, 1, count - 1):
                 raise AssertionError(f"{len(house.mock.asked)} upstream requests, {len(answers)} different answers")
-            told.append(f"{'streams' if stream else 'requests'} in {took:.0f} ms")
-    return f"100 equal {' and 100 equal '.join(told)}: one upstream request each, 99 at no cost"
+            figures |= {"streams" if stream else "requests": took, "asked": len(house.mock.asked), "shared": shared}
+    said = "{count} equal requests in {requests:.0f} ms and {count} equal streams in {streams:.0f} ms: {asked} upstream request each, {shared} at no cost"
+    return Line(said, figures)
 
 
 def _members(house: House) -> int:

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import uvloop
 
-from tests.gateway.fault_table import play, table
+from bench.line import Line
+from tests.gateway.fault_table import CASES, Case, play, table
 
 
-async def fault_line(data: Path) -> str:
+async def fault_line(data: Path, *, cases: tuple[Case, ...] = CASES) -> Line:
     """How many of the table's cases are as it says, alone and beside a replica that is well."""
-    alone, beside = await play(data / "alone"), await play(data / "beside", second=True)
+    alone, beside = await play(data / "alone", cases), await play(data / "beside", cases, second=True)
     wrong = [row for row in (*alone, *beside) if row.problems]
     if wrong:
         raise AssertionError("; ".join(f"{row.case.id}: {', '.join(row.problems)}" for row in wrong))
     rescued = sum(row.case.elsewhere for row in beside)
-    return f"{len(alone)} faults: each client got the truth in at most {max(r.seconds for r in alone):.1f} s; beside a replica that is well {rescued} go unnoticed"
+    return Line(
+        "{faults} faults: each client got the truth in at most {longest:.1f} s; beside a replica that is well {rescued} go unnoticed",
+        {"faults": len(alone), "longest": max(row.seconds for row in alone), "rescued": rescued},
+    )
 
 
 async def _main(*, second: bool) -> int:

@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import random
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bench.line import Line
 from penstock.core.snapshot import HealthPolicy
 from penstock.net.server import Reply, Request, Server
 from tests.gateway.house import running
@@ -43,24 +43,34 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 class Replica:
     """Answers after `USUAL_S`; if it is slow, now and then after `SLOW_S`."""
 
-    def __init__(self, draws: random.Random, *, slow: bool) -> None:
+    def __init__(self, draws: random.Random, *, slow: bool, slow_s: float = SLOW_S) -> None:
         self._draws = draws
         self._slow = slow
+        self._slow_s = slow_s
         self.server = Server(self._answer)
 
     async def _answer(self, _request: Request, reply: Reply) -> None:
-        await asyncio.sleep(SLOW_S if self._slow and self._draws.random() < SLOW_SHARE else USUAL_S)
+        await asyncio.sleep(self._slow_s if self._slow and self._draws.random() < SLOW_SHARE else USUAL_S)
         reply.send(200, JSON, _ANSWER)
 
 
-async def measure(data: Path, *, hedge_after_s: float | None, requests: int, workers: int, seed: int = 1) -> Figures:
+async def measure(
+    data: Path,
+    *,
+    hedge_after_s: float | None,
+    requests: int,
+    workers: int,
+    seed: int = 1,
+    slow_s: float = SLOW_S,
+    share: float = HEDGE_SHARE,
+) -> Figures:
     """One run: each worker asks its part of `requests`, one after another."""
-    replicas = [Replica(random.Random(seed + index), slow=index == 0) for index in range(REPLICAS)]
+    replicas = [Replica(random.Random(seed + index), slow=index == 0, slow_s=slow_s) for index in range(REPLICAS)]
     for replica in replicas:
         await replica.server.start()
     urls = [f"http://127.0.0.1:{replica.server.port}" for replica in replicas]
-    share = requests // workers
-    runs = await asyncio.gather(*[_worker(data / f"w{n}", urls, hedge_after_s, share) for n in range(workers)])
+    health, each = HealthPolicy(slow_factor=0.0, probe_s=0.0, hedge_share=share), requests // workers
+    runs = await asyncio.gather(*[_worker(data / f"w{n}", urls, hedge_after_s, each, health) for n in range(workers)])
     for replica in replicas:
         await replica.server.drain(0.1)
     times = sorted(one * 1000 for took, _ in runs for one in took)
@@ -72,8 +82,10 @@ async def measure(data: Path, *, hedge_after_s: float | None, requests: int, wor
     )
 
 
-async def _worker(data: Path, urls: list[str], hedge_after_s: float | None, requests: int) -> tuple[list[float], int]:
-    pool = {"health": HealthPolicy(slow_factor=0.0, probe_s=0.0), "affinity": "off"}
+async def _worker(
+    data: Path, urls: list[str], hedge_after_s: float | None, requests: int, health: HealthPolicy
+) -> tuple[list[float], int]:
+    pool = {"health": health, "affinity": "off"}
     async with running(
         data, replicas=0, others=tuple(urls), pool=pool, route={"hedge_after_s": hedge_after_s}
     ) as house:
@@ -89,17 +101,28 @@ async def _worker(data: Path, urls: list[str], hedge_after_s: float | None, requ
         return times, house.worker.gateway.pools.all()[0].balancer.hedges.taken
 
 
-async def hedging_line(data: Path) -> str:
-    """The tail with and without, in a line, of fewer requests."""
-    without = await measure(data / "without", hedge_after_s=None, requests=1600, workers=8)
-    hedged = await measure(data / "with", hedge_after_s=HEDGE_S, requests=1600, workers=8)
-    if hedged.p99 >= without.p99 or hedged.copies > HEDGE_SHARE:
+async def hedging_line(
+    data: Path, *, requests: int = 1600, workers: int = 8, slow_s: float = SLOW_S, share: float = HEDGE_SHARE
+) -> Line:
+    """The tail with and without, in a line, of fewer requests; at most `share` of them may be copied."""
+    run = {"requests": requests, "workers": workers, "slow_s": slow_s, "share": share}
+    without = await measure(data / "without", hedge_after_s=None, **run)  # type: ignore[arg-type]
+    hedged = await measure(data / "with", hedge_after_s=HEDGE_S, **run)  # type: ignore[arg-type]
+    if hedged.p99 >= without.p99 or hedged.copies > share:
         raise AssertionError(
             f"p99 {hedged.p99:.0f} ms with and {without.p99:.0f} ms without, {hedged.copies:.1%} copies"
         )
-    return (
-        f"one of {REPLICAS} replicas slow for {SLOW_SHARE:.0%} of its requests: p99 {without.p99:.0f} ms without, {hedged.p99:.0f} ms with"
-        f" a second copy after {HEDGE_S * 1000:.0f} ms, for {hedged.copies:.1%} more requests"
+    return Line(
+        "one of {replicas} replicas slow for {slow:.0%} of its requests: p99 {without:.0f} ms without, {hedged:.0f} ms with"
+        " a second copy after {after:.0f} ms, for {copies:.1%} more requests",
+        {
+            "replicas": REPLICAS,
+            "slow": SLOW_SHARE,
+            "without": without.p99,
+            "hedged": hedged.p99,
+            "after": HEDGE_S * 1000,
+            "copies": hedged.copies,
+        },
     )
 
 
@@ -124,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.line import Line
 from examples.support_bot.embedder.evaluate import asked_otherwise, reworded
 from examples.support_bot.embedder.lookalikes import lookalikes
 from examples.support_bot.embedder.pairs import HELD_OUT_VOICE, Writer
@@ -91,7 +92,7 @@ async def house_of(data: Path, timeout_s: float = 5.0) -> AsyncIterator[tuple[Ho
             writer.close()
 
 
-async def semantic_line(data: Path, *, pairs: int = 300, others: int = 1002, shelf: int = 500) -> str:
+async def semantic_line(data: Path, *, pairs: int = 300, others: int = 1002, shelf: int = 500) -> Line:
     """Hits on paraphrases of a writer whom the embedder has never read, and none on pairs that differ in one fact."""
     writer = Writer(voices=(HELD_OUT_VOICE,), held_out=None)
     same = [(a.text, b.text) for a, b in reworded(writer, pairs, 31)]
@@ -113,8 +114,15 @@ async def semantic_line(data: Path, *, pairs: int = 300, others: int = 1002, she
             await asker.ask(f"hello, where's my order {at + 1000} please", f"empty shelf {at}")
         miss = asker.median_ms("miss")
         await house.settled()
-    return (
-        f"hits on paraphrases {reworded_hits / pairs:.0%} (same sentence in other words), {intent_hits / pairs:.0%} "
-        f"(same intent, other sentence); {wrong} of {len(different)} pairs that differ in an entity, a number or a negation; "
-        f"a hit {semantic:.1f} ms, a miss {miss:.1f} ms, the vector in both"
+    figures = {
+        "reworded": reworded_hits / pairs,
+        "intent": intent_hits / pairs,
+        "wrong": wrong,
+        "others": len(different),
+    }
+    return Line(
+        "hits on paraphrases {reworded:.0%} (same sentence in other words), {intent:.0%} (same intent, other sentence); "
+        "{wrong} of {others} pairs that differ in an entity, a number or a negation; "
+        "a hit {hit:.1f} ms, a miss {miss:.1f} ms, the vector in both",
+        {**figures, "hit": semantic, "miss": miss},
     )

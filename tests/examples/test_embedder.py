@@ -41,7 +41,7 @@ def test_a_cache_in_use_is_seldom_wrong(eyes: Eyes) -> None:
 
 async def test_the_same_through_a_gateway(tmp_path: Path) -> None:
     line = await semantic_line(tmp_path, pairs=15, others=60, shelf=20)
-    assert "0 of 60 pairs" in line
+    assert "0 of 60 pairs" in str(line)
 
 
 def test_pairs_are_drawn_as_told(writer: Writer) -> None:
