@@ -156,11 +156,42 @@ def _show(session: Session, told: dict[str, Any]) -> None:
         [(phase["name"], f"{phase['ms']:.2f}", f"{phase['end_ms']:.2f}") for phase in told["phases"]],
         empty="It reached no phase.",
     )
+    _show_engine(session, told)
     for one in told["observations"]:
         said = {k: one[k] for k in ("rating", "success", "value", "name", "text") if one.get(k) not in (None, "")}
         console.print(f"{one['kind']} at {when(one['received'])}: {said} ({one['state']})", markup=False)
     if "said" in told:
         _show_content(session, told["said"])
+
+
+def _show_engine(session: Session, told: dict[str, Any]) -> None:
+    """What an older control does not tell is left out."""
+    console = session.console
+    if told.get("engine"):
+        console.print()
+        table(
+            console,
+            ("IN THE ENGINE", "MILLISECONDS", "ENDED AFTER"),
+            [(phase["name"], f"{phase['ms']:.2f}", f"{phase['end_ms']:.2f}") for phase in told["engine"]],
+            empty="",
+        )
+    if told.get("tries"):
+        console.print()
+        table(
+            console,
+            ("ASKED IN VAIN", "POOL", "WHY", "MILLISECONDS", "ENDED AFTER"),
+            [
+                (
+                    one["replica"],
+                    one["pool"],
+                    ": ".join(filter(None, (one["why"], one["error"]))),
+                    f"{one['ms']:.2f}",
+                    f"{one['end_ms']:.2f}",
+                )
+                for one in told["tries"]
+            ],
+            empty="",
+        )
 
 
 def _show_provenance(session: Session, behind: dict[str, Any]) -> None:

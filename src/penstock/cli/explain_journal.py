@@ -10,6 +10,7 @@ from penstock.cli.session import Session
 
 def from_journal(session: Session, request_id: str) -> dict[str, Any] | None:
     """What `GET /api/v1/requests/ID` would tell, with `source: journal`; None if it is not here."""
+    from penstock.control.api.engine_told import engine_told, tries_told
     from penstock.control.api.statistics import exchange_told, observation_told, phases_told
     from penstock.journal.lookup import look_up
 
@@ -22,6 +23,8 @@ def from_journal(session: Session, request_id: str) -> dict[str, Any] | None:
         "source": "journal",
         "request": msgspec.to_builtins(exchange_told(msgspec.msgpack.encode(exchange))),
         "phases": phases_told(exchange.phases),
+        "engine": engine_told(exchange),
+        "tries": tries_told(exchange),
         "experiment": {"name": exchange.experiment, **experiment} if exchange.experiment else None,
         "observations": [
             {"state": "not read by control yet", **msgspec.to_builtins(observation_told(one))} for one in said

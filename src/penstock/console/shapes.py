@@ -239,10 +239,33 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     corrected_chars: int = 0
 
 
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """A phase of the engine, in milliseconds since the request's first byte."""
+
+    name: str
+    begin_ms: float
+    end_ms: float
+    ms: float
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that was asked in vain, likewise."""
+
+    why: str
+    pool: str
+    replica: str
+    begin_ms: float
+    end_ms: float
+    ms: float
+    error: str = ""
+
+
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
     """One request, and what was said of it."""
 
     request: Request
+    engine: tuple[Stretch, ...] = ()
+    tries: tuple[Tried, ...] = ()
     observations: tuple[Said, ...] = ()
 
 

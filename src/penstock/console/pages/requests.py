@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from penstock.console.client import at
-from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests
+from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests, Stretch
 from penstock.console.shapes_content import Content
 from penstock.console.shapes_versions import Provenance
 from penstock.console.visit import Visit, allowed
@@ -27,6 +27,15 @@ _NAMES = {
     "first_token": "Wait for the first token",
     "last_token": "Answer",
     "done": "Settle",
+}
+
+
+_ENGINE = {
+    "preprocess": "Read and tokenise",
+    "queue": "Wait in the engine",
+    "prefill": "Read the prompt",
+    "decode": "Write the answer",
+    "postprocess": "Process and send",
 }
 
 
@@ -61,6 +70,24 @@ def segments(phases: Phases) -> list[Segment]:
             )
         )
     return found
+
+
+def engine_segments(engine: tuple[Stretch, ...], phases: Phases) -> list[Segment]:
+    """The engine's phases, on the bar of the request's own."""
+    whole = max(getattr(phases, name) for name in _NAMES) / 1e6
+    names = list(_ENGINE)
+    return [
+        Segment(
+            name=_ENGINE.get(one.name, one.name),
+            kind=f"ph{names.index(one.name)}" if one.name in _ENGINE else "ph0",
+            length=one.ms / 1e3,
+            end=one.end_ms / 1e3,
+            x=round(one.begin_ms / whole * 1000, 2),
+            width=round(max(one.ms / whole * 1000, 1.5), 2),
+        )
+        for one in engine
+        if whole > 0
+    ]
 
 
 async def listing(visit: Visit) -> Response:
@@ -125,6 +152,8 @@ async def show(visit: Visit) -> Response:
         behind=behind,
         observations=found.observations,
         segments=segments(request.phases),
+        engine=engine_segments(found.engine, request.phases),
+        tries=found.tries,
         speed=_speed(request),
         version_link=_version_link(request),
         content=content,

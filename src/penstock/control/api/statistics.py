@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from penstock.access.principals import Principal
 from penstock.control.api.engagement import add_engagement, engagement_rows, figures
+from penstock.control.api.engine_told import engine_told, tries_told
 from penstock.control.auth import ControlPart, needs_in_tenant
 from penstock.control.context import Control
 from penstock.control.figures.explorer import Explorer, Wanted
@@ -201,6 +202,9 @@ def exchange_told(record: bytes) -> dict[str, Any]:
     for name in ("phases", "usage", "tried"):
         part = told[name]
         told[name] = {field: getattr(part, field) for field in part.__struct_fields__}
+    if exchange.engine is not None:
+        told["engine"] = dict(exchange.engine.lengths())
+    told["tries"] = [{f: getattr(one, f) for f in one.__struct_fields__} for one in exchange.tries]
     if exchange.quality is not None:
         told["quality"] = quality_told(exchange.quality)
     told["findings"] = [{f: getattr(one, f) for f in one.__struct_fields__} for one in exchange.findings]
@@ -252,6 +256,8 @@ async def explain(control: Control, who: Principal, request_id: str) -> dict[str
         "sequence": row.sequence,
         "request": exchange_told(row.record),
         "phases": phases_told(exchange.phases),
+        "engine": engine_told(exchange),
+        "tries": tries_told(exchange),
         "experiment": in_experiment if exchange.experiment else None,
         "observations": [
             {"sequence": one.sequence, "state": one.state}
