@@ -192,7 +192,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         name="penstock_interleave_total",
         kind="counter",
-        help="Requests drawn for two answers, by result: shown, single_failed (the second did not answer), single_late, single_busy, single_apart (nothing to draft from), skipped_stream, skipped_tools, skipped_choices, skipped_operation, skipped_failed (the first did not answer).",
+        help="Requests drawn for two answers, by result: shown, single_failed (the second did not answer), single_late, single_busy, single_apart (nothing to draft from), cut (of a stream the second choice was not ended by its model, or a rule ended both), skipped_tools, skipped_choices, skipped_operation, skipped_failed (the first did not answer).",
         labels=("experiment", "result"),
     ),
     Metric(

@@ -29,6 +29,7 @@ from penstock.gateway.relay import MAX_ANSWER_BYTES
 from penstock.gateway.screen import merged, screen
 from penstock.gateway.settle import cost, prompt_tokens, used
 from penstock.gateway.upstream import refusal
+from penstock.net.client import Response
 from penstock.wire.answer import decode_answer
 from penstock.wire.ending import finish_of, usage_of
 from penstock.wire.spoken import texts_of, texts_of_events
@@ -89,9 +90,7 @@ def _unfit(call: Call, *, interleaved: bool) -> str:
         return "skipped_tools"
     if (call.envelope.n or 1) > 1:
         return "skipped_choices"
-    if interleaved and call.operation != "chat":
-        return "skipped_operation"
-    return "skipped_stream" if interleaved and call.stream else ""
+    return "skipped_operation" if interleaved and call.operation != "chat" else ""
 
 
 def count(call: Call, kind: str, experiment: str, result: str) -> None:
@@ -145,13 +144,10 @@ async def ask(second: Call, call: Call, *, joined: bool = False) -> Given:
     seen what is asked already; and with `joined`, where both answers become one reply, they see that.
     """
     body, text, usage = b"", "", Usage()
-    own = second.rules is not None and second.rules is not call.rules
+    own = has_own_rules(second, call)
     ok: bool | None = None  # being cancelled says nothing of the replica
     try:
-        if own:
-            _screen(second)
-        amend(second, again=True)
-        body = await _answer(second)
+        body = await _answer(second, own=own)
         second.status = 200
         text, usage = _read(second, body)
         ok = True
@@ -159,13 +155,33 @@ async def ask(second: Call, call: Call, *, joined: bool = False) -> Given:
             body = _screened(second, body)
             text = _text(second, body)
     except PenstockError as error:
-        ok = not isinstance(error, UpstreamFailed | UpstreamTimeout | Unavailable)
-        second.status, second.error = error.status, error.code
-        second.outcome = "refused" if error.status < 500 else "error"
+        ok = failed(second, error)
     finally:
-        second.last_ns = time.monotonic_ns() - second.started_ns
-        release(second, usage, ok=ok)
-        second.response = second.setback = second.draft = None
+        give_back(second, usage, ok=ok)
+    return given_of(second, body, text, usage)
+
+
+def has_own_rules(second: Call, call: Call) -> bool:
+    """Whether other content rules hold for the second answer than for the reply that it becomes part of."""
+    return second.rules is not None and second.rules is not call.rules
+
+
+def failed(second: Call, error: PenstockError) -> bool:
+    """Notes why there is no second answer; whether the replica has done its part all the same."""
+    second.status, second.error = error.status, error.code
+    second.outcome = "refused" if error.status < 500 else "error"
+    return not isinstance(error, UpstreamFailed | UpstreamTimeout | Unavailable)
+
+
+def give_back(second: Call, usage: Usage, *, ok: bool | None) -> None:
+    """Gives back what the second call took; `ok` as for `dispatch.release`."""
+    second.last_ns = time.monotonic_ns() - second.started_ns
+    release(second, usage, ok=ok)
+    second.response = second.setback = second.draft = None
+
+
+def given_of(second: Call, body: bytes, text: str, usage: Usage) -> Given:
+    """The second answer with what it cost; `usage` as the engine told it."""
     second.usage = usage
     usage = used(second)
     return Given(second, body, text, usage, cost(second, usage))
@@ -178,12 +194,15 @@ def _screen(second: Call) -> None:
     screen(second)
 
 
-async def _answer(second: Call) -> bytes:
-    """The body of its answer, from the first model of its cascade or from its own pool.
+async def opened(second: Call, *, own: bool) -> Response | Draft:
+    """Asks; the answer that begins, of the first model of its cascade or of its own pool. `own`: content rules of its own see what is asked.
 
     Raises:
-        PenstockError: as `dispatch`; Unavailable if the cascade's second model has no free place.
+        PenstockError: as `dispatch`, and if the answer is a refusal; Unavailable if the cascade's second model has no free place.
     """
+    if own:
+        _screen(second)
+    amend(second, again=True)
     cascade = second.cascade
     if cascade is not None:
         try:
@@ -196,26 +215,43 @@ async def _answer(second: Call) -> bytes:
                 raise Unavailable("The pool has no free place for a guest.", code="no_replica") from None
         else:
             second.first_ns = time.monotonic_ns() - second.started_ns
-            return await _all(found) if second.stream else await found.read(MAX_ANSWER_BYTES)
+            return found
     response = await dispatch(second)
     await response.begun()
     second.first_ns = time.monotonic_ns() - second.started_ns
-    body = await response.read(MAX_ANSWER_BYTES)
     if response.status != 200:
-        raise refusal(response, body)
-    return body
+        raise refusal(response, await response.read(MAX_ANSWER_BYTES))
+    return response
 
 
-async def _all(found: Draft) -> bytes:
-    """All of a stream whose beginning has been read already."""
+async def _answer(second: Call, *, own: bool) -> bytes:
+    """The body of its answer.
+
+    Raises:
+        PenstockError: as `opened`.
+    """
+    found = await opened(second, own=own)
+    return await all_of(found) if second.stream else await found.read(MAX_ANSWER_BYTES)
+
+
+async def all_of(found: Response | Draft) -> bytes:
+    """All of a stream, whose beginning may have been read already.
+
+    Raises:
+        UpstreamFailed: if it breaks off, or is too long.
+        UpstreamTimeout: if it stalls.
+    """
     parts: list[bytes] = []
+    left = MAX_ANSWER_BYTES
 
     def take(piece: bytes, _framed: bytes) -> bool:
+        nonlocal left
         parts.append(piece)
-        return True
+        left -= len(piece)
+        return left >= 0
 
     while not await found.flow(take):
-        if sum(map(len, parts)) > MAX_ANSWER_BYTES:
+        if left < 0:
             raise UpstreamFailed(f"The answer is longer than {MAX_ANSWER_BYTES} bytes.")
     return b"".join(parts)
 

@@ -1,5 +1,7 @@
 """Step 9 of an interleaved request: the control and a treatment both answer, and the user gets one reply of both.
 
+Two choices that stream are `interleave_stream`'s.
+
 If the treatment does not answer in time, or the two cannot be drafted from, the control's answer is given alone.
 """
 
@@ -12,7 +14,7 @@ from typing import Any
 import msgspec
 
 from penstock.core.errors import Unavailable, UpstreamFailed, UpstreamTimeout
-from penstock.core.exchange import Usage
+from penstock.core.exchange import Pair, Usage
 from penstock.experiments.interleave import drafted
 from penstock.gateway.beside import Beside, Given, ask, count, second_of, text_in, told
 from penstock.gateway.call import Call
@@ -32,6 +34,8 @@ class _Choices(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Choices).decode
+Shown = tuple[bytes, tuple[str, ...]]  # the reply's body, and whose each of its choices or parts is
+Show = Callable[[bytes, Given, tuple[str, str], Callable[[], float]], Shown | None]
 
 
 async def interleaved(call: Call, beside: Beside) -> Answer:
@@ -43,10 +47,10 @@ async def interleaved(call: Call, beside: Beside) -> Answer:
     second = second_of(call, beside)
     if second is None:
         count(call, "interleave", beside.experiment.name, "single_busy")
-        return await _first(call)
+        return await first_of(call)
     other = asyncio.create_task(ask(second, call, joined=True))
     try:
-        response = await _first(call)
+        response = await first_of(call)
         body = await response.read(MAX_ANSWER_BYTES)
         if response.status != 200:
             count(call, "interleave", beside.experiment.name, "skipped_failed")
@@ -57,10 +61,11 @@ async def interleaved(call: Call, beside: Beside) -> Answer:
     finally:
         if not other.done():
             other.cancel()
-    return Whole(response, _joined(call, beside, second, given, body))
+    show = _draft if plan is not None and plan.show == "draft" else _both
+    return Whole(response, joined(call, beside, second, given, body, show))
 
 
-async def _first(call: Call) -> Response | Draft:
+async def first_of(call: Call) -> Response | Draft:
     """The control's answer: of its cascade, if it has one, or of its pool.
 
     Raises:
@@ -81,25 +86,36 @@ async def _first(call: Call) -> Response | Draft:
     return await dispatch(call)
 
 
-def _joined(call: Call, beside: Beside, second: Call, given: Given | None, body: bytes) -> bytes:
-    """The reply's body; the call's `pair` tells what the second arm did, and whose each choice is."""
-    name = beside.experiment.name
-    call.epoch = beside.epoch
+def alone(call: Call, beside: Beside, second: Call, given: Given | None) -> None:
+    """The user gets the control's answer alone: the other one failed, or, if it is None, was too late for the user."""
     if given is None:
-        second.outcome = "error"  # who is too late for the user has failed
+        second.outcome = "error"  # who is too late has failed
+        call.epoch = beside.epoch
         call.pair = told(second, beside.leg.name, Usage(), 0)
-        count(call, "interleave", name, "single_late")
-        return body
-    call.pair = told(second, beside.leg.name, given.usage, given.cost_nanousd)
+    else:
+        paid(call, beside, given)
+    count(call, "interleave", beside.experiment.name, "single_late" if given is None else "single_failed")
+
+
+def paid(call: Call, beside: Beside, given: Given) -> Pair:
+    """Notes what the other arm did, found and cost: the call's `pair`, nothing having been shown."""
+    second = given.call
+    call.epoch = beside.epoch
+    call.pair = pair = told(second, beside.leg.name, given.usage, given.cost_nanousd)
     if second.findings:
         call.findings = merged(call.findings, second.findings)
-    cost = call.gateway.meters.cell("penstock_interleave_cost_usd_total", name)
+    cost = call.gateway.meters.cell("penstock_interleave_cost_usd_total", beside.experiment.name)
     cost.value += given.cost_nanousd * 1e-9
-    if given.call.outcome != "ok":
-        count(call, "interleave", name, "single_failed")
+    return pair
+
+
+def joined(call: Call, beside: Beside, second: Call, given: Given | None, body: bytes, show: Show) -> bytes:
+    """The reply's body, as `show` puts it together; the call's `pair` tells what the second arm did, and whose each choice is."""
+    name = beside.experiment.name
+    if given is None or given.call.outcome != "ok":
+        alone(call, beside, second, given)
         return body
-    plan = beside.experiment.interleave
-    show = _draft if plan is not None and plan.show == "draft" else _both
+    pair = paid(call, beside, given)
     try:
         found = show(body, given, (call.arm, beside.leg.name), call.gateway.draw)
     except (ValueError, LookupError):
@@ -108,16 +124,14 @@ def _joined(call: Call, beside: Beside, second: Call, given: Given | None, body:
         count(call, "interleave", name, "single_apart")
         return body
     reply, shown = found
-    call.pair = msgspec.structs.replace(call.pair, shown=shown)
+    call.pair = msgspec.structs.replace(pair, shown=shown)
+    plan = beside.experiment.interleave
     call.notes += b"x-penstock-interleaved: %b; n=%d\r\n" % (
         plan.show.encode() if plan is not None else b"",
         len(shown),
     )
     count(call, "interleave", name, "shown")
     return reply
-
-
-Shown = tuple[bytes, tuple[str, ...]]
 
 
 def _both(body: bytes, given: Given, arms: tuple[str, str], draw: Callable[[], float]) -> Shown | None:

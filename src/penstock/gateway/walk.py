@@ -15,7 +15,7 @@ from penstock.gateway.decode import decode
 from penstock.gateway.dispatch import dispatch, release
 from penstock.gateway.elsewhere import elsewhere
 from penstock.gateway.index import Caller
-from penstock.gateway.interleave import interleaved
+from penstock.gateway.interleave_stream import relay_both
 from penstock.gateway.recall import recall
 from penstock.gateway.recorder import finish
 from penstock.gateway.relay import relay
@@ -103,7 +103,7 @@ async def _answer(call: Call, caller: Caller) -> None:
                 call.place = state.try_enter(caller.tenant, tokens) or await state.enter(caller.tenant, tokens)
             call.admitted_ns = time.monotonic_ns() - call.started_ns
             if call.beside is not None:
-                await relay(call, await interleaved(call, call.beside))
+                await relay_both(call, call.beside)
             elif call.cascade is not None:
                 await (relay_stream if call.stream else relay)(call, await draft(call, call.cascade))
             elif call.stream and call.route is not None and call.route.route.resume:
