@@ -129,7 +129,7 @@ SHORT: dict[str, Feature] = {
     "TLS": tls_line_inside,
     "/v1/responses": partial(responses, calls=3),
     "/v1/embeddings": partial(embeddings, calls=2),
-    "semantic cache": partial(semantic_line, pairs=3, others=6, shelf=4),
+    "semantic cache": partial(semantic_line, pairs=6, others=30, shelf=6),
     "cascade": cascade_alone,
     "context trimming": trim_alone,
     "coalescing": partial(coalescing_line, count=4),

@@ -54,7 +54,7 @@ TOLD: dict[str, dict[str, float]] = {
     "TLS": {},
     "/v1/responses": {"calls": 3},
     "/v1/embeddings": {"texts": 64},
-    "semantic cache": {"others": 6, "wrong": 0},
+    "semantic cache": {"others": 30, "wrong": 0},
     "cascade": {"questions": 4, "by_small": 0.75},
     "context trimming": {"questions": 2},
     "coalescing": {"asked": 1, "shared": 3},

@@ -1,11 +1,10 @@
 """The shipped embedder with the check of facts: hits on paraphrases, and none where one fact differs."""
 
 import random
-from pathlib import Path
 
 import pytest
 
-from bench.semantic import FOLDER, THRESHOLD, semantic_line
+from bench.semantic import FOLDER, THRESHOLD
 from examples.support_bot.embedder.evaluate import Eyes, hits, in_use, reworded, wrong_hits
 from examples.support_bot.embedder.lookalikes import lookalikes
 from examples.support_bot.embedder.pairs import HELD_OUT_VOICE, TRAINED_VOICES, Writer, negated, negations
@@ -37,11 +36,6 @@ def test_no_pair_that_differs_in_one_fact_is_a_hit_though_the_vectors_are_near(e
 def test_a_cache_in_use_is_seldom_wrong(eyes: Eyes) -> None:
     answered, wrong = in_use(eyes, 200, THRESHOLD, seed=53)
     assert answered.value > 0.08 and wrong.hits <= 2
-
-
-async def test_the_same_through_a_gateway(tmp_path: Path) -> None:
-    line = await semantic_line(tmp_path, pairs=15, others=60, shelf=20)
-    assert "0 of 60 pairs" in str(line)
 
 
 def test_pairs_are_drawn_as_told(writer: Writer) -> None:
