@@ -1,27 +1,14 @@
 """Sessions, engagement and conversions: from records to the API, the overview and the metrics, each record once."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from penstock.control.figures.engagement_measures import REST, EngagementMeasures, bounded
 from penstock.control.ingest.engagement import COUNTS, forget_visits
 from penstock.core.exchange import Exchange, Observation, Pair, Record
 from penstock.store import schema_engagement as tables
-from penstock.store.sql import Database
 from tests.control.bed import T0, Bed
 
 MINUTE = 60.0
-
-
-@pytest.fixture
-async def bed(database: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(database, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
 
 
 def asked(name: str, at: float, **more: Any) -> Exchange:
@@ -76,10 +63,10 @@ WORDS = [
 ]
 
 
-async def test_they_are_counted_by_their_definition(bed: Bed) -> None:
-    bed.now = T0 + 2 * 3600
-    await bed.send([*DAY, *WORDS])
-    by_place = {(row["tenant"], row["route"], row["version"]): row for row in await rows(bed, "tenant,route,version")}
+async def test_they_are_counted_by_their_definition(both: Bed) -> None:
+    both.now = T0 + 2 * 3600
+    await both.send([*DAY, *WORDS])
+    by_place = {(row["tenant"], row["route"], row["version"]): row for row in await rows(both, "tenant,route,version")}
     assert set(by_place) == {("a", "bot", "bot:v1"), ("a", "bot", "bot:v2"), ("a", "", ""), ("b", "other", "bot:v1")}
     assert by_place["a", "bot", "bot:v1"] == {
         "tenant": "a",
@@ -100,46 +87,46 @@ async def test_they_are_counted_by_their_definition(bed: Bed) -> None:
     assert (by_place["a", "bot", "bot:v2"]["conversions"], by_place["a", "bot", "bot:v2"]["events"]) == (1, 2)
     assert by_place["a", "bot", "bot:v2"]["conversion_rate"] is None
     assert by_place["a", "", ""]["conversions"] == 1
-    own = await bed.call("GET", "/engagement", key="guest", **{"from": T0 - 60, "to": T0 + 86400, "by": "tenant"})
+    own = await both.call("GET", "/engagement", key="guest", **{"from": T0 - 60, "to": T0 + 86400, "by": "tenant"})
     assert [row["tenant"] for row in own.json()["rows"]] == ["b"]
-    overview = (await bed.call("GET", "/overview", window_s=3 * 3600)).json()
+    overview = (await both.call("GET", "/overview", window_s=3 * 3600)).json()
     assert (overview["engagement"]["sessions"], overview["engagement"]["conversions"]) == (4, 3)
 
 
-async def test_batches_and_repeats_change_nothing(bed: Bed) -> None:
+async def test_batches_and_repeats_change_nothing(both: Bed) -> None:
     records: list[Record] = [*DAY, *WORDS]
     for record in records:
-        await bed.send([record])
-    await bed.send(records, source="w2")  # two gateways took the same words, or a journal came back
-    one_by_one = await rows(bed, "tenant,route,version")
+        await both.send([record])
+    await both.send(records, source="w2")  # two gateways took the same words, or a journal came back
+    one_by_one = await rows(both, "tenant,route,version")
     assert sum(row["sessions"] for row in one_by_one) == 4
     assert sum(row["session_requests"] for row in one_by_one) == 6
     assert sum(row["conversions"] for row in one_by_one) == 3
     assert sum(row["feedback"] for row in one_by_one) == 1
-    found = await counters(bed)
+    found = await counters(both)
     assert found["penstock_sessions_total", "a", "bot", "bot:v1"] == 3
     assert found["penstock_session_seconds_total", "a", "bot", "bot:v1"] == 6 * MINUTE
     assert sum(value for key, value in found.items() if key[0] == "penstock_conversions_total") == 3
 
 
-async def test_they_are_told_by_time_and_what_is_wrong_is_refused(bed: Bed) -> None:
-    await bed.send([*DAY, *WORDS])
-    by_hour = await rows(bed, "hour", tenant="a", route="bot")
+async def test_they_are_told_by_time_and_what_is_wrong_is_refused(both: Bed) -> None:
+    await both.send([*DAY, *WORDS])
+    by_hour = await rows(both, "hour", tenant="a", route="bot")
     assert [(row["at"], row["sessions"]) for row in by_hour] == [(T0, 2), (T0 + 3600, 1)]
     for wrong in ({"by": "arm"}, {"by": "hour,day"}, {"from": T0, "to": T0 - 1}):
-        assert (await bed.call("GET", "/engagement", **wrong)).status_code == 400
+        assert (await both.call("GET", "/engagement", **wrong)).status_code == 400
 
 
-async def test_sessions_that_are_over_are_forgotten_and_what_was_counted_stays(bed: Bed) -> None:
-    await bed.send(DAY)
-    before = await counters(bed)
-    async with bed.control.database.write() as connection:
+async def test_sessions_that_are_over_are_forgotten_and_what_was_counted_stays(both: Bed) -> None:
+    await both.send(DAY)
+    before = await counters(both)
+    async with both.control.database.write() as connection:
         assert await forget_visits(connection, T0) == 0
         assert await forget_visits(connection, T0 + 3 * 86400) == 3
-    assert await bed.table(tables.visits) == []
-    assert await counters(bed) == before
-    await bed.send([asked("r10", 3 * 86400)])
-    assert (await counters(bed))["penstock_sessions_total", "a", "bot", "bot:v1"] == 4
+    assert await both.table(tables.visits) == []
+    assert await counters(both) == before
+    await both.send([asked("r10", 3 * 86400)])
+    assert (await counters(both))["penstock_sessions_total", "a", "bot", "bot:v1"] == 4
 
 
 def test_series_are_bounded_and_nothing_is_lost() -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,24 +22,7 @@ from penstock.core.snapshot import ExperimentEntry
 from penstock.experiments.assignment import compile_experiment
 from penstock.experiments.design import parse_design
 from penstock.store import schema_experiments as tables
-from penstock.store.sql import Database
 from tests.control.bed import AB, CANARY, T0, Bed, assigned, feedback
-
-
-@pytest.fixture
-async def bed(sqlite: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(sqlite, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
-
-
-@pytest.fixture
-async def both(database: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(database, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
 
 
 async def entries(bed: Bed) -> dict[str, ExperimentEntry]:

@@ -1,43 +1,21 @@
 """What a design declares, through the whole of control: events, strata, a covariate, planned looks, findings; and the replay."""
 
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from penstock.control.experiments.life import experiment_entries
 from penstock.control.experiments.store import load_statistics
-from penstock.core.exchange import Exchange, Observation, Phases, Record
+from penstock.core.exchange import Exchange, Record
 from penstock.experiments.design import Design, parse_design
 from penstock.experiments.verdict import judge
 from penstock.store import schema_experiments as tables
-from penstock.store.sql import Database, open_database
+from penstock.store.sql import open_database
 from tests.control.bed import AB, T0, Bed, assigned, exchange, feedback
+from tests.control.histories import EVERYTHING, SHOP, entry_of, event, history
 from tests.databases import furnished
-
-
-@pytest.fixture
-async def bed(sqlite: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(sqlite, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
-
-
-@pytest.fixture
-async def both(database: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(database, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
-
-
-async def entry_of(bed: Bed) -> Any:
-    async with bed.control.database.read() as connection:
-        return (await experiment_entries(connection))["bot"]
 
 
 async def told(bed: Bed) -> dict[str, Any]:
@@ -48,31 +26,6 @@ async def told(bed: Bed) -> dict[str, Any]:
 
 def of(verdict: dict[str, Any], metric: str) -> dict[str, Any]:
     return next(one for one in verdict["comparisons"] if one["metric"] == metric)
-
-
-def event(number: int, name: str, value: float | None = None, **changes: Any) -> Observation:
-    base: dict[str, Any] = {
-        "id": f"{name}-{number}",
-        "at": T0 + 50,
-        "received": T0 + 50,
-        "kind": "event",
-        "tenant": "a",
-        "name": name,
-        "value": value,
-        "request": f"req_{number:06d}",
-    }
-    return Observation(**base | changes)
-
-
-SHOP = {
-    "metrics": [
-        {"name": "revenue", "event": "purchase", "type": "mean", "unit": "EUR"},
-        {"name": "basket_p90", "event": "purchase", "type": "quantile", "quantile": 0.9, "unit": "EUR"},
-    ],
-    "winsorise": {"revenue": [0, 100]},
-    "primary": {"metric": "revenue", "minimum_effect": 1.0},
-    "plan": {"units": 200, "deviation": 10},
-}
 
 
 async def test_events_of_ones_own_decide(both: Bed) -> None:
@@ -211,42 +164,6 @@ async def test_planned_looks_over_strata_are_kept(bed: Bed, inference: str) -> N
 
 
 # -- the replay ------------------------------------------------------------------------------------------------------
-
-EVERYTHING = AB | {
-    "guardrails": [{"metric": "error_rate"}, {"metric": "latency_p95"}, {"metric": "success"}],
-    "metrics": SHOP["metrics"],
-    "winsorise": SHOP["winsorise"],
-    "stratify": {"by": "stream", "values": ["true"]},
-    "covariate": {"metric": "cost"},
-    "bayes": {"deviation": 0.1},
-    "plan": {"units": 40, "inference": "group_sequential", "looks": 3},
-}
-
-
-def history(entry: Any) -> list[Record]:
-    """Requests of users, with what is told of them early, late, twice and wrongly."""
-    rng = random.Random(12)
-    records: list[Record] = []
-    for number in range(240):
-        (one,) = assigned(entry, [number % 90], T0)
-        took = int(rng.lognormvariate(0, 0.5) * 1e8)
-        records.append(
-            msgspec.structs.replace(
-                one,
-                id=f"req_{number:06d}",
-                at=T0 + number,
-                stream=rng.random() < 0.4,
-                outcome="error" if rng.random() < 0.1 else "ok",
-                phases=Phases(1, 2, 3, took // 3, took, took),
-                cost_nanousd=rng.randrange(5000),
-            )
-        )
-        about = rng.randrange(240)
-        records.append(feedback(about, id=f"f{number}", success=rng.random() < 0.6))
-        records.append(
-            event(about, "purchase", rng.choice((5.0, -3.0, float("nan"), 1e12, None, 80.0)), id=f"p{number}")
-        )
-    return records
 
 
 async def test_a_replay_in_ingest_order_gives_the_same_verdicts_bit_for_bit(tmp_path: Path) -> None:

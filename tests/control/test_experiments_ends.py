@@ -2,8 +2,6 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from penstock.control.context import SYSTEM
 from penstock.control.experiments.life import experiment_entries, register
 from penstock.experiments.design import parse_design
-from penstock.store.sql import Database
 from tests.control.bed import Bed, exchange
 from tests.control.house import eventually
 from tests.control.test_canaries import NEW, OLD, Lived, lived  # noqa: F401 - a fixture
@@ -143,14 +140,6 @@ AB: dict[str, Any] = {
     "primary": {"metric": "success", "minimum_effect": 0.1},
     "guardrails": [{"metric": "error_rate"}],
 }
-
-
-@pytest.fixture
-async def bed(sqlite: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(sqlite, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
 
 
 async def test_the_kill_switch_puts_all_traffic_on_the_control_until_it_is_archived(bed: Bed) -> None:

@@ -20,7 +20,7 @@ from penstock.experiments.verdict import judge
 from penstock.store import schema_experiments as tables
 from penstock.store.sql import Database, open_database
 from tests.control.bed import T0, Bed
-from tests.control.test_experiments_analysis import EVERYTHING, history
+from tests.control.histories import EVERYTHING, history
 from tests.databases import furnished
 
 BATCH = 48

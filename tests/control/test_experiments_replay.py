@@ -1,42 +1,17 @@
 """A replay from the stored records: the same counts and the same verdict, bit for bit; and it says so when they are not."""
 
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy import delete, select, update
 
-from penstock.control.experiments.life import experiment_entries
 from penstock.core.exchange import Exchange, Record
 from penstock.store import schema_experiments as tables
-from penstock.store.sql import Database
 from tests.control.bed import CANARY, T0, Bed, assigned, exchange, feedback
-from tests.control.test_experiments_analysis import EVERYTHING, history
+from tests.control.histories import EVERYTHING, entry_of, history
 from tests.control.test_pairs import INTERLEAVED, SHADOW, copy, preference, shown
-
-
-@pytest.fixture
-async def bed(sqlite: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(sqlite, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
-
-
-@pytest.fixture
-async def both(database: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(database, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
-
-
-async def entry_of(bed: Bed) -> Any:
-    async with bed.control.database.read() as connection:
-        return (await experiment_entries(connection))["bot"]
 
 
 async def replayed(bed: Bed, verdicts: int = 5) -> dict[str, Any]:

@@ -3,42 +3,20 @@
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event, update
 
-from penstock.control.experiments.life import experiment_entries
 from penstock.control.ingest.counts import PENDING_S, settle_pending
 from penstock.core.exchange import Exchange, Observation, Opened, Phases, Record
 from penstock.store import schema_experiments as tables
 from penstock.store.schema_drift import drift_groups
 from penstock.store.sql import Database, open_database
 from tests.control.bed import AB, T0, Bed, assigned, exchange, feedback
+from tests.control.histories import entry_of
 from tests.databases import furnished
-
-
-@pytest.fixture
-async def bed(database: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(database, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
-
-
-@pytest.fixture
-async def lite(sqlite: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(sqlite, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
-
-
-async def entry_of(bed: Bed, route: str = "bot") -> Any:
-    async with bed.control.database.read() as connection:
-        return (await experiment_entries(connection))[route]
 
 
 async def counts(bed: Bed) -> dict[str, int]:
@@ -63,40 +41,40 @@ async def everything(bed: Bed) -> dict[str, Any]:
     return found
 
 
-async def test_a_batch_counts_once_however_often_it_is_sent(bed: Bed) -> None:
-    await bed.begin(AB)
-    batch: list[Record] = [*assigned(await entry_of(bed), range(50), T0), *(feedback(n) for n in range(50))]
-    assert (await bed.send(batch)).status_code == 200
-    before = await everything(bed)
-    again = await bed.send(batch, start_at=64)
+async def test_a_batch_counts_once_however_often_it_is_sent(both: Bed) -> None:
+    await both.begin(AB)
+    batch: list[Record] = [*assigned(await entry_of(both), range(50), T0), *(feedback(n) for n in range(50))]
+    assert (await both.send(batch)).status_code == 200
+    before = await everything(both)
+    again = await both.send(batch, start_at=64)
     assert again.status_code == 409
-    assert again.json() == {"segment": 1, "offset": bed.offsets["w1"]}
-    assert await everything(bed) == before
+    assert again.json() == {"segment": 1, "offset": both.offsets["w1"]}
+    assert await everything(both) == before
     # The same records from another place of the journal are known by their ids.
-    assert (await bed.send(batch, source="w2")).status_code == 200
-    assert (await counts(bed)) == {"repeated_exchange": 50, "repeated_observation": 50}
-    assert (await everything(bed))["experiment_statistics"] == before["experiment_statistics"]
+    assert (await both.send(batch, source="w2")).status_code == 200
+    assert (await counts(both)) == {"repeated_exchange": 50, "repeated_observation": 50}
+    assert (await everything(both))["experiment_statistics"] == before["experiment_statistics"]
 
 
-async def test_sequences_follow_the_order_of_records_and_offsets_are_told(bed: Bed) -> None:
-    await bed.send([exchange(1), exchange(2)])
-    await bed.send([exchange(3), feedback(3)], source="w2")
-    await bed.send([exchange(4)])
-    rows = {row["id"]: row["sequence"] for row in await bed.table(tables.exchanges)}
+async def test_sequences_follow_the_order_of_records_and_offsets_are_told(both: Bed) -> None:
+    await both.send([exchange(1), exchange(2)])
+    await both.send([exchange(3), feedback(3)], source="w2")
+    await both.send([exchange(4)])
+    rows = {row["id"]: row["sequence"] for row in await both.table(tables.exchanges)}
     assert rows == {"req_000001": 1, "req_000002": 2, "req_000003": 3, "req_000004": 5}
-    told = await bed.http.get("/internal/v1/ingest/offsets", headers={"authorization": "Bearer service"})
-    assert told.json() == {name: {"segment": 1, "offset": offset} for name, offset in bed.offsets.items()}
+    told = await both.http.get("/internal/v1/ingest/offsets", headers={"authorization": "Bearer service"})
+    assert told.json() == {name: {"segment": 1, "offset": offset} for name, offset in both.offsets.items()}
 
 
-async def test_a_later_segment_goes_on_and_an_earlier_place_does_not(lite: Bed) -> None:
-    await lite.send([exchange(1)])
-    assert (await lite.send([exchange(2)], start_at=64, segment=2)).status_code == 200
-    assert (await lite.send([exchange(3)], start_at=64, segment=1)).status_code == 409
+async def test_a_later_segment_goes_on_and_an_earlier_place_does_not(bed: Bed) -> None:
+    await bed.send([exchange(1)])
+    assert (await bed.send([exchange(2)], start_at=64, segment=2)).status_code == 200
+    assert (await bed.send([exchange(3)], start_at=64, segment=1)).status_code == 409
 
 
-async def test_who_has_no_token_or_sends_garbage_is_refused(lite: Bed) -> None:
-    assert (await lite.send([exchange(1)], token="wrong")).status_code == 401
-    damaged = await lite.http.post(
+async def test_who_has_no_token_or_sends_garbage_is_refused(bed: Bed) -> None:
+    assert (await bed.send([exchange(1)], token="wrong")).status_code == 401
+    damaged = await bed.http.post(
         "/internal/v1/ingest",
         params={"source": "w", "segment": 1, "start": 0, "end": 100},
         content=b"\x05\x00\x00\x00garbage and more",
@@ -104,46 +82,46 @@ async def test_who_has_no_token_or_sends_garbage_is_refused(lite: Bed) -> None:
     )
     assert damaged.status_code == 400
     assert damaged.json()["error"]["code"] == "damaged_frame"
-    backwards = await lite.http.post(
+    backwards = await bed.http.post(
         "/internal/v1/ingest",
         params={"source": "w", "segment": 1, "start": 9, "end": 3},
         content=b"",
         headers={"authorization": "Bearer service"},
     )
     assert backwards.status_code == 400
-    assert await lite.table(tables.exchanges) == []
+    assert await bed.table(tables.exchanges) == []
 
 
-async def test_opening_records_are_taken_in_and_count_nothing(lite: Bed) -> None:
-    assert (await lite.send([Opened(exchange=exchange(1))])).status_code == 200
-    assert await lite.table(tables.exchanges) == []
+async def test_opening_records_are_taken_in_and_count_nothing(bed: Bed) -> None:
+    assert (await bed.send([Opened(exchange=exchange(1))])).status_code == 200
+    assert await bed.table(tables.exchanges) == []
 
 
-async def test_feedback_may_come_before_its_exchange(bed: Bed) -> None:
-    await bed.begin(AB)
-    shown = assigned(await entry_of(bed), range(40), T0)
-    await bed.send([feedback(n, success=n % 2 == 0) for n in range(40)])
-    assert {row["state"] for row in await bed.table(tables.observations)} == {"pending"}
-    await bed.send(shown)
-    assert {row["state"] for row in await bed.table(tables.observations)} == {"attributed"}
-    early = (await everything(bed))["experiment_statistics"]
+async def test_feedback_may_come_before_its_exchange(both: Bed) -> None:
+    await both.begin(AB)
+    shown = assigned(await entry_of(both), range(40), T0)
+    await both.send([feedback(n, success=n % 2 == 0) for n in range(40)])
+    assert {row["state"] for row in await both.table(tables.observations)} == {"pending"}
+    await both.send(shown)
+    assert {row["state"] for row in await both.table(tables.observations)} == {"attributed"}
+    early = (await everything(both))["experiment_statistics"]
     success = [row for row in early if row["metric"] == "success"]
     assert sum(int(row["moments"].strip("[]").split(",")[0]) for row in success) == 40
 
 
-async def test_what_waits_too_long_is_given_up_and_counted(bed: Bed) -> None:
-    await bed.send([feedback(n) for n in range(5)])
-    async with bed.control.database.write() as connection:
+async def test_what_waits_too_long_is_given_up_and_counted(both: Bed) -> None:
+    await both.send([feedback(n) for n in range(5)])
+    async with both.control.database.write() as connection:
         assert await settle_pending(connection, T0 + PENDING_S - 1) == 0
         assert await settle_pending(connection, T0 + PENDING_S + 10) == 5
-    assert await counts(bed) == {"unattributed": 5}
-    await bed.send([exchange(n) for n in range(5)])
-    assert {row["state"] for row in await bed.table(tables.observations)} == {"unattributed"}
+    assert await counts(both) == {"unattributed": 5}
+    await both.send([exchange(n) for n in range(5)])
+    assert {row["state"] for row in await both.table(tables.observations)} == {"unattributed"}
 
 
-async def test_each_odd_observation_has_its_outcome(bed: Bed) -> None:
-    await bed.begin(AB)
-    await bed.send(assigned(await entry_of(bed), range(4), T0))
+async def test_each_odd_observation_has_its_outcome(both: Bed) -> None:
+    await both.begin(AB)
+    await both.send(assigned(await entry_of(both), range(4), T0))
     odd: list[Record] = [
         feedback(0, id="foreign", tenant="b"),
         feedback(1, id="first", success=True),
@@ -156,8 +134,8 @@ async def test_each_odd_observation_has_its_outcome(bed: Bed) -> None:
         feedback(3, id="long" * 200, success=None),
         Observation(id="view", at=T0, received=T0, kind="event", tenant="a", name="page_view"),
     ]
-    assert (await bed.send(odd)).status_code == 200
-    states = {row["id"]: row["state"] for row in await bed.table(tables.observations)}
+    assert (await both.send(odd)).status_code == 200
+    states = {row["id"]: row["state"] for row in await both.table(tables.observations)}
     assert states == {
         "foreign": "foreign",
         "first": "attributed",
@@ -170,24 +148,24 @@ async def test_each_odd_observation_has_its_outcome(bed: Bed) -> None:
         "long" * 200: "attributed",
         "view": "kept",
     }
-    assert await counts(bed) == {"foreign": 1, "refused_number": 2, "repeated_word": 1}
-    rating = [r for r in (await everything(bed))["experiment_statistics"] if r["metric"] == "rating"]
+    assert await counts(both) == {"foreign": 1, "refused_number": 2, "repeated_word": 1}
+    rating = [r for r in (await everything(both))["experiment_statistics"] if r["metric"] == "rating"]
     assert [row["moments"] for row in rating] == ["[1,-1000000,1,1000000000000,1,-1000000]"]
     # The same idempotency id of another tenant is another observation.
-    await bed.send([feedback(0, id="first", tenant="b")])
-    assert len(await bed.table(tables.observations)) == 11
+    await both.send([feedback(0, id="first", tenant="b")])
+    assert len(await both.table(tables.observations)) == 11
 
 
-async def test_conversions_of_users_count_once_a_user_and_after_the_first_request(bed: Bed) -> None:
-    await bed.begin(AB)
-    await bed.send(assigned(await entry_of(bed), range(6), T0))
+async def test_conversions_of_users_count_once_a_user_and_after_the_first_request(both: Bed) -> None:
+    await both.begin(AB)
+    await both.send(assigned(await entry_of(both), range(6), T0))
 
     def conversion(name: str, user: str, at: float, tenant: str = "a") -> Observation:
         return Observation(
             id=name, at=at, received=at, kind="event", name="conversion", tenant=tenant, user=user, value=3.0
         )
 
-    await bed.send(
+    await both.send(
         [
             conversion("1", "u1", T0 + 5),
             conversion("2", "u1", T0 + 6),
@@ -196,16 +174,16 @@ async def test_conversions_of_users_count_once_a_user_and_after_the_first_reques
             conversion("5", "nobody", T0 + 5),
         ]
     )
-    rows = [r for r in (await everything(bed))["experiment_statistics"] if r["metric"] == "conversion"]
+    rows = [r for r in (await everything(both))["experiment_statistics"] if r["metric"] == "conversion"]
     moments = [[int(x) for x in row["moments"].strip("[]").split(",")] for row in rows]
     assert (sum(m[0] for m in moments), sum(m[1] for m in moments)) == (6, 1)
-    states = {row["id"]: row["state"] for row in await bed.table(tables.observations)}
+    states = {row["id"]: row["state"] for row in await both.table(tables.observations)}
     assert states == {"1": "attributed", "2": "attributed", "3": "kept", "4": "kept", "5": "kept"}
 
 
-async def test_what_no_experiment_counts_is_told_apart(bed: Bed) -> None:
-    await bed.begin(AB)
-    entry = await entry_of(bed)
+async def test_what_no_experiment_counts_is_told_apart(both: Bed) -> None:
+    await both.begin(AB)
+    entry = await entry_of(both)
     shown = assigned(entry, range(3), T0)
     other_arm = {"control": "treatment", "treatment": "control"}
     batch: list[Record] = [
@@ -216,10 +194,10 @@ async def test_what_no_experiment_counts_is_told_apart(bed: Bed) -> None:
         exchange(13, experiment="e", arm="control", epoch=0, unit="z"),  # lapsed: not part of the comparison
         exchange(14, experiment="e", arm=other_arm[shown[0].arm], epoch=1, unit=shown[0].unit),
     ]
-    await bed.send(batch)
-    assert await counts(bed) == {"unknown_experiment": 3, "arm_changed": 1}
-    assert len(await bed.table(tables.experiment_units)) == 1
-    assert len(await bed.table(tables.exchanges)) == 6
+    await both.send(batch)
+    assert await counts(both) == {"unknown_experiment": 3, "arm_changed": 1}
+    assert len(await both.table(tables.experiment_units)) == 1
+    assert len(await both.table(tables.exchanges)) == 6
 
 
 async def test_batches_of_any_size_give_the_same_statistics(sqlite: Database, tmp_path: Path) -> None:
@@ -228,10 +206,10 @@ async def test_batches_of_any_size_give_the_same_statistics(sqlite: Database, tm
     entry = None
     for size in (10_000, 1, 17):
         database = await open_database(furnished(tmp_path / f"{size}.db"))
-        bed = Bed(database, tmp_path)
-        await bed.prepare()
-        await bed.begin(AB | {"guardrails": [{"metric": "error_rate"}, {"metric": "latency_p95"}]})
-        entry = entry or await entry_of(bed)
+        both = Bed(database, tmp_path)
+        await both.prepare()
+        await both.begin(AB | {"guardrails": [{"metric": "error_rate"}, {"metric": "latency_p95"}]})
+        entry = entry or await entry_of(both)
         rng.seed(5)
         records: list[Record] = []
         for n, one in enumerate(assigned(entry, range(150), T0)):
@@ -250,20 +228,20 @@ async def test_batches_of_any_size_give_the_same_statistics(sqlite: Database, tm
             said = rng.randrange(150)
             records.append(feedback(said, id=f"fb-{n}", success=rng.random() < 0.6))
         for begin in range(0, len(records), size):
-            assert (await bed.send(records[begin : begin + size])).status_code == 200
-        found = await everything(bed)
+            assert (await both.send(records[begin : begin + size])).status_code == 200
+        found = await everything(both)
         results.append({name: found[name] for name in found})
-        await bed.http.aclose()
+        await both.http.aclose()
         await database.close()
     assert results[0] == results[1] == results[2]
 
 
-async def test_a_crash_in_the_middle_leaves_nothing_and_the_same_batch_counts_after_it(lite: Bed) -> None:
-    await lite.begin(AB)
-    entry = await entry_of(lite)
+async def test_a_crash_in_the_middle_leaves_nothing_and_the_same_batch_counts_after_it(bed: Bed) -> None:
+    await bed.begin(AB)
+    entry = await entry_of(bed)
     first, second = assigned(entry, range(30), T0), assigned(entry, range(30, 60), T0)
-    await lite.send(first)
-    before = await everything(lite)
+    await bed.send(first)
+    before = await everything(bed)
     statements = 0
 
     for killed_at in range(1, 14, 3):
@@ -275,39 +253,39 @@ async def test_a_crash_in_the_middle_leaves_nothing_and_the_same_batch_counts_af
             if statements == at:
                 raise RuntimeError("killed")
 
-        engine = lite.control.database.engine.sync_engine
+        engine = bed.control.database.engine.sync_engine
         event.listen(engine, "before_cursor_execute", kill)
         try:
             with pytest.raises(RuntimeError, match="killed"):
-                await lite.send(second)
+                await bed.send(second)
         finally:
             event.remove(engine, "before_cursor_execute", kill)
-        assert await everything(lite) == before
-    assert (await lite.send(second)).status_code == 200
-    after = await everything(lite)
+        assert await everything(bed) == before
+    assert (await bed.send(second)).status_code == 200
+    after = await everything(bed)
     assert len(after["exchanges"]) == 60
 
 
-async def test_sources_at_once_are_all_counted(bed: Bed) -> None:
-    await bed.begin(AB)
-    shown = assigned(await entry_of(bed), range(120), T0)
+async def test_sources_at_once_are_all_counted(both: Bed) -> None:
+    await both.begin(AB)
+    shown = assigned(await entry_of(both), range(120), T0)
     answers = await asyncio.gather(
-        *(bed.send(shown[n * 30 : n * 30 + 30], source=f"w{n}", start_at=64) for n in range(4))
+        *(both.send(shown[n * 30 : n * 30 + 30], source=f"w{n}", start_at=64) for n in range(4))
     )
     assert [answer.status_code for answer in answers] == [200] * 4
-    sequences = sorted(row["sequence"] for row in await bed.table(tables.exchanges))
+    sequences = sorted(row["sequence"] for row in await both.table(tables.exchanges))
     assert sequences == list(range(1, 121))
-    usage = await bed.table(tables.usage_minute)
+    usage = await both.table(tables.usage_minute)
     assert sum(row["requests"] for row in usage) == 120
-    units = [r for r in await bed.table(tables.experiment_statistics) if r["metric"] == "conversion"]
+    units = [r for r in await both.table(tables.experiment_statistics) if r["metric"] == "conversion"]
     assert sum(int(row["moments"].strip("[]").split(",")[0]) for row in units) == 120
 
 
-async def test_usage_adds_up(bed: Bed) -> None:
-    await bed.send([exchange(n, at=T0) for n in range(10)])
-    await bed.send([exchange(n, at=T0, outcome="error", status=502) for n in range(10, 13)])
-    await bed.send([exchange(13, at=T0, outcome="refused", status=429), exchange(14, at=T0 + 60, cache="hit")])
-    rows = {row["minute"]: row for row in await bed.table(tables.usage_minute)}
+async def test_usage_adds_up(both: Bed) -> None:
+    await both.send([exchange(n, at=T0) for n in range(10)])
+    await both.send([exchange(n, at=T0, outcome="error", status=502) for n in range(10, 13)])
+    await both.send([exchange(13, at=T0, outcome="refused", status=429), exchange(14, at=T0 + 60, cache="hit")])
+    rows = {row["minute"]: row for row in await both.table(tables.usage_minute)}
     first = rows[int(T0 // 60)]
     assert (first["requests"], first["errors"], first["refused"]) == (14, 3, 1)
     assert first["prompt_tokens"] == 14 * 12
@@ -316,12 +294,12 @@ async def test_usage_adds_up(bed: Bed) -> None:
     assert rows[int(T0 // 60) + 1]["cached"] == 1
 
 
-async def test_feedback_after_archiving_is_kept_and_not_counted(lite: Bed) -> None:
-    await lite.begin(AB)
-    await lite.send(assigned(await entry_of(lite), range(3), T0))
-    before = (await everything(lite))["experiment_statistics"]
-    async with lite.control.database.write() as connection:
+async def test_feedback_after_archiving_is_kept_and_not_counted(bed: Bed) -> None:
+    await bed.begin(AB)
+    await bed.send(assigned(await entry_of(bed), range(3), T0))
+    before = (await everything(bed))["experiment_statistics"]
+    async with bed.control.database.write() as connection:
         await connection.execute(update(tables.experiments).values(state="archived"))
-    await lite.send([feedback(1)])
-    assert (await everything(lite))["experiment_statistics"] == before
-    assert [row["state"] for row in await lite.table(tables.observations)] == ["attributed"]
+    await bed.send([feedback(1)])
+    assert (await everything(bed))["experiment_statistics"] == before
+    assert [row["state"] for row in await bed.table(tables.observations)] == ["attributed"]

@@ -1,8 +1,6 @@
 """Shadows and interleaved experiments in the control plane: pairs counted, votes, forecasts, doses, and what is booked apart."""
 
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +10,6 @@ from penstock.control.experiments.life import experiment_entries
 from penstock.core.exchange import Exchange, Observation, Pair, Phases, Record, Usage
 from penstock.store import schema
 from penstock.store import schema_experiments as tables
-from penstock.store.sql import Database
 from tests.control.bed import T0, Bed, exchange
 
 ARMS = [{"name": "control", "pool": "old"}, {"name": "new", "pool": "new"}]
@@ -33,14 +30,6 @@ INTERLEAVED: dict[str, Any] = {
     "primary": {"metric": "preference", "minimum_effect": 0.1},
     "interleaved": {"share": 0.2},
 }
-
-
-@pytest.fixture
-async def bed(sqlite: Database, tmp_path: Path) -> AsyncIterator[Bed]:
-    made = Bed(sqlite, tmp_path)
-    await made.prepare()
-    yield made
-    await made.http.aclose()
 
 
 def copy(number: int, latency_s: float, **pair: Any) -> Exchange:
