@@ -52,12 +52,14 @@ async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> 
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of a database with all tables and nothing in them, on each kind of server in turn."""
     if request.param == "sqlite":
-        return furnished(tmp_path / "test.db")
+        yield furnished(tmp_path / "test.db")
+        return
     server: PostgresServer = request.getfixturevalue("postgres")
-    return await server.furnished_database()
+    async with server.furnished_database() as url:
+        yield url
 
 
 @pytest.fixture

@@ -8,12 +8,28 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
-from sqlalchemy import make_url
 
 from penstock.store.sql import open_database
+
+_ALONE = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+_EMPTY = """
+DO $$
+DECLARE name text;
+BEGIN
+  SET LOCAL session_replication_role = replica;  -- so that no order of the tables matters
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version' LOOP
+    EXECUTE format('DELETE FROM %I', name);
+  END LOOP;
+END $$
+"""
 
 
 class PostgresServer:
@@ -28,7 +44,8 @@ class PostgresServer:
         self._bin = binaries[-1].parent
         self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._user: str | None = None
-        self._furnished: str | None = None  # the database that furnished ones are copies of
+        self._migrated = ""  # the database that furnished ones are copies of
+        self._furnished: list[str] = []  # those that nobody uses
         if os.geteuid() == 0:  # PostgreSQL refuses to run as root
             self._user = next(n for n in ("postgres", "nobody") if n in {p.pw_name for p in pwd.getpwall()})
             entry = pwd.getpwnam(self._user)
@@ -67,23 +84,45 @@ class PostgresServer:
 
     async def fresh_database(self) -> str:
         """The URL of a new, empty database."""
-        return await self._new("template1")
+        return self._url(await self._new("template1"))
 
-    async def furnished_database(self) -> str:
-        """The URL of a new database with all tables and nothing in them: a copy of one that was migrated."""
-        if self._furnished is None:
-            url = await self.fresh_database()
-            await (await open_database(url)).close()
-            self._furnished = str(make_url(url).database)
-        return await self._new(self._furnished)
+    @asynccontextmanager
+    async def furnished_database(self) -> AsyncIterator[str]:
+        """The URL of a database with all tables and nothing in them; after the block another block may get it, emptied.
+
+        A database is some hundreds of files: to make and remove one for each test would take longer than most tests.
+        """
+        name = self._furnished.pop() if self._furnished else await self._migrated_copy()
+        yield self._url(name)
+        await self._empty(name)
+        self._furnished.append(name)
+
+    async def _migrated_copy(self) -> str:
+        if not self._migrated:
+            self._migrated = await self._new("template1")
+            await (await open_database(self._url(self._migrated))).close()
+        return await self._new(self._migrated)
 
     async def _new(self, template: str) -> str:
         name = "t" + uuid.uuid4().hex
-        connection = await asyncpg.connect(host=str(self.folder), user="postgres", database="postgres")
-        try:
+        async with self._connected("postgres") as connection:
             await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+    async def _empty(self, name: str) -> None:
+        async with self._connected(name) as connection:
+            await connection.execute(_ALONE)
+            await connection.execute(_EMPTY)
+
+    @asynccontextmanager
+    async def _connected(self, name: str) -> AsyncIterator[Any]:
+        connection = await asyncpg.connect(host=str(self.folder), user="postgres", database=name)
+        try:
+            yield connection
         finally:
             await connection.close()
+
+    def _url(self, name: str) -> str:
         return f"postgresql+asyncpg://postgres@/{name}?host={self.folder}"
 
     def stop(self) -> None:

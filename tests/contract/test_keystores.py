@@ -46,7 +46,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer
     def give(kind: str) -> tuple[LoopThread, Database]:
         if kind not in known:
             file = tmp_path_factory.mktemp("keys") / "keys.db"
-            url = furnished(file) if kind == "sqlite" else thread.run(postgres.furnished_database())
+            url = furnished(file) if kind == "sqlite" else thread.run(postgres.fresh_database())
             known[kind] = thread.run(opened(url))
         return thread, thread.run(emptied(known[kind]))
 
