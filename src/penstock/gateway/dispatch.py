@@ -160,7 +160,7 @@ def release(call: Call, usage: Usage, *, ok: bool | None) -> None:
 
 def _lines(call: Call) -> bytes:
     entry = call.leg.entry  # type: ignore[union-attr]
-    lines = b"%bx-penstock-request-id: %b\r\n" % (entry.head, call.id.encode())
+    lines = entry.head + call.id.encode() + b"\r\n"
     if call.onward:
         lines += call.onward
     if entry.examine and (call.examined or call.gateway.draw() < entry.pool.quality.share):

@@ -36,7 +36,8 @@ from penstock.wire.phases import ASK
 from penstock.wire.quality import asking
 
 UNUSABLE = (PenstockError, ValueError, LookupError, ArithmeticError)  # what making sense of an entry may raise
-_JSON = b"content-type: application/json\r\n"
+_HEAD = b"content-type: application/json\r\n"
+_ID = b"x-penstock-request-id: "
 _ILLEGAL = str.maketrans({"\r": None, "\n": None})
 
 
@@ -113,7 +114,7 @@ class PoolEntry:
         self.pool = pool
         self.fault = fault
         self.tells = pool.dialect == "penstock"  # its engines tell how long their phases took
-        self.head = _JSON + ASK if self.tells else _JSON  # header lines of all requests
+        self.head = _HEAD + ASK + _ID if self.tells else _HEAD + _ID  # header lines of all requests, up to their id
         self.examine = b""  # the header line that has its engines tell the quality of an answer
         if pool.quality.share and self.tells:
             self.examine = _examine(pool)

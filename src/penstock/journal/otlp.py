@@ -1,6 +1,7 @@
 """Spans in OpenTelemetry's protocol (opentelemetry.io/docs/specs/otlp), over HTTP."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -123,7 +124,12 @@ def _event(event: Event) -> pb.Span.Event:
 
 
 def _attributes(attributes: Attributes) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_value(value)) for key, value in attributes.items()]
+    return [_pair(key, value) for key, value in attributes.items()]
+
+
+@lru_cache(1024, typed=True)  # nearly all of a request's attributes are those of the one before
+def _pair(key: str, value: Value) -> KeyValue:
+    return KeyValue(key=key, value=_value(value))
 
 
 def _value(value: Value) -> AnyValue:
