@@ -80,6 +80,7 @@ format: install-dev
 bench: install-dev
 	$(BIN)/python -m bench.run $(ARGS)
 	$(BIN)/python -m bench.steps
+	$(BIN)/python -m bench.budget --write
 
 features: install-dev
 	$(BIN)/python -m bench.features $(ARGS)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import gc
 import json
 import statistics
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,9 @@ _ANSWER = json.dumps(
     }
 ).encode()
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_ANSWER), _ANSWER)
+_FOR_A_VECTOR = b"POST /v1/embeddings "
+_VECTOR = msgspec.json.encode({"data": [{"embedding": base64.b64encode(array("f", [0.05] * 384).tobytes()).decode()}]})
+VECTOR = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(_VECTOR), _VECTOR)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENTS = 100
 
@@ -167,6 +172,7 @@ class Bench:
         self.loop = asyncio.get_running_loop()
         self.stream = stream
         self.left = 0
+        self.asked = 0  # of engines, by the gateway
         self.done: asyncio.Future[None] = self.loop.create_future()
         journal = NoJournal() if silent else JournalWriter.open(folder, "bench", loop=self.loop, clock=time.time)
         self.client = Client(max_connections=4096)
@@ -185,7 +191,7 @@ class Bench:
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\nAuthorization: Bearer %b\r\n\r\n%b" % (len(body), SECRET.encode(), body)
         )
-        for replica in snapshot.pools[0].replicas:
+        for replica in (replica for pool in snapshot.pools for replica in pool.replicas):
             self._upstreams(parse_origin(replica.url), 2 * connections)
         self._count = connections
         self.connections: list[Connection] = []
@@ -201,13 +207,14 @@ class Bench:
         pool = self.client.pool(origin)
         for _ in range(count):
             connection = UpstreamConnection(pool)
-            connection.connection_made(Transport(lambda _, it=connection: bench._answer(it)))  # type: ignore[misc]
+            connection.connection_made(Transport(lambda data, it=connection: bench._answer(it, data)))  # type: ignore[misc]
             pool.busy.add(connection)
             pool.release(connection)
 
-    def _answer(self, connection: UpstreamConnection) -> None:
+    def _answer(self, connection: UpstreamConnection, asked: bytes) -> None:
+        self.asked += 1
         if not self.stream:
-            self.loop.call_soon(connection.data_received, ANSWER)
+            self.loop.call_soon(connection.data_received, VECTOR if asked.startswith(_FOR_A_VECTOR) else ANSWER)
             return
         self.loop.call_soon(self._emit, connection, STREAM_HEAD + EVENT, EVENTS - 2)
 
