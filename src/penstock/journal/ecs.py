@@ -129,6 +129,7 @@ def _exchange(record: Exchange, slow_s: float) -> dict[str, Any]:
                 "last_token": phases.last_token,
                 "done": phases.done,
             },
+            "engine": dict(record.engine.lengths()) if record.engine is not None else {},
             "usage": {"cached": usage.cached},
             "chunks": record.chunks,
             "cost": {"usd": record.cost_nanousd / 1e9},

@@ -5,7 +5,7 @@ from typing import Any
 from penstock.core.state_events import FACTS
 from penstock.journal.ecs import EVENTS, EXCHANGES, NAMESPACE, OBSERVATIONS
 
-REVISION = 2  # raised with every change below, so that what an older version installed is replaced
+REVISION = 3  # raised with every change below, so that what an older version installed is replaced
 POLICY = "penstock"
 TEMPLATE = "penstock"
 PRIORITY = 300  # above Elasticsearch's own template for `logs-*-*`, which has 100
@@ -23,7 +23,8 @@ user.name event.reason penstock.change.subject penstock.change.before penstock.c
 _LONGS = """
 event.duration http.response.status_code gen_ai.usage.input_tokens gen_ai.usage.output_tokens
 penstock.epoch penstock.phases.decoded penstock.phases.admitted penstock.phases.dispatched penstock.phases.first_token
-penstock.phases.last_token penstock.phases.done penstock.usage.cached penstock.chunks penstock.attempts penstock.resumed penstock.trimmed
+penstock.phases.last_token penstock.phases.done penstock.engine.preprocess penstock.engine.queue penstock.engine.prefill
+penstock.engine.decode penstock.engine.postprocess penstock.usage.cached penstock.chunks penstock.attempts penstock.resumed penstock.trimmed
 penstock.generation penstock.findings.count penstock.observation.text_length penstock.observation.corrected_length
 event.sequence penstock.change.restarts
 """

@@ -4,6 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from penstock.core.engine_phases import EnginePhases
 from penstock.core.errors import Conflict, Damaged
 from penstock.core.exchange import Exchange, Finding, Observation, Phases, Usage
 from penstock.journal.analytics.catalog import KEEP, Catalog, File, State
@@ -43,6 +44,7 @@ def test_a_record_is_a_row_with_its_phases_and_no_content(tmp_path: Path) -> Non
         findings=(Finding(rule="cards", action="mask", where="input", count=2),),
         trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         tenant="a/b c",
+        engine=EnginePhases(500_000, 0, 3_000_000, 9_000_000, 250_000),
     )
     refused = exchange(2, phases=Phases(1_000_000, 0, 0, 0, 0, 2_500_000), tenant="", trace="nonsense")
     said = observation(3)
@@ -71,6 +73,11 @@ def test_a_record_is_a_row_with_its_phases_and_no_content(tmp_path: Path) -> Non
             "1970-01-01",
         ),
         ("", 1.0, None, None, None, None, 1.5, 2.5, None, 0, "", trace_of(refused).hex(), "1970-01-01"),
+    )
+    phases = ", ".join(f"engine_{name}_ms" for name in EnginePhases.__struct_fields__)
+    assert ask(tmp_path, f"SELECT {phases} FROM exchanges ORDER BY id").rows == (
+        (0.5, 0.0, 3.0, 9.0, 0.25),
+        (None,) * 5,
     )
     assert (ask(tmp_path, "SELECT kind, rating, request, text_chars FROM observations")).rows == (
         ("feedback", 1.0, "r", 0),

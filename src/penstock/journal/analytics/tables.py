@@ -69,6 +69,11 @@ def _seen(name: str) -> Callable[[Exchange], Any]:
     return lambda x: None if x.quality is None else getattr(x.quality, name)
 
 
+def _engine(name: str) -> Callable[[Exchange], float | None]:
+    """The length of a phase of the engine in milliseconds; None if the engine did not tell."""
+    return lambda x: None if x.engine is None else getattr(x.engine, name) / 1e6
+
+
 def _pair(field: str, none: Any) -> Callable[[Exchange], Any]:
     """The field of the other answer to the same request; `none` if there is no such."""
 
@@ -148,6 +153,16 @@ EXCHANGES: tuple[Column, ...] = (
     Column("perplexity", "DOUBLE", "exp(-logprob / scored_tokens).", _seen("perplexity")),
     Column("repetition", "DOUBLE", "Share of its runs of three tokens that it had before.", _seen("repetition")),
     Column("refused_to_answer", "BOOLEAN", "A refusal, by the patterns declared for the model.", _seen("refused")),
+    Column(
+        "engine_preprocess_ms",
+        "DOUBLE",
+        "In the engine: template and tokens; NULL: it did not tell.",
+        _engine("preprocess"),
+    ),
+    Column("engine_queue_ms", "DOUBLE", "In the engine: until its pipeline took it.", _engine("queue")),
+    Column("engine_prefill_ms", "DOUBLE", "In the engine: until its first token.", _engine("prefill")),
+    Column("engine_decode_ms", "DOUBLE", "In the engine: until its last token.", _engine("decode")),
+    Column("engine_postprocess_ms", "DOUBLE", "In the engine: until it was told.", _engine("postprocess")),
 )
 OBSERVATIONS: tuple[Column, ...] = (
     _text("id", "The caller's idempotency id."),
