@@ -8,6 +8,8 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from penstock.core.snapshot import Limits
 from tests.gateway.house import KEY, OTHER, House, running
+from tests.gateway.mock_upstream import MockUpstream
+from tests.gateway.test_interleave import begin
 
 
 def client_of(house: House, key: str = KEY) -> openai.AsyncOpenAI:
@@ -54,6 +56,25 @@ async def test_a_chat(tmp_path: Path) -> None:
             <= phases.last_token
             <= phases.done
         )
+
+
+@pytest.mark.parametrize(("fault", "ends"), [("", ["stop", "stop"]), ("truncate", ["error", "stop"])])
+async def test_two_answers_in_one_stream(tmp_path: Path, fault: str, ends: list[str]) -> None:
+    other = MockUpstream()
+    other.always = fault
+    async with running(tmp_path) as house, client_of(house) as client:
+        begin(house, await other.start())
+        async with client.chat.completions.stream(model="mock", messages=say("one two three")) as stream:
+            final = await stream.get_final_completion()
+        assert [choice.index for choice in final.choices] == [0, 1]
+        assert sorted(choice.finish_reason for choice in final.choices) == ends
+        assert (
+            sorted(choice.message.content or "" for choice in final.choices) == ["one two three"] * 2
+            if not fault
+            else True
+        )
+        await house.settled()
+        await other.stop()
 
 
 async def test_a_stream(tmp_path: Path) -> None:

@@ -272,6 +272,7 @@ class _Both:
                 document = _decode(payload)
                 if not self._alike:
                     self._alike = _alike(document)
+                    self._out.append(self._opening())
                     self._read(control=False)
                 self._chunks += 1
                 self._call.finish = self._finish = finish_of(answer.choices) or self._finish
@@ -280,9 +281,18 @@ class _Both:
             self._read(control=True)
 
     def _shown(self, document: dict[str, Any], place: int, usage: object = None) -> bytes:
-        choices = [choice | {"index": place} for choice in document["choices"][:1]]
+        choice = document["choices"][0] | {"index": place}
+        delta = choice.get("delta")
+        if isinstance(delta, dict) and "role" in delta:
+            choice["delta"] = {name: value for name, value in delta.items() if name != "role"}  # told already
         more = {} if usage is None else {"usage": usage}
-        return encode_event(_encode({**self._alike, "choices": choices, **more}))
+        return encode_event(_encode({**self._alike, "choices": [choice], **more}))
+
+    def _opening(self) -> bytes:
+        """The first event, of both choices: clients make room for as many as that one has (the official one does)."""
+        delta = {"role": "assistant", "content": ""}
+        choices = [{"index": place, "delta": delta, "finish_reason": None} for place in (0, 1)]
+        return encode_event(_encode({**self._alike, "choices": choices}))
 
     def _end_guest(self) -> None:
         """No more of the other choice: one that its model did not end is told to be cut."""
