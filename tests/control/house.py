@@ -206,3 +206,12 @@ async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> No
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def apply(house: House, text: str, status: int = 200) -> Any:
+    """What came of YAML documents; the answer must have `status`."""
+    response = await house.admin.post(
+        "/api/v1/apply", content=text.encode(), headers={"content-type": "application/yaml"}
+    )
+    assert response.status_code == status, response.text
+    return response.json()

@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +16,7 @@ from penstock.core.exchange import Exchange, Usage
 from penstock.core.snapshot import CachePolicy, Cascade, ChooseRule, Price, Route, Snapshot, Trim
 from penstock.delivery.pools import BuildKey
 from penstock.gateway.index import Index
-from tests.control.house import House, eventually
+from tests.control.house import House, apply, eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "cost.md"
 STACK = """
@@ -43,14 +42,6 @@ spec:
   coalesce: true
   cache: {mode: exact, tools: true}
 """
-
-
-async def apply(house: House, text: str, status: int = 200) -> Any:
-    response = await house.admin.post(
-        "/api/v1/apply", content=text.encode(), headers={"content-type": "application/yaml"}
-    )
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def test_the_levers_reach_the_gateways(small_house: House) -> None:

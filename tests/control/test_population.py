@@ -6,8 +6,7 @@ import pytest
 
 from penstock.core.snapshot import Audience, Cascade, ExperimentEntry, Slice, Snapshot
 from penstock.gateway.index import Index
-from tests.control.house import House, eventually
-from tests.control.test_cost_levers import apply
+from tests.control.house import House, apply, eventually
 
 STACK = """
 kind: Pool

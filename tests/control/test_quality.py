@@ -1,14 +1,12 @@
 """What engines are to tell of their answers, from `apply` and a version's metadata to the Snapshot that gateways follow."""
 
-from typing import Any
-
 import pytest
 
 from penstock.control.figures.refusals import refusals_of
 from penstock.control.versions.rows import new_version
 from penstock.core.errors import BadRequest
 from penstock.core.snapshot import QualityPolicy
-from tests.control.house import House, eventually
+from tests.control.house import House, apply, eventually
 
 STACK = """
 kind: Pool
@@ -23,14 +21,6 @@ kind: Pool
 name: foreign
 spec: {adopt: ["http://127.0.0.1:9103"], quality: {share: 1}}
 """
-
-
-async def apply(house: House, text: str, status: int = 200) -> Any:
-    response = await house.admin.post(
-        "/api/v1/apply", content=text.encode(), headers={"content-type": "application/yaml"}
-    )
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def test_what_is_declared_reaches_the_gateways(house: House) -> None:

@@ -1,10 +1,8 @@
 """Which streams are resumed and what engines remember, from `apply` to the Snapshot that gateways follow."""
 
-from typing import Any
-
 import pytest
 
-from tests.control.house import House, eventually
+from tests.control.house import House, apply, eventually
 
 STACK = """
 kind: Pool
@@ -23,14 +21,6 @@ kind: Route
 name: plain
 spec: {to: [{pool: own}]}
 """
-
-
-async def apply(house: House, text: str, status: int = 200) -> Any:
-    response = await house.admin.post(
-        "/api/v1/apply", content=text.encode(), headers={"content-type": "application/yaml"}
-    )
-    assert response.status_code == status, response.text
-    return response.json()
 
 
 async def test_what_is_declared_reaches_the_gateways(house: House) -> None:

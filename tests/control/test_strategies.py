@@ -4,8 +4,7 @@ from typing import Any
 
 from penstock.core.snapshot import Contexts, ExperimentEntry, InterleavePlan, ShadowPlan
 from penstock.gateway.index import Index
-from tests.control.house import House, eventually
-from tests.control.test_cost_levers import apply
+from tests.control.house import House, apply, eventually
 
 POOLS = "".join(
     f'kind: Pool\nname: {name}\nspec: {{adopt: ["http://127.0.0.1:{port}"]}}\n---\n'

@@ -4,19 +4,12 @@ from typing import Any
 
 import pytest
 
-from tests.system.program import penstock, run_module
+from tests.system.program import penstock
 from tests.system.starter import ROOT, Up
-from tests.system.test_ab import split, standing
+from tests.system.test_ab import populate, split, standing
 from tests.system.waiting import until
 
 pytestmark = [pytest.mark.system, pytest.mark.engine, pytest.mark.timeout(600)]
-
-
-def populate(up: Up, users: int, seed: int) -> dict[str, dict[str, int]]:
-    return run_module(
-        "examples.support_bot.population", "--url", up.gateway, "--key", up.secret("demo.key"), "--users", str(users),
-        "--seed", str(seed), "--json", deadline_s=400,
-    )  # fmt: skip
 
 
 def begin(up: Up, file: str, name: str) -> None:

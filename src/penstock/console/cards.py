@@ -2,21 +2,17 @@
 
 import re
 
-from markdown_it import MarkdownIt
 from markupsafe import Markup
+
+from penstock.console.markdown import PlainMarkdown
 
 _FRONT_MATTER = re.compile(r"\A---\r?\n.*?\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _COMMENT_LINE = re.compile(r"^[ \t]*<!--[^\n]*-->[ \t]*$", re.MULTILINE)  # marks for programs, such as where figures go
 _LINK = re.compile(r"https?://", re.IGNORECASE)
 
 
-class _CardMarkdown(MarkdownIt):
-    """CommonMark with tables; HTML stands as text, images are left out, links go to http(s) only."""
-
-    def __init__(self) -> None:
-        super().__init__("commonmark", {"html": False, "linkify": False})
-        self.enable("table")
-        self.disable(["image", "html_block", "html_inline"])
+class _CardMarkdown(PlainMarkdown):
+    """Links go to http(s) only."""
 
     def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
         """Whether `url` may stand in a link."""

@@ -4,9 +4,9 @@ import re
 import sys
 from pathlib import Path
 
-from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from penstock.console.markdown import PlainMarkdown
 from penstock.core.errors import NotFound
 
 _PAGE = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]*/)*[A-Za-z0-9][A-Za-z0-9_-]*\.md")
@@ -16,13 +16,8 @@ _INSTALLED = Path(sys.prefix) / "share" / "penstock" / "docs"
 _SOURCE = Path(__file__).parents[3] / "docs"
 
 
-class _Manual(MarkdownIt):
-    """CommonMark with tables. HTML stands as text; links go to http(s), or to another page, relative to the one that they stand on."""
-
-    def __init__(self) -> None:
-        super().__init__("commonmark", {"html": False, "linkify": False})
-        self.enable("table")
-        self.disable(["image", "html_block", "html_inline"])
+class _Manual(PlainMarkdown):
+    """Links go to http(s), or to another page, relative to the one that they stand on."""
 
     def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
         """Whether `url` may stand in a link."""

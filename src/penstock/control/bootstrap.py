@@ -5,7 +5,6 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import yaml
@@ -18,6 +17,7 @@ from penstock.control.keys import PREFIX, create_key, key_text
 from penstock.control.kinds import ResourceKind
 from penstock.control.people import create_principal
 from penstock.control.specs.resources import ENVIRONMENTS, Document, KeySpec
+from penstock.control.storage.local_files import file_digests, file_pieces
 from penstock.control.storage.uploads import begin_upload, commit_upload, missing_of
 from penstock.control.versions.datasets import DataSetKind
 from penstock.control.versions.rows import new_version
@@ -26,7 +26,6 @@ from penstock.core.errors import BadRequest, Damaged, Unavailable
 from penstock.core.references import Reference, parse_reference
 from penstock.registry.builds import FOLDERS
 from penstock.registry.schemes import compare, parse_label
-from penstock.store.blobs import PIECE
 from penstock.store.schema import deployments, keys, principals, resources, versions
 from penstock.store.schema_versions import dataset_revisions
 
@@ -225,35 +224,19 @@ async def _register(control: Control, path: Path, model: str, label: str, metada
     async with control.database.read() as connection:
         if (await connection.execute(statement)).one_or_none() is not None:
             return
-    files = await asyncio.to_thread(_digests, path)
+    try:
+        files = await asyncio.to_thread(file_digests, path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read: {error}.") from None
     new = new_version(model, label, files, metadata, f"starter {model}:{label} {_mark(files)}")
     upload = await begin_upload(control, new, SYSTEM)
     missing = set((await missing_of(control, upload)).files)
     for name, (digest, size) in files.items():
         if digest in missing:
-            await control.blobs.put_new(digest, _pieces(path / name), size=size)
+            await control.blobs.put_new(digest, file_pieces(path / name), size=size)
     await commit_upload(control, upload.id, SYSTEM)
     _LOG.info("registered %s:%s", model, label)
 
 
 def _mark(files: dict[str, tuple[str, int]]) -> str:
     return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
-
-
-def _digests(path: Path) -> dict[str, tuple[str, int]]:
-    found: dict[str, tuple[str, int]] = {}
-    try:
-        for file in sorted(path.rglob("*")):
-            if file.is_file() and not file.is_symlink():
-                with file.open("rb") as opened:
-                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
-                found[file.relative_to(path).as_posix()] = (f"sha256:{digest}", file.stat().st_size)
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read: {error}.") from None
-    return found
-
-
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while piece := await asyncio.to_thread(file.read, PIECE):
-            yield piece

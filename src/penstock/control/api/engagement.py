@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.access.principals import Principal
 from penstock.control.auth import ControlPart, needs_in_tenant
-from penstock.control.figures.usage import MINUTES
+from penstock.control.figures.usage import MINUTES, check_by
 from penstock.control.ingest.engagement import COUNTS, EVER
 from penstock.core.errors import BadRequest
 from penstock.store.schema_engagement import engagement_minute
@@ -63,16 +63,6 @@ def grouped(rows: Iterable[Any], by: Sequence[str]) -> list[dict[str, Any]]:
     return [dict(zip(names, key, strict=True)) | figures(groups[key]) for key in sorted(groups)]
 
 
-def _check_by(by: str) -> list[str]:
-    names = [name.strip() for name in by.split(",") if name.strip()]
-    for name in names:
-        if name not in BY:
-            raise BadRequest(f"{name!r} is nothing to group by: use {', '.join(BY)}.", param="by")
-    if sum(name in MINUTES for name in names) > 1:
-        raise BadRequest("Group by one of minute, hour and day.", param="by")
-    return names
-
-
 def add_engagement(router: APIRouter) -> None:
     """Adds the route."""
 
@@ -92,7 +82,7 @@ def add_engagement(router: APIRouter) -> None:
         version: Filter = None,
     ) -> dict[str, Any]:
         """Sessions, engagement, conversions, feedback and reports, grouped."""
-        names = _check_by(by)
+        names = check_by(by, BY)
         end = control.clock() if end is None else end
         start = end - 86400 if start is None else start
         if not start <= end <= start + 400 * 86400:

@@ -50,7 +50,7 @@ def _seconds(histogram: dict[int, int]) -> dict[str, float | None]:
     return {name: None if value is None else value / 1e9 for name, value in found.items()}
 
 
-def check_by(by: str) -> list[str]:
+def check_by(by: str, allowed: Sequence[str] = BY) -> list[str]:
     """What to group by, from a comma-separated list.
 
     Raises:
@@ -58,8 +58,8 @@ def check_by(by: str) -> list[str]:
     """
     names = [name.strip() for name in by.split(",") if name.strip()]
     for name in names:
-        if name not in BY:
-            raise BadRequest(f"{name!r} is nothing to group by: use {', '.join(BY)}.", param="by")
+        if name not in allowed:
+            raise BadRequest(f"{name!r} is nothing to group by: use {', '.join(allowed)}.", param="by")
     if sum(name in MINUTES for name in names) > 1:
         raise BadRequest("Group by one of minute, hour and day.", param="by")
     return names

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from penstock.control.specs.canary import CanarySpec
 from penstock.control.specs.gates import GatesSpec
@@ -28,6 +28,17 @@ def _is_address(url: str) -> bool:
     except BadRequest:
         return False
     return parts.scheme == "http" and origin.port > 0 and not origin.base and _HOST.fullmatch(origin.host) is not None
+
+
+def _checked_reference(text: str) -> str:
+    try:
+        parse_reference(text)
+    except BadRequest as error:
+        raise ValueError(error.message) from None
+    return text
+
+
+ReferenceText = Annotated[str, AfterValidator(_checked_reference)]  # NAME:LABEL, NAME@ENVIRONMENT or NAME@sha256:...
 
 
 class Spec(BaseModel):
@@ -145,7 +156,7 @@ class PoolSpec(Spec):
     adopt: list[str] | None = Field(
         default=None, description="http://HOST:PORT of each server.", min_length=1, max_length=256
     )
-    build: str | None = Field(default=None, description="NAME:LABEL, NAME@ENVIRONMENT or NAME@sha256:...")
+    build: ReferenceText | None = Field(default=None, description="NAME:LABEL, NAME@ENVIRONMENT or NAME@sha256:...")
     precision: Precision = "int8"
     replicas: int = Field(default=1, ge=1, le=64)
     model: str | None = Field(
@@ -183,16 +194,6 @@ class PoolSpec(Spec):
             if "@" in url:
                 raise ValueError(f"{url.rpartition('@')[2]!r}: a URL must not hold a user or password")
         return [url.rstrip("/") for url in urls] if urls is not None else None
-
-    @field_validator("build")
-    @classmethod
-    def _reference(cls, text: str | None) -> str | None:
-        if text is not None:
-            try:
-                parse_reference(text)
-            except BadRequest as error:
-                raise ValueError(error.message) from None
-        return text
 
     @model_validator(mode="after")
     def _one_kind(self) -> "PoolSpec":

@@ -2,12 +2,10 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from penstock.control.errors import validation_error
-from penstock.control.specs.resources import Name, PriceSpec, Spec
-from penstock.core.errors import BadRequest
-from penstock.core.references import parse_reference
+from penstock.control.specs.resources import Name, PriceSpec, ReferenceText, Spec
 from penstock.registry.lineage import Relation
 
 Text = Annotated[str, Field(max_length=16_384)]
@@ -65,7 +63,7 @@ class LineageSpec(Spec):
     """One thing that the version came of, or was measured on."""
 
     relation: Relation
-    version: str | None = Field(default=None, description="A registered version.")
+    version: ReferenceText | None = Field(default=None, description="A registered version.")
     dataset: Name | Digest | None = Field(default=None, description="A registered data set.")
     external: Line | None = Field(
         default=None, description="What stands elsewhere: hf:org/name@revision, a URL, a title."
@@ -73,16 +71,6 @@ class LineageSpec(Spec):
     digest: Digest | None = Field(
         default=None, description="Of what stands elsewhere, or of the data set that is meant."
     )
-
-    @field_validator("version")
-    @classmethod
-    def _reference(cls, text: str | None) -> str | None:
-        if text is not None:
-            try:
-                parse_reference(text)
-            except BadRequest as error:
-                raise ValueError(error.message) from None
-        return text
 
     @model_validator(mode="after")
     def _one(self) -> Self:

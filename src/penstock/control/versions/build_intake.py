@@ -1,10 +1,8 @@
 """What a job has made becomes a build: its files are stored, and its row stands in one transaction. Run while control runs."""
 
 import asyncio
-import hashlib
 import logging
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from penstock.control.context import SYSTEM, Control
 from penstock.control.leases import Lease
+from penstock.control.storage.local_files import file_digests, file_pieces
 from penstock.control.versions.build_jobs import UNDER_WAY, fail_job, find_build, find_job
 from penstock.control.versions.rows import find_row
 from penstock.control.versions.tradeoff import ask_measurements
@@ -21,7 +20,6 @@ from penstock.engine.folder import read_folder
 from penstock.registry.builds import build_manifest
 from penstock.registry.making import folder_of, made_manifest
 from penstock.registry.manifest import Manifest, canonical, manifest_digest, read_manifest
-from penstock.store.blobs import PIECE
 from penstock.store.block_index import touch_file
 from penstock.store.schema import builds
 from penstock.store.schema_builds import build_jobs
@@ -77,9 +75,9 @@ class BuildIntake:
 
     async def _take(self, row: Any, folder: Path) -> None:
         await asyncio.to_thread(read_folder, folder)  # says what is missing
-        files = await asyncio.to_thread(_digests, folder)
+        files = await asyncio.to_thread(file_digests, folder)
         for name, (digest, size) in files.items():
-            await self._control.blobs.put_new(digest, _pieces(folder / name), size=size)
+            await self._control.blobs.put_new(digest, file_pieces(folder / name), size=size)
         async with self._control.change(SYSTEM) as change:
             job = await find_job(change.connection, row.id)
             if job.state != "storing":
@@ -131,22 +129,6 @@ async def _touch(control: Control, connection: AsyncConnection, manifest: Manife
         if there is None and await control.blobs.whole.size(digest) is None:
             return False
     return True
-
-
-def _digests(folder: Path) -> dict[str, tuple[str, int]]:
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(folder).as_posix()] = (f"sha256:{digest}", path.stat().st_size)
-    return found
-
-
-async def _pieces(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while piece := await asyncio.to_thread(file.read, PIECE):
-            yield piece
 
 
 def _names(folder: Path) -> list[str]:
