@@ -68,11 +68,7 @@ async def test_two_answers_in_one_stream(tmp_path: Path, fault: str, ends: list[
             final = await stream.get_final_completion()
         assert [choice.index for choice in final.choices] == [0, 1]
         assert sorted(choice.finish_reason for choice in final.choices) == ends
-        assert (
-            sorted(choice.message.content or "" for choice in final.choices) == ["one two three"] * 2
-            if not fault
-            else True
-        )
+        assert "one two three" in {choice.message.content for choice in final.choices}
         await house.settled()
         await other.stop()
 
