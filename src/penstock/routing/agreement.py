@@ -224,7 +224,8 @@ class _Reader:
         word = word.partition("'")[0] if word.rpartition("'")[2] in _CLITICS else word
         before, self._before = self._before, word
         self._ask(word, before)
-        for form in _forms(word):
+        forms = _forms(word)
+        for form in forms:
             if form in _OPPOSED:
                 self._turning.add(form)
         if before in _PHRASAL and f"{before}_{word}" in _OPPOSED:
@@ -242,7 +243,7 @@ class _Reader:
             self._facts.append(_SIGNS.get(unit, unit))
         elif word in QUESTION_WORDS or word in LOOSE_QUESTIONS:
             return
-        elif word in PARTICLES or word in CHAT_LETTERS or any(form in FILLERS for form in _forms(word)):
+        elif word in PARTICLES or word in CHAT_LETTERS or not FILLERS.isdisjoint(forms):
             if word in NAMES_TOO and self._named(token, begins=begins):
                 self._state(word)
         else:
@@ -299,22 +300,22 @@ def _fact(token: str, kind: str | None) -> str:
     return _SIGNS.get(token, token.casefold())
 
 
-def _forms(word: str) -> Iterable[str]:
+_ENDINGS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "s": (("ies", ("y",)), ("es", ("", "e")), ("s", ("",))),
+    "d": (("ied", ("y",)), ("ed", ("", "e"))),
+    "g": (("ing", ("", "e")),),
+    "y": (("ly", ("",)),),
+    "r": (("er", ("", "e")),),
+}  # by their last letter, because most words have none of them
+
+
+def _forms(word: str) -> list[str]:
     """The word, and what it may be without its ending."""
-    yield word
-    for ending, others in (
-        ("ies", ("y",)),
-        ("es", ("", "e")),
-        ("s", ("",)),
-        ("ied", ("y",)),
-        ("ed", ("", "e")),
-        ("ing", ("", "e")),
-        ("ly", ("",)),
-        ("er", ("", "e")),
-    ):
+    forms = [word]
+    for ending, others in _ENDINGS.get(word[-1:], ()):
         if word.endswith(ending) and len(word) > len(ending) + 2:
             stem = word[: -len(ending)]
-            for other in others:
-                yield stem + other
+            forms += [stem + other for other in others]
             if ending in {"ed", "ing"} and stem[-1] == stem[-2]:
-                yield stem[:-1]
+                forms.append(stem[:-1])
+    return forms
