@@ -4,6 +4,7 @@ import random
 import time
 
 import httpx
+import msgspec
 from sqlalchemy import insert
 
 from penstock.console.figures import number
@@ -52,14 +53,27 @@ async def test_a_change_is_shown_with_its_reference_and_can_be_accepted(
             )  # fmt: skip
 
     new_house.do(noted())
+    for day, bad in ((1, 0.7), (2, 0.05)):  # two days later, so that the first after today is over
+        new_house.ingest(
+            [
+                msgspec.structs.replace(one, at=one.at + day * 86400)
+                for n in range(120)
+                for one in asked(2000 * day + n, draw, bad=bad)
+            ]
+        )
     at = ("--url", new_house.url, "--key", ADMIN)
     told = run_module("penstock.cli", "drift", "show", "support-bot", *at, "--json")["drift"]
     assert {one["signal"] for one in told[0]["signals"] if one["state"] == "alarm"} == {"success", "perplexity"}
-    assert run_module("penstock.cli", "drift", "days", "support-bot:v1.1.0", *at, "--json") == {"days": []}
+    days = run_module("penstock.cli", "drift", "days", "support-bot:v1.1.0", *at, "--json")["days"]
+    assert {one["signal"] for one in days if one["shifted"]} == {"perplexity"}
+    assert "input_length" in {one["signal"] for one in days if not one["shifted"]}
     for path in ("/drift", "/models/support-bot"):
         page = (await newcomer.get(path)).text
         assert ">alarm</span> Success is 0." in page
         assert "perplexity" in page
+        assert "Days against the reference" in page
+        assert ">shifted</span>" in page
+        assert ">unchanged</span>" in page
         assert "&lt;b&gt;was gone back to" in page
     sent = {"csrf": token(page), "model": "support-bot:v1.1.0", "arm": "", "reason": "a new prompt"}
     reply = await newcomer.post("/drift/accept", data=sent, follow_redirects=True)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.control.api.drift import list_drift
+from penstock.control.api.drift import list_days, list_drift
 from penstock.control.context import SYSTEM
 from penstock.control.watch.drift_store import KEPT_S, accept_group, begin_group, decode_group, end_group, forget_drift
 from penstock.core.errors import NotFound
@@ -123,6 +123,10 @@ async def test_days_are_compared_when_they_are_over(both: Bed) -> None:
     assert days["success"]["psi"] > 0.25
     assert days["success"]["p"] < 1e-6
     assert days["input_length"]["psi"] < 0.25
+    told = {one["signal"]: one["shifted"] for one in await list_days(both.control, SYSTEM, model="bot:v1", limit=100)}
+    assert told.keys() == days.keys()
+    assert told["success"]
+    assert not told["input_length"]
 
 
 async def test_what_nobody_asks_any_more_is_forgotten(both: Bed) -> None:

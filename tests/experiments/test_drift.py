@@ -1,16 +1,17 @@
 """Drift: what detectors promise, what a text is noticed by, and how a group goes through its days."""
 
 import random
+from itertools import combinations
 
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency, ks_2samp
+from scipy.stats import fisher_exact, hypergeom, ks_2samp, kstwobign
 
 from penstock.core.exchange import Exchange, Noticed, Quality, Usage
-from penstock.experiments.drift_daily import compared
+from penstock.experiments.drift_daily import compared, exact
 from penstock.experiments.drift_evidence import FRACTIONS, both_sides, bounds_of, evidence, nothing_yet, step
 from penstock.experiments.drift_signals import SIGNALS, Frame, Tally, key_of, observed, referring
 from penstock.experiments.drift_text import BUCKETS, LANGUAGES, language_of, words_of
@@ -132,11 +133,58 @@ def test_psi_and_distance_are_those_of_the_books() -> None:
     flags = compared("flag", *yes)
     table = np.array([[40, 360], [90, 210]])
     assert flags is not None
-    assert flags.p == pytest.approx(chi2_contingency(table, correction=False).pvalue, rel=1e-9)
+    assert flags.p == pytest.approx(2 * fisher_exact(table, alternative="less").pvalue, rel=1e-9)
     p, q = 40.5 / 401, 90.5 / 301
     assert flags.psi == pytest.approx((q - p) * np.log(q / p) + (p - q) * np.log((1 - q) / (1 - p)))
     assert flags.distance == pytest.approx(0.2)
     assert compared("flag", yes[0], Tally(n=99, counts={1: 3})) is None
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.data())
+def test_shares_are_compared_by_fishers_test(n: int, m: int, data: st.DataObject) -> None:
+    first, second = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
+    table = [[first, n - first], [second, m - second]]
+    tails = [fisher_exact(table, alternative=side).pvalue for side in ("less", "greater")]
+    assert exact(first, n, second, m) == pytest.approx(min(1.0, 2 * min(tails)), rel=1e-7)
+
+
+def test_the_ladys_cups_of_tea() -> None:
+    """Fisher 1935, chapter 2: of eight cups she names three of the four right; one side is 17/70."""
+    assert exact(3, 4, 1, 4) == pytest.approx(34 / 70)
+    assert exact(4, 4, 0, 4) == pytest.approx(2 / 70)
+
+
+@pytest.mark.parametrize(("n", "m", "both"), [(1000, 100, 5), (1000, 100, 12), (200, 5000, 30), (1000, 1000, 3)])
+def test_chance_is_no_rarer_than_is_said_of_rare_classes_too(n: int, m: int, both: int) -> None:
+    """Given how many there are of both together, all that chance does is enumerated: P(p <= level) <= level, at every level that there is."""
+    there = range(max(0, both - m), min(n, both) + 1)
+    chances = [(exact(k, n, both - k, m), float(hypergeom.pmf(k, n + m, both, n))) for k in there]
+    for level, _ in chances:
+        assert sum(chance for p, chance in chances if p <= level) <= level * (1 + 1e-9)
+
+
+def test_chance_is_no_rarer_than_is_said_of_numbers() -> None:
+    """All ways to deal out 9 and 6 different numbers: the distance is as large as one that p calls rare no more often than that."""
+    n, m = 9, 6
+    size = (n * m / (n + m)) ** 0.5
+    distances = []
+    for chosen in combinations(range(n + m), n):
+        steps = np.full(n + m, -1 / m)
+        steps[list(chosen)] = 1 / n
+        distances.append(float(np.abs(np.cumsum(steps)).max()))
+    for distance in sorted(set(distances)):
+        share = float(np.mean(np.array(distances) >= distance - 1e-12))
+        assert share <= float(kstwobign.sf(distance * size)) + 1e-9
+
+
+def test_a_few_of_a_new_language_are_no_shift() -> None:
+    """Five in a hundred where there were none in a thousand: PSI calls it major, and chance does it six times in a million."""
+    reference, day = Tally(n=1000, counts={1: 1000}), Tally(n=100, counts={1: 95, 2: 5})
+    found = compared("choice", reference, day)
+    assert found is not None
+    assert found.psi >= 0.2
+    assert found.p > 1e-6
+    assert not found.shifted
 
 
 def fed(group: Group, draw: random.Random, count: int, *, bad: float, start: int = 0, day: int = 0) -> Watching:

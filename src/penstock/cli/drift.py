@@ -65,13 +65,17 @@ def _row(group: dict[str, Any], one: dict[str, Any]) -> tuple[Any, ...]:
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
 @with_session
 def days(session: Session, model: str, arm: str, limit: int) -> None:
-    """Each day that is over against the reference, signal by signal, the newest first."""
+    """Each day that is over against the reference, signal by signal, the newest first.
+
+    A day has shifted if its PSI is 0.25 at least and chance makes such a difference (Kolmogorov-Smirnov, or Fisher's exact test) once in a million
+    tests at most.
+    """
     found = session.api.get("/drift/days", model=model, arm=arm, limit=limit)
     session.answer(
         {"days": found},
         lambda: table(
             session.console,
-            ("DAY", "SIGNAL", "SEEN", "PSI", "DISTANCE", "P"),
+            ("DAY", "SIGNAL", "SEEN", "PSI", "DISTANCE", "P", "SHIFTED"),
             [
                 (
                     time.strftime("%Y-%m-%d", time.gmtime(one["day"] * 86400)),
@@ -80,6 +84,7 @@ def days(session: Session, model: str, arm: str, limit: int) -> None:
                     round(one["psi"], 4),
                     round(one["distance"], 4),
                     one["p"],
+                    one["shifted"],
                 )
                 for one in found
             ],

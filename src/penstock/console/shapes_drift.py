@@ -1,5 +1,7 @@
 """What the console reads of drift, and of what alerts did; fields that it does not show are not here."""
 
+import datetime as dt
+
 import msgspec
 
 
@@ -16,6 +18,23 @@ class DriftDay(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     psi: float
     shifted: bool = False
+
+
+class DriftPast(msgspec.Struct, frozen=True, kw_only=True):
+    """A day that is over against the reference; `day` counts from 1970, in UTC."""
+
+    day: int
+    signal: str
+    n: int
+    psi: float
+    distance: float
+    p: float
+    shifted: bool
+
+    @property
+    def date(self) -> str:
+        """YYYY-MM-DD."""
+        return (dt.date(1970, 1, 1) + dt.timedelta(days=self.day)).isoformat()
 
 
 class DriftSignal(msgspec.Struct, frozen=True, kw_only=True):

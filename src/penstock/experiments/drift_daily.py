@@ -1,10 +1,15 @@
-"""Two-sample tests of a day against the reference: how far it went (PSI, Kolmogorov-Smirnov), and whether chance does that."""
+"""Two-sample tests of a day against the reference: how far it went (PSI, Kolmogorov-Smirnov), and whether chance does that.
+
+The probabilities hold for samples of any size, so that what is said of false alarms is true of rare classes and short days too. Of numbers it is the
+limit of Kolmogorov and Smirnov's, 2 exp(-2 d^2 nm / (n + m)) where it is small, which the exact probability does not exceed there (Wei and Dudley
+2012), and still less where numbers are counted in buckets; of shares Fisher's exact test, doubled for its two sides, and Bonferroni's correction over the classes.
+"""
 
 import math
 
 import msgspec
 import numpy as np
-from scipy.stats import chi2, kstwobign
+from scipy.stats import kstwobign
 
 from penstock.experiments.drift_evidence import Array
 from penstock.experiments.drift_signals import Kind, Tally
@@ -12,7 +17,7 @@ from penstock.experiments.drift_text import BUCKETS
 
 LEAST = 100  # observations of a day, below which nothing is said
 MAJOR_PSI = 0.25  # a major shift, by the usual reading of PSI (Siddiqi 2006)
-MAJOR_P = 1e-6  # and one that chance shows once in a million tests
+MAJOR_P = 1e-6  # and one that chance shows once in a million tests at most
 _BINS = 10
 
 
@@ -23,7 +28,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         n: observations of the day.
         psi: the population stability index, over tenths of the reference, or over classes; of words the largest over their buckets.
         distance: of numbers Kolmogorov and Smirnov's, the largest difference of the distribution functions; else the largest difference of two shares.
-        p: how likely chance alone makes a difference like this: of numbers Kolmogorov and Smirnov's, else chi-squared's.
+        p: how likely chance alone makes a difference like this, at most: of numbers Kolmogorov and Smirnov's, else Fisher's over the classes.
     """
 
     n: int
@@ -43,20 +48,34 @@ def compared(kind: Kind, reference: Tally, day: Tally) -> Comparison | None:
         return None
     if kind == "number":
         return _numbers(reference, day)
-    if kind == "words":
-        each = [_classes(_two(reference, key), _two(day, key)) for key in range(BUCKETS)]
-        return Comparison(
-            n=day.n,
-            psi=max(psi for psi, _, _ in each),
-            distance=max(distance for _, distance, _ in each),
-            p=min(1.0, BUCKETS * min(p for _, _, p in each)),  # Bonferroni
-        )
-    if kind == "flag":
-        psi, distance, p = _classes(_two(reference, 1), _two(day, 1))
-    else:
+    keys = list(range(BUCKETS)) if kind == "words" else [1]
+    if kind == "choice":
         keys = sorted(reference.counts.keys() | day.counts.keys())
-        psi, distance, p = _classes(*(np.array([t.counts.get(k, 0) for k in keys], float) for t in (reference, day)))
-    return Comparison(n=day.n, psi=psi, distance=distance, p=p)
+        psi = _psi(*(np.array([tally.counts.get(key, 0) for key in keys], float) for tally in (reference, day)))
+    else:
+        psi = max(_psi(_two(reference, key), _two(day, key)) for key in keys)
+    hits = [(reference.counts.get(key, 0), day.counts.get(key, 0)) for key in keys]
+    return Comparison(
+        n=day.n,
+        psi=psi,
+        distance=max((abs(first / reference.n - second / day.n) for first, second in hits), default=0.0),
+        p=min([1.0, *(len(keys) * exact(first, reference.n, second, day.n) for first, second in hits)]),
+    )
+
+
+def exact(first: int, n: int, second: int, m: int) -> float:
+    """How likely chance alone sets `first` of n and `second` of m so far apart, whatever the common share is: Fisher's test, the smaller tail twice.
+
+    Given how many there are of both together, those of the first sample follow the hypergeometric distribution, whose terms are summed.
+    """
+    both = first + second
+    least = max(0, both - m)
+    k = np.arange(least, min(n, both))
+    ratios = np.log((both - k) * (n - k)) - np.log((k + 1) * (m - both + k + 1))
+    logs = np.concatenate([[0.0], np.cumsum(ratios)])
+    terms = np.exp(logs - logs.max())
+    place = first - least
+    return min(1.0, 2 * float(min(terms[: place + 1].sum(), terms[place:].sum()) / terms.sum()))
 
 
 def _numbers(reference: Tally, day: Tally) -> Comparison:
@@ -73,18 +92,6 @@ def _numbers(reference: Tally, day: Tally) -> Comparison:
 def _two(tally: Tally, key: int) -> Array:
     hits = tally.counts.get(key, 0)
     return np.array([hits, tally.n - hits], float)
-
-
-def _classes(first: Array, second: Array) -> tuple[float, float, float]:
-    n, m = first.sum(), second.sum()
-    distance = float(np.abs(first / n - second / m).max())
-    both = first + second
-    seen = both > 0
-    if seen.sum() < 2:
-        return 0.0, distance, 1.0
-    pooled = both[seen] / (n + m)
-    statistic = sum((((c[seen] - c.sum() * pooled) ** 2) / (c.sum() * pooled)).sum() for c in (first, second))
-    return _psi(first, second), distance, float(chi2.sf(statistic, int(seen.sum()) - 1))
 
 
 def _psi(first: Array, second: Array) -> float:

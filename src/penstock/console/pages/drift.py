@@ -5,10 +5,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-from penstock.console.shapes_drift import AlertAction, Drift
+from penstock.console.shapes_drift import AlertAction, Drift, DriftPast
 from penstock.console.visit import Visit, allowed
 
 _ACTIONS = 20
+_GROUPS = 20  # whose days are shown
+_DAYS = 56  # rows of each: a week of eight signals
 
 
 async def show(visit: Visit) -> Response:
@@ -22,7 +24,12 @@ async def watched(visit: Visit, model: str | None) -> dict[str, Any]:
         allowed(visit.api.get("/drift", tuple[Drift, ...], model=model), ()),
         allowed(visit.api.get("/alerts/actions", tuple[AlertAction, ...], model=model, limit=_ACTIONS), ()),
     )
-    return {"drift": drift, "actions": actions, "may_accept": visit.may("deployments:write")}
+    shown = drift[:_GROUPS]
+    asked = (
+        visit.api.get("/drift/days", tuple[DriftPast, ...], model=one.model, arm=one.arm, limit=_DAYS) for one in shown
+    )
+    days = {(one.model, one.arm): found for one, found in zip(shown, await asyncio.gather(*asked), strict=True)}
+    return {"drift": drift, "days": days, "actions": actions, "may_accept": visit.may("deployments:write")}
 
 
 async def accept(visit: Visit) -> Response:

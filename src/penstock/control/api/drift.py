@@ -12,6 +12,7 @@ from penstock.control.auth import ControlPart, needs
 from penstock.control.specs.resources import Spec
 from penstock.control.watch.drift_store import accept_group, decode_group
 from penstock.core.errors import BadRequest, NotFound
+from penstock.experiments.drift_daily import Comparison
 from penstock.experiments.drift_signals import SIGNALS, shown
 from penstock.experiments.drift_watch import FIRST, RUN_LENGTH, Watch, standing, today
 from penstock.store.schema_drift import drift_days, drift_groups
@@ -99,7 +100,11 @@ async def list_days(
     arm: str = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[dict[str, Any]]:
-    """The daily comparisons of a model and arm with its reference, newest first; `day` counts from 1970, in UTC."""
+    """The daily comparisons of a model and arm with its reference, newest first; `day` counts from 1970, in UTC.
+
+    `psi` is the population stability index; `distance` Kolmogorov and Smirnov's, of what has no order the largest difference of two shares; `p` how likely chance
+    alone makes such a difference, at most. A day has `shifted` if `psi` is 0.25 at least and `p` one in a million at most.
+    """
     statement = (
         select(drift_days)
         .where(drift_days.c.model == model, drift_days.c.arm == arm)
@@ -108,8 +113,9 @@ async def list_days(
     async with control.database.read() as connection:
         rows = await connection.execute(statement.limit(limit))
         return [
-            {"day": row.day, "signal": row.signal, "n": row.n, "psi": row.psi, "distance": row.distance, "p": row.p}
+            {"day": row.day, "signal": row.signal, **msgspec.structs.asdict(result), "shifted": result.shifted}
             for row in rows
+            for result in [Comparison(n=row.n, psi=row.psi, distance=row.distance, p=row.p)]
         ]
 
 
