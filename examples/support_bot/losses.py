@@ -88,3 +88,20 @@ def preference(xp: Any, chosen: Array, rejected: Array, *, beta: float) -> tuple
     losses = xp.log1p(xp.exp(-distance)) + (distance - margin) / 2
     wrong = (1 - xp.tanh(margin / 2)) / 2  # sigmoid(-margin), without overflow
     return xp.mean(losses), -beta * wrong / len(margin)
+
+
+def likelihood(xp: Any, sums: Array, tokens: int) -> tuple[Array, Array]:
+    """The cross-entropy a token of answers that were wanted: what keeps them likely while `preference` parts them from others.
+
+    Alone, `preference` is content when both answers become rare, the rejected one more so (Pal et al. 2024, "Smaug"); Pang et al. 2024, "Iterative
+    Reasoning Preference Optimization", equation 1, add this term to it.
+
+    Args:
+        xp: numpy or torch.
+        sums: log-probabilities of the answers [answers].
+        tokens: of all of them together, at least one.
+
+    Returns:
+        The loss, and its gradient by `sums` [answers].
+    """
+    return -xp.sum(sums) / tokens, xp.full_like(sums, -1.0 / tokens)

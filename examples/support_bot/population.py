@@ -5,7 +5,8 @@
 Each customer is a `user` of the API with one question drawn at random (seeded), so that an experiment whose unit is the user
 sees independent units. The verdict on an answer is the evaluator's (`scoring.py`), sent as `POST /v1/feedback`; who is shown two answers
 prefers the right one, sent as `POST /v1/preferences`. With --consent what they say may be trained on; with a --temperature above zero the same
-question gets several answers, good and bad ones, which `penstock feedback export` makes pairs of.
+question gets several answers, good and bad ones, which `penstock feedback export` makes pairs of. With --correct somebody of the shop's takes over
+from an answer that was wrong, for so many of them, and what they answer is sent as the correction.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Customer:
     seed: int
     temperature: float = 0.0
     consent: bool = False
+    correct: float = 0.0
 
 
 async def ask(
@@ -71,6 +73,8 @@ async def ask(
         chosen = rights.index(True) if sum(rights) == 1 else "tie"
         told = await http.post("/v1/preferences", headers=headers, json=about | {"chosen": chosen})
     else:
+        if not rights[0] and random.Random(f"{customer.seed}:{number}").random() < customer.correct:
+            about["corrected"] = shop.intents[question["intent"]].answer(0, facts)
         told = await http.post("/v1/feedback", headers=headers, json=about | {"success": rights[0]})
     told.raise_for_status()
     return reply.headers.get("x-penstock-arm") or reply.headers.get("x-penstock-version", ""), rights[0]
@@ -117,6 +121,9 @@ def main() -> int:
     parser.add_argument("--questions", type=Path, default=HERE / "evaluation" / "questions.jsonl")
     parser.add_argument("--temperature", type=float, default=0.0, help="of the answers; 0: the likeliest")
     parser.add_argument("--consent", action="store_true", help="let what they say be trained on")
+    parser.add_argument(
+        "--correct", type=float, default=0.0, help="share of the wrong answers that somebody puts right"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     questions = [json.loads(line) for line in options.questions.read_text(encoding="utf-8").splitlines()]
@@ -127,6 +134,7 @@ def main() -> int:
         seed=options.seed,
         temperature=options.temperature,
         consent=options.consent,
+        correct=options.correct,
     )
     arms = asyncio.run(populate(customer, options.users, options.concurrency, questions))
     if options.json:

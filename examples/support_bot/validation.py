@@ -25,7 +25,7 @@ def validate(model: Llama, coder: Coder, corpus: Corpus, *, count: int, seed: in
     prompts.sort(key=lambda pair: len(pair[0]))
     right = {True: 0, False: 0}
     total = {True: 0, False: 0}
-    numbers = copied = refused = 0
+    numbers = copied = refused = wanted = 0
     for start in range(0, count, _BATCH):
         part = prompts[start : start + _BATCH]
         answers = generate(model, [prompt for prompt, _ in part], coder.end)
@@ -37,11 +37,13 @@ def validate(model: Llama, coder: Coder, corpus: Corpus, *, count: int, seed: in
             in_scope = turn.intent != OFF_TOPIC
             total[in_scope] += 1
             right[in_scope] += result.intent_right
+            wanted += result.right
             refused += in_scope and result.said == OFF_TOPIC
             if turn.slots and result.intent_right:
                 numbers += 1
                 copied += result.fact_right
     return {
+        "unwanted": 1 - wanted / count,
         "right intent": right[True] / max(total[True], 1),
         "copied": copied / max(numbers, 1),
         "refused": right[False] / max(total[False], 1),

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from examples.support_bot.losses import answer_log_probability, distillation, log_softmax, preference
+from examples.support_bot.losses import answer_log_probability, distillation, likelihood, log_softmax, preference
 
 Array = NDArray[np.float64]
 HALF, LN2, LN3 = [[0.0, 0.0]], math.log(2), math.log(3)
@@ -90,6 +90,13 @@ def test_the_preference_loss_does_not_overflow() -> None:
     assert gradient == pytest.approx([-0.5, 0.0])
 
 
+def test_the_likelihood_by_hand_counts_each_token_alike() -> None:
+    # Answers of three tokens and of one, with 1/8 and 1/2: ln 8 + ln 2 over four tokens.
+    loss, gradient = likelihood(np, np.array([-3 * LN2, -LN2]), 4)
+    assert loss == pytest.approx(LN2)
+    assert gradient == pytest.approx([-0.25, -0.25])
+
+
 numbers = st.lists(st.floats(-4, 4), min_size=24, max_size=24)
 
 
@@ -121,6 +128,13 @@ def test_gradients_are_those_of_the_losses(
     assert answer_log_probability(np, student, targets, member)[1] == pytest.approx(
         differences(said, student), abs=1e-6
     )
+
+    def kept(at: Array) -> float:
+        return float(likelihood(np, answer_log_probability(np, at, targets, member)[0], 6)[0])
+
+    sums, by_logits = answer_log_probability(np, student, targets, member)
+    by_sums = likelihood(np, sums, 6)[1]
+    assert (by_sums @ member)[:, None] * by_logits == pytest.approx(differences(kept, student), abs=1e-6)
 
 
 def test_distillation_makes_a_table_say_what_its_teacher_says() -> None:
@@ -159,3 +173,24 @@ def test_preferences_make_an_unwanted_answer_rare_and_leave_what_nobody_judged_a
     assert (before[:2, unwanted] > before[:2, wanted]).all()
     assert (after[:2, wanted] > 5 * after[:2, unwanted]).all()
     assert after[2] == pytest.approx(before[2])
+
+
+def test_a_likelihood_term_keeps_the_chosen_answer_likely_where_preferences_alone_make_it_rare() -> None:
+    """Features 0 and 1 are shared by both answers, as words are: what makes the rejected one rare draws the chosen one down with it."""
+    features = np.array([[1.0, 0.0, 0.0], [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]])  # chosen, rejected, all else
+
+    def taught(weight: float) -> float:
+        """The probability of the chosen answer, at first 1/3."""
+        head = np.zeros(3)
+        before = log_softmax(np, features @ head)
+        for _ in range(400):
+            logs = log_softmax(np, features @ head)
+            by_logs = np.eye(3) - np.exp(logs)[None, :]
+            _, by_chosen = preference(np, logs[:1] - before[:1], logs[1:2] - before[1:2], beta=1.0)
+            by_sum = likelihood(np, logs[:1], 1)[1]
+            gradient = by_chosen[0] * (by_logs[0] - by_logs[1]) + weight * by_sum[0] * by_logs[0]
+            head -= 0.5 * gradient @ features
+        return float(np.exp(log_softmax(np, features @ head))[0])
+
+    assert taught(1.0) > 0.6
+    assert taught(1.0) > taught(0.0)

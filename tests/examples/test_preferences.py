@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples.support_bot.preferences import Pair, arranged, conversations, drawn, read_pairs
-from penstock.control.content.feedback_pairs import preference
+from examples.support_bot.preferences import Pair, arranged, conversations, drawn, laid_out, read_liked, read_pairs
+from penstock.control.content.feedback_pairs import preference, supervised
 
 
 class Words:
@@ -60,6 +60,37 @@ def test_a_line_that_is_no_preference_is_named(tmp_path: Path, line: str) -> Non
         more.write(line + "\n")
     with pytest.raises(ValueError, match=r"preferences\.jsonl:2 is no preference"):
         read_pairs(file, Words(), longest=20)
+
+
+def liked(turns: list[dict[str, str]], answer: str) -> dict[str, Any]:
+    return supervised([*turns, {"role": "assistant", "content": answer}], {"request": "r"}, consent=True)
+
+
+def test_answers_that_were_liked_become_examples_each_once(tmp_path: Path) -> None:
+    asked = [{"role": "user", "content": "where is it"}]
+    long = [{"role": "user", "content": "where " * 40}]
+    file = written(tmp_path, liked(asked, "it is here"), liked(asked, "it is here"), liked(long, "here"))
+    coder = Words()
+    (found,) = read_liked(file, coder, longest=20)
+    assert (found.prompt, found.answer) == (tuple(coder.prompt(asked)), tuple(coder.answer("it is here")))
+    (pair,) = read_pairs(written(tmp_path, exported("where is it", "it is here", "no idea")), coder, longest=20)
+    assert (pair.key, pair.watched) == (found.key, found.watched)
+    ids, targets, weights = laid_out([(found.prompt, found.answer)])
+    assert targets[weights == 1].tolist() == coder.answer("it is here")
+    assert ids[0, 0] == found.prompt[0]
+    with pytest.raises(ValueError, match=r"preferences\.jsonl:1 is no supervised example"):
+        read_liked(written(tmp_path, exported("a", "b", "c")), coder, longest=20)
+
+
+def test_half_of_the_conversations_are_learnt_without_their_system_prompt(tmp_path: Path) -> None:
+    system = {"role": "system", "content": "be kind"}
+    lines = [liked([system, {"role": "user", "content": f"question {number}"}], "here") for number in range(200)]
+    coder = Words()
+    found = read_liked(written(tmp_path, *lines), coder, longest=20)
+    bare = [one for one in found if one.prompt[0] != coder.known["system"]]
+    assert len(found) == 200
+    assert 60 < len(bare) < 140
+    assert {len(one.prompt) for one in bare} == {4}
 
 
 def test_rows_hold_the_chosen_answers_and_then_the_others_and_weigh_answers_alone() -> None:

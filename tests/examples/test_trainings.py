@@ -69,16 +69,17 @@ def test_a_distillation_goes_on_where_it_stopped_and_its_student_is_a_third_at_m
 def test_preferences_make_what_people_dislike_rare(tmp_path: Path) -> None:
     """People here like the answer's second wording; the first is what the model says."""
     shop, rows = load_shop(), list(visitors(open_corpus(), 220, seed=3))
-    asked, preferred = tmp_path / "questions.jsonl", tmp_path / "preferences.jsonl"
+    asked = tmp_path / "questions.jsonl"
     asked.write_text("".join(json.dumps(row) + "\n" for row in rows[160:]))
-    with preferred.open("w") as file:
+    with (tmp_path / "preferences.jsonl").open("w") as file, (tmp_path / "supervised.jsonl").open("w") as liked:
         for row in rows[:160]:
             intent = shop.intents[row["intent"]]
             first, second = (intent.answer(variant, row) for variant in (0, 1))
             said = [[{"role": "assistant", "content": text}] for text in (second, first)]
             file.write(json.dumps({"prompt": row["turns"], "chosen": said[0], "rejected": said[1]}) + "\n")
+            liked.write(json.dumps({"messages": [*row["turns"], *said[0]]}) + "\n")
     printed = run(
-        "dpo", "--preferences", preferred, "--state", tmp_path / "state", "--out", tmp_path / "out", "--meta", tmp_path / "meta.yaml",
+        "dpo", "--feedback", tmp_path, "--state", tmp_path / "state", "--out", tmp_path / "out", "--meta", tmp_path / "meta.yaml",
         "--passes", "6", "--threads", "1", "--judge-count", "8",
     )  # fmt: skip
     likelier = [line.split() for line in printed.splitlines() if line.startswith("watched pairs")]
@@ -89,4 +90,6 @@ def test_preferences_make_what_people_dislike_rare(tmp_path: Path) -> None:
     found = compared(read_each(tmp_path / "before.jsonl"), read_each(tmp_path / "after.jsonl"))
     assert found["unwanted answers"].candidate < 0.5  # other words, but no worse a bot
     told = yaml.safe_load((tmp_path / "meta.yaml").read_text())
-    assert check_version_metadata(told).hyperparameters["beta"] == 0.2
+    settings = check_version_metadata(told).hyperparameters
+    assert (settings["beta"], settings["likelihood"]) == (0.1, 10.0)
+    assert settings["liked"] == settings["pairs"]

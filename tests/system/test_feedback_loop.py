@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from examples.support_bot.generator import open_corpus
-from examples.support_bot.preferences import arranged, read_pairs
+from examples.support_bot.preferences import arranged, read_liked, read_pairs
 from examples.support_bot.shop import load_shop
 from examples.support_bot.visitors import visitors
 from tests.examples.test_preferences import Words
@@ -28,8 +28,9 @@ def test_consented_ratings_are_exported_as_pairs(up: Up, tmp_path: Path) -> None
     body = {"model": "rated-bot", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     with httpx.Client(base_url=up.gateway, headers=headers, timeout=30) as http:
         until(lambda: http.post("/v1/chat/completions", json=body).status_code == 200 or None, 60)
-    asked = 0
-    for users, flags in ((80, ("--consent",)), (20, ())):  # of what the second ones say nothing may be trained on
+    asked = wrong = 0
+    told_by = ((60, ("--consent",)), (30, ("--consent", "--correct", "1")), (20, ()))
+    for users, flags in told_by:  # of what the last ones say nothing may be trained on
         told = run_module(
             "examples.support_bot.population", "--url", up.gateway, "--key", up.secret("demo.key"), "--model", "rated-bot",
             "--questions", str(questions), "--users", str(users), "--temperature", "1", "--seed", str(users), "--json", *flags,
@@ -37,6 +38,7 @@ def test_consented_ratings_are_exported_as_pairs(up: Up, tmp_path: Path) -> None
         (arm,) = told.values()
         assert 0 < arm["right"] < arm["asked"] == users
         asked += arm["asked"]
+        wrong += arm["asked"] - arm["right"] if "--correct" in flags else 0
 
     attempts = iter(range(100))
 
@@ -51,9 +53,16 @@ def test_consented_ratings_are_exported_as_pairs(up: Up, tmp_path: Path) -> None
     lines = [json.loads(line) for line in (summary["folder"] / "preferences.jsonl").read_text().splitlines()]
     assert summary["left_out"]["no_consent"] == 20
     assert len(lines) == summary["preferences"] > 5
-    assert all(line["consent"] and line["lineage"]["chosen"]["version"] == "support-bot:v1.0.0" for line in lines)
+    joined = [line for line in lines if line["lineage"]["how"] == "joined"]
+    corrected = [line for line in lines if line["lineage"]["how"] == "corrected"]
+    assert len(joined) + len(corrected) == len(lines)
+    assert all(line["lineage"]["chosen"]["version"] == "support-bot:v1.0.0" for line in joined)
+    assert all(line["consent"] for line in lines)
+    assert len(corrected) == wrong > 0
     assert {line["prompt"][0]["content"] for line in lines} == {load_shop().system}
     pairs = read_pairs(summary["folder"] / "preferences.jsonl", Words(), longest=500)
+    liked = read_liked(summary["folder"] / "supervised.jsonl", Words(), longest=500)
+    assert {pair.key for pair in pairs} <= {one.key for one in liked}
     ids, _, weights = arranged(pairs)
     assert len(ids) == 2 * len(pairs) > 5
     assert (weights.sum(-1) > 1).all()
