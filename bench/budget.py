@@ -98,7 +98,7 @@ STEPS = (
         name="seek",
         calls=("seek",),
         what="a question's vector, of an engine that answers at once, and a shelf that is empty",
-        budget_us=1200.0,
+        budget_us=800.0,
         always=False,
     ),
     Step(name="replay", calls=("replay",), what="an answer from the cache", budget_us=1.0, always=False),
