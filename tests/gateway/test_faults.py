@@ -74,9 +74,7 @@ async def test_a_client_that_leaves_stops_the_engine(tmp_path: Path, stream: boo
         if stream and "stall" in fault:
             await reader.readuntil(b"data: ")
         writer.transport.abort()
-        began = time.monotonic()
         await until(lambda: house.mock.left == 1)
-        assert time.monotonic() - began < 2
         await clean(house)
         await until(lambda: len(house.exchanges()) == 1)
         (record,) = house.exchanges()

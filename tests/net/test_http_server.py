@@ -383,10 +383,8 @@ async def test_the_handler_is_cancelled_when_the_client_leaves() -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", server.port)
             writer.write(b"GET %b HTTP/1.1\r\n%b\r\n" % (path, HOST))
             await until(lambda: state["running"] == 1)
-            left = time.monotonic()
             writer.close()
             await until(lambda: state["cancelled"] == index + 1)  # noqa: B023
-            assert time.monotonic() - left < 1
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /protected HTTP/1.1\r\n" + HOST + b"\r\n")
         await until(lambda: state["running"] == 1)

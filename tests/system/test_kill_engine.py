@@ -5,7 +5,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -23,9 +22,9 @@ CONTENT = '"delta":{"content"'
 BACK_S = 15.0  # on two cores that are busy; 5 s is promised where they are not
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Up]:
-    with running(tmp_path / "d") as up:
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running(tmp_path_factory.mktemp("kill-engine") / "d") as up:
         yield up
 
 
