@@ -106,15 +106,15 @@ class DeadlySink(ControlSink):
         self._part = part
 
     async def send(self, worker: str, batch: Batch) -> None:
-        began, lived = time.monotonic(), self._control.lives()
-        process = self._control.process
-        if self._part is not None and lived and process is not None:
+        began, process = time.monotonic(), self._control.process
+        aimed = self._part is not None and process is not None and process.is_alive()
+        if aimed and self._part is not None and process is not None:
             asyncio.get_running_loop().call_later(self._part * self._took_s, process.kill)
             self._part = None
         try:
             await super().send(worker, batch)
         except PenstockError:
-            self.cut += lived
+            self.cut += aimed  # it was not through before
             raise
         self._took_s = time.monotonic() - began
 
