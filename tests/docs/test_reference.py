@@ -86,3 +86,24 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_sources_that_pages_name_are_there() -> None:
+    """A page names a source by the end of its path: `gateway/walk.py`, or `resume.py` where the folder goes without saying."""
+    folders = [ROOT / "src", ROOT / "tests", ROOT / "examples", ROOT / "scripts"]
+    found = [*(path for folder in folders for path in folder.rglob("*.py")), *(ROOT / "bench").glob("*.py")]
+    there = {f"/{path.relative_to(ROOT).as_posix()}" for path in found}
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
+        for named in re.findall(r"`([\w./-]+\.py)`", page.read_text(encoding="utf-8")):
+            assert any(path.endswith(f"/{named}") for path in there), f"{page.name} names {named}"
+
+
+def test_the_table_of_folders_has_each_room_and_no_other() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## Folders")[2].partition("## The data folder")[0]
+    told = {name.partition("/")[0] for name in re.findall(r"^\| `([a-z/]+)/` \|", table, re.MULTILINE)}
+    package = ROOT / "src" / "penstock"
+    assert told == {path.parent.name for path in package.glob("*/__init__.py")}
+    (rooms,) = re.findall(r"^\| `control/` \| (.*) \|$", table, re.MULTILINE)
+    control = {path.parent.name for path in package.glob("control/*/__init__.py")}
+    assert control == set(re.findall(r"`([a-z]+)/`", rooms))

@@ -24,7 +24,7 @@ def entries_checksum(snapshot: Snapshot) -> int:
 
 
 def advanced(checksum: int, old: Snapshot, delta: SnapshotDelta) -> int:
-    """The checksum of `old`, which is given, with `delta` applied."""
+    """The sum of the entries to which `delta` leads from `old`, whose own sum is `checksum`. It costs what has changed, not what is there."""
     for table, key in TABLES:
         after = getattr(delta, table)
         names = {getattr(entry, key) for entry in after}

@@ -40,7 +40,7 @@ class HoldoutSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def audience_of(spec: TargetingSpec | None) -> Audience | None:
-    """As gateways ask it."""
+    """Whom an experiment is for, as gateways ask it: headers in lower case; None: everybody."""
     if spec is None:
         return None
     headers = {name.lower(): value for name, value in spec.headers.items()}
@@ -48,12 +48,12 @@ def audience_of(spec: TargetingSpec | None) -> Audience | None:
 
 
 def namespace_of(spec: NamespaceSpec | None) -> Slice | None:
-    """As gateways ask it."""
+    """The stretch of a namespace that the experiment has, from `low` up to `high` in [0, 1); None: it is in none."""
     return None if spec is None else Slice(name=spec.name, low=spec.range[0], high=spec.range[1])
 
 
 def holdout_of(spec: HoldoutSpec | None) -> Slice | None:
-    """As gateways ask it."""
+    """The stretch of units that are held out, from 0 up to their share; None: nobody is."""
     return None if spec is None else Slice(name=spec.name, high=spec.share)
 
 

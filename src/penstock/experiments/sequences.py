@@ -93,7 +93,11 @@ def sample_ratio(counts: Sequence[int], shares: Sequence[float], alpha: float) -
 
 
 def sample_ratio_p(counts: Sequence[int], shares: Sequence[float]) -> float:
-    """Pearson's chi-squared p-value of the counts, for one look: 821,588 against 815,482 at halves gives 1.82e-6."""
+    """Pearson's chi-squared p-value of the counts, for one look: 821,588 against 815,482 at halves gives 1.82e-6.
+
+    The example is of Kohavi, Tang and Xu 2020, "Trustworthy Online Controlled Experiments", chapter 21. `shares` sum to 1; fewer than
+    two arms with a share, or no units, give 1.
+    """
     total = sum(counts)
     cells = [(count, total * share) for count, share in zip(counts, shares, strict=True) if share > 0]
     if total == 0 or len(cells) < 2:

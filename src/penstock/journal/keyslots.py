@@ -73,6 +73,6 @@ def living_slot(head: bytes, wrapped: bytes) -> bytes:
 
 
 def tombstone(subject: bytes, tenant: bytes, name: bytes, at: float) -> bytes:
-    """The slot of a key that was destroyed."""
+    """The slot of the key `name` that was destroyed `at` (Unix seconds): as long as a key's, and of its key nothing is left."""
     body = HEAD.pack(DEAD, subject, tenant, name, at) + bytes(WRAPPED_BYTES)
     return body + crc32c(body).to_bytes(4, "little")

@@ -134,7 +134,11 @@ async def live_experiment(visit: Visit) -> Response:
 
 
 async def read_page(visit: Visit) -> dict[str, Any]:
-    """All that the pages of one experiment show."""
+    """All that the pages of one experiment show, of the metric that the address names, else of the primary one.
+
+    Raises:
+        NotFound: if there is no such experiment, or it has no such metric.
+    """
     name, chosen = visit.path("name"), visit.query("metric")
     wanted = {"metric": chosen} if chosen else {}
     experiment, looks, scored = await asyncio.gather(

@@ -62,7 +62,11 @@ class StoredReader(io.RawIOBase):
         return self._ends[-1] if self._ends else 0
 
     def read(self, size: int = -1) -> bytes:
-        """The next `size` bytes, fewer at the end."""
+        """The next `size` bytes, fewer at the end; all that is left without `size`.
+
+        Raises:
+            ValueError: if that is more than `MOST_READ` bytes.
+        """
         left = self._size - self._at if size is None or size < 0 else min(size, self._size - self._at)
         if left > MOST_READ:
             raise ValueError(f"{left} bytes are asked for at once")
