@@ -137,19 +137,7 @@ async def serve_control(
         )
         if extend is not None:
             extend(app, control)
-        server = _Server(
-            uvicorn.Config(
-                app,
-                http=LendingConnection,
-                loop="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=_DRAIN_S,
-                timeout_keep_alive=75,
-                server_header=False,
-            )
-        )
+        server = _server(app)
         loop = asyncio.get_running_loop()
 
         def stopping() -> None:
@@ -158,40 +146,60 @@ async def serve_control(
         server.stopping = stopping
         host, port = listening.getsockname()[:2]
         started(f"http://{host}:{port}")
-        evaluator = Evaluator(control, signal)
-        actor = AlertActor(control)
 
-        async def begin() -> None:
-            await asyncio.to_thread(monitoring_token, control)
-            await bootstrap(control, starter=starter)
-            if again := await contents.forget_again():
-                _LOG.warning("%d keys that had been destroyed were there again, and were destroyed again", again)
-            await publisher.refresh()
+        async def work() -> None:
+            await _begin(control, contents, publisher, starter)
             readiness.done("the first start")
             gc.set_threshold(*_GC)
-            loops: list[Coroutine[Any, Any, None]] = [
-                evaluator.run(),
+            await asyncio.gather(
+                publisher.run(),
+                Evaluator(control, signal).run(),
                 evaluators.run(),
                 Forgetter(control, contents.forget_strays).run(),
-                LogAlerts(control).run(),
-            ]
-            loops.append(actor.run())
-            loops += [Storekeeper(control).run(), BuildIntake(control).run()]
-            delivery = Lease(control, "delivery")
-            loops += [Pipelines(control, delivery).run(), Dispatcher(control, delivery).run()]
-            if runtime is not None:
-                drain_s = settings.engine.drain_s
-                reconciler = Reconciler(control, publisher, runtime, readiness, drain_s=drain_s, builds=folders)
-                loops += [reconciler.run(), Examinations(control, runtime).run()]
-            if processes is not None:
-                loops.append(Restarts(control, processes).run())
-            loops.append(Rotation(control, publisher.reports.values).run())
-            await asyncio.gather(publisher.run(), *loops)
+                *_loops(control, publisher, readiness, folders, runtime, processes),
+            )
 
-        await _until_served(server, listening, begin())
+        await _until_served(server, listening, work())
     finally:
         listening.close()
         await database.close()
+
+
+async def _begin(control: Control, contents: Contents, publisher: Publisher, starter: Path | None) -> None:
+    """What is done once, before anything else runs; every step may be done again."""
+    await asyncio.to_thread(monitoring_token, control)
+    await bootstrap(control, starter=starter)
+    if again := await contents.forget_again():
+        _LOG.warning("%d keys that had been destroyed were there again, and were destroyed again", again)
+    await publisher.refresh()
+
+
+def _loops(
+    control: Control,
+    publisher: Publisher,
+    readiness: Readiness,
+    folders: Builds,
+    runtime: Runtime | None,
+    processes: ProcessList | None,
+) -> list[Coroutine[Any, Any, None]]:
+    """What runs as long as control does, beside experiments and content."""
+    delivery = Lease(control, "delivery")
+    loops = [
+        LogAlerts(control).run(),
+        AlertActor(control).run(),
+        Storekeeper(control).run(),
+        BuildIntake(control).run(),
+        Pipelines(control, delivery).run(),
+        Dispatcher(control, delivery).run(),
+        Rotation(control, publisher.reports.values).run(),
+    ]
+    if runtime is not None:
+        drain_s = control.settings.engine.drain_s
+        loops.append(Reconciler(control, publisher, runtime, readiness, drain_s=drain_s, builds=folders).run())
+        loops.append(Examinations(control, runtime).run())
+    if processes is not None:
+        loops.append(Restarts(control, processes).run())
+    return loops
 
 
 async def _until_served(server: "_Server", listening: socket.socket, work: Coroutine[Any, Any, None]) -> None:
@@ -220,6 +228,22 @@ class _Server(uvicorn.Server):
         if self.stopping is not None:
             self.stopping()
         super().handle_exit(sig, frame)
+
+
+def _server(app: FastAPI) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http=LendingConnection,
+            loop="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_DRAIN_S,
+            timeout_keep_alive=75,
+            server_header=False,
+        )
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:
