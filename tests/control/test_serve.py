@@ -152,7 +152,7 @@ async def test_those_who_wait_for_a_snapshot_do_not_hold_up_the_end(
         os.kill(os.getpid(), signal.SIGTERM)  # uvicorn hands it on to the handler that stood before, once it has ended
         assert (await waiting).status_code == 204
         await task
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20  # they would wait for 30 s
         assert passed_on == [signal.SIGTERM]
 
 

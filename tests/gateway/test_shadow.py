@@ -243,7 +243,7 @@ async def test_users_wait_no_longer_for_it(tmp_path: Path) -> None:
         begin(house, await candidate.start(), in_flight=4, queue=8, deadline_s=30)
         began = time.monotonic()
         await asyncio.gather(*[ask(house.port, chat(f"hello {number}")) for number in range(100)])
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25  # nobody waited for a candidate, which hangs for 30 s
         assert counted(house, "dropped_full") >= 80
         await candidate.stop()
 

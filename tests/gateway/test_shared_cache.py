@@ -1,7 +1,6 @@
 """What gateways keep for each other in a real Redis: the second answers from what the first one kept, and none needs it."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,7 +155,6 @@ async def test_a_redis_that_says_nothing_is_waited_for_once_and_briefly(tmp_path
     ) as (house, kept):
         await told(house, FIRST)
         assert kept.failures == 1
-        began = time.monotonic()
         await kept.value("acme", b"anything")
-        assert time.monotonic() - began < 0.3  # it rests
+        assert kept.failures == 1, "it rests, and is not asked"
     listening.close()

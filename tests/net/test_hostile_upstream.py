@@ -161,7 +161,7 @@ async def test_interim_answers_without_end_have_one(interim: bytes) -> None:
     async with talking(talk) as url, client() as made:
         with pytest.raises(PenstockError):
             await get(made, url)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("piece", [b"x-a: b\r\n", b"x" * 1000])
@@ -183,4 +183,4 @@ async def test_a_head_without_end_has_one(piece: bytes) -> None:
     async with talking(talk) as url, client() as made:
         with pytest.raises(PenstockError):
             await get(made, url)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60

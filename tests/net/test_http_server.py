@@ -245,7 +245,7 @@ async def test_a_head_that_drips_is_cut_off_all_the_same() -> None:
         task = asyncio.create_task(drip())
         got = await reader.read()
         assert got.startswith(b"HTTP/1.1 408 ")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         task.cancel()
         writer.close()
 

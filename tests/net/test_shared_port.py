@@ -64,7 +64,7 @@ async def test_nobody_is_reset_when_one_of_two_stops() -> None:
             while callers.answered < seen + 100:
                 await asyncio.sleep(0.01)
             async with asyncio.timeout(20):
-                await leaves.drain(10)
+                await leaves.drain(60)
         seen = callers.answered
         while callers.answered < seen + 50:
             await asyncio.sleep(0.01)
@@ -84,7 +84,7 @@ async def test_who_had_connected_is_served_and_who_comes_later_finds_another() -
         sock = socket.create_connection(("127.0.0.1", stays.port))
         sock.sendall(ASK)
         socks.append(sock)
-    draining = asyncio.create_task(leaves.drain(10))
+    draining = asyncio.create_task(leaves.drain(60))
     began = time.monotonic()
     for sock in socks:
         sock.setblocking(False)
@@ -92,5 +92,5 @@ async def test_who_had_connected_is_served_and_who_comes_later_finds_another() -
             assert (await asyncio.get_running_loop().sock_recv(sock, 4096)).startswith(b"HTTP/1.1 200")
         sock.close()
     await draining
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     await stays.drain(1)

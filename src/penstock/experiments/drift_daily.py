@@ -9,7 +9,6 @@ import math
 
 import msgspec
 import numpy as np
-from scipy.stats import kstwobign
 
 from penstock.experiments.drift_evidence import Array
 from penstock.experiments.drift_signals import Kind, Tally
@@ -79,6 +78,8 @@ def exact(first: int, n: int, second: int, m: int) -> float:
 
 
 def _numbers(reference: Tally, day: Tally) -> Comparison:
+    from scipy.special import kolmogorov  # half a second of imports that starting a process need not pay
+
     keys = sorted(reference.counts.keys() | day.counts.keys())
     first, second = (np.array([tally.counts.get(key, 0) for key in keys], float) for tally in (reference, day))
     below, above = np.cumsum(first) / reference.n, np.cumsum(second) / day.n
@@ -86,7 +87,7 @@ def _numbers(reference: Tally, day: Tally) -> Comparison:
     size = math.sqrt(reference.n * day.n / (reference.n + day.n))
     tenths = np.minimum((below - first / reference.n / 2) * _BINS, _BINS - 1).astype(int)
     bins = [np.bincount(tenths, weights=counts, minlength=_BINS).astype(np.float64) for counts in (first, second)]
-    return Comparison(n=day.n, psi=_psi(bins[0], bins[1]), distance=distance, p=float(kstwobign.sf(distance * size)))
+    return Comparison(n=day.n, psi=_psi(bins[0], bins[1]), distance=distance, p=float(kolmogorov(distance * size)))
 
 
 def _two(tally: Tally, key: int) -> Array:
