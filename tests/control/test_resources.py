@@ -107,52 +107,53 @@ async def test_apply_shows_what_differs_and_prunes_what_it_made(house: House) ->
     assert [p["name"] for p in await house.get("/pools")] == ["by-hand", "mock"]
 
 
-@pytest.mark.parametrize(
-    ("text", "param"),
-    [
-        ("kind: Pool\nname: a\nspec: {adopted: []}", "spec.adopted"),
-        ("kind: Tenant\nname: a\nspec: {limits: {rpm: 1}}", "spec.limits.rpm"),
-        ("kind: Route\nname: a\nspec: {to: [{pool: none}]}", "spec.to.0.pool"),
-        ("kind: Route\nname: a\nspec: {to: [{pool: none, wieght: 1}]}", "spec.to.0.wieght"),
-        ("kind: Pool\nname: a\nspec: {adopt: ['ftp://x']}", "spec.adopt"),
-        ("kind: Pool\nname: a\nspec: {build: 'no reference'}", "spec.build"),
-        ("kind: Pool\nname: a\nspec: {}", "spec"),
-        ("kind: Tenant\nname: a\nspec: {weight: heavy}", "spec.weight"),
-        ("kind: Pool\nname: a\nspec: {adopt: ['http://a:80#b']}", "spec.adopt"),
-        ("kind: Pool\nname: a\nspec: {adopt: ['http://a b:80']}", "spec.adopt"),
-        ("kind: Pool\nname: a\nspec: {adopt: ['http://%20:80']}", "spec.adopt"),
-        ("kind: Pool\nname: a\nspec: {adopt: ['http://a:0x50']}", "spec.adopt"),
-        (
-            "kind: Policy\nname: a\nspec: {rules: [{name: r, detect: pattern, patterns: ['(']}]}",
-            "spec.rules.r.patterns",
-        ),
-        (
-            "kind: Policy\nname: a\nspec: {rules: [{name: r, detect: pattern, patterns: ['(?=a)b']}]}",
-            "spec.rules.r.patterns",
-        ),
-        ("kind: Tenant\nname: a\nspec: {limits: {usd_per_day: 1.0e+308}}", "spec.limits.usd_per_day"),
-        ("kind: Tenant\nname: a\nspec: {limits: {usd_per_day: .inf}}", "spec.limits.usd_per_day"),
-        (
-            "kind: Tenant\nname: a\nspec: {limits: {requests_per_minute: 1000000000000000000000000}}",
-            "spec.limits.requests_per_minute",
-        ),
-        ("kind: Key\nname: k\nspec: {roles: [analyst], expires_at: .nan}", "spec.expires_at"),
-        ("kind: Wish\nname: a", "kind"),
-        ("kind: Pool\nname: A B\nspec: {}", "name"),
-        ("kind: Pool\nname: a\nsepc: {}", "sepc"),
-        ("kind: [", "body"),
-        ("[" * 3000, "body"),
-        ("- 1", None),
-        ("kind: Key\nname: k\nspec: {tenant: nobody}", "tenant"),
-    ],
-)
+WRONG = [
+    ("kind: Pool\nname: a\nspec: {adopted: []}", "spec.adopted"),
+    ("kind: Tenant\nname: a\nspec: {limits: {rpm: 1}}", "spec.limits.rpm"),
+    ("kind: Route\nname: a\nspec: {to: [{pool: none}]}", "spec.to.0.pool"),
+    ("kind: Route\nname: a\nspec: {to: [{pool: none, wieght: 1}]}", "spec.to.0.wieght"),
+    ("kind: Pool\nname: a\nspec: {adopt: ['ftp://x']}", "spec.adopt"),
+    ("kind: Pool\nname: a\nspec: {build: 'no reference'}", "spec.build"),
+    ("kind: Pool\nname: a\nspec: {}", "spec"),
+    ("kind: Tenant\nname: a\nspec: {weight: heavy}", "spec.weight"),
+    ("kind: Pool\nname: a\nspec: {adopt: ['http://a:80#b']}", "spec.adopt"),
+    ("kind: Pool\nname: a\nspec: {adopt: ['http://a b:80']}", "spec.adopt"),
+    ("kind: Pool\nname: a\nspec: {adopt: ['http://%20:80']}", "spec.adopt"),
+    ("kind: Pool\nname: a\nspec: {adopt: ['http://a:0x50']}", "spec.adopt"),
+    (
+        "kind: Policy\nname: a\nspec: {rules: [{name: r, detect: pattern, patterns: ['(']}]}",
+        "spec.rules.r.patterns",
+    ),
+    (
+        "kind: Policy\nname: a\nspec: {rules: [{name: r, detect: pattern, patterns: ['(?=a)b']}]}",
+        "spec.rules.r.patterns",
+    ),
+    ("kind: Tenant\nname: a\nspec: {limits: {usd_per_day: 1.0e+308}}", "spec.limits.usd_per_day"),
+    ("kind: Tenant\nname: a\nspec: {limits: {usd_per_day: .inf}}", "spec.limits.usd_per_day"),
+    (
+        "kind: Tenant\nname: a\nspec: {limits: {requests_per_minute: 1000000000000000000000000}}",
+        "spec.limits.requests_per_minute",
+    ),
+    ("kind: Key\nname: k\nspec: {roles: [analyst], expires_at: .nan}", "spec.expires_at"),
+    ("kind: Wish\nname: a", "kind"),
+    ("kind: Pool\nname: A B\nspec: {}", "name"),
+    ("kind: Pool\nname: a\nsepc: {}", "sepc"),
+    ("kind: [", "body"),
+    ("[" * 3000, "body"),
+    ("- 1", None),
+    ("kind: Key\nname: k\nspec: {tenant: nobody}", "tenant"),
+]
+
+
 async def test_what_is_wrong_is_named_by_its_path_and_nothing_is_changed(
-    small_house: House, text: str, param: str | None
+    small_house: House, subtests: pytest.Subtests
 ) -> None:
     good = "kind: Tenant\nname: good\nspec: {}\n---\n"
-    refused = await apply(small_house, good + text, status=400)
-    assert refused["error"]["param"] == param
-    assert [t["name"] for t in await small_house.get("/tenants")] == []
+    for text, param in WRONG:
+        with subtests.test(text[:100]):
+            refused = await apply(small_house, good + text, status=400)
+            assert refused["error"]["param"] == param
+            assert [t["name"] for t in await small_house.get("/tenants")] == []
 
 
 async def test_resources_are_created_replaced_and_removed(house: House) -> None:
