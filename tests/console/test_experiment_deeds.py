@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from penstock.console.pages.experiment_deeds import deed_links
-from penstock.console.shapes import ArmBuild, Deployment, Judged, ResolvedArm, WholeExperiment
+from penstock.console.shapes import Deployment
+from penstock.console.shapes_experiments import ArmBuild, Judged, ResolvedArm, WholeExperiment
 from penstock.experiments.design import parse_design
 from tests.console.conftest import sign_in
 from tests.console.house import AB, House

@@ -6,7 +6,8 @@ from urllib.parse import urlencode
 import msgspec
 
 from penstock.console.client import at
-from penstock.console.shapes import Deployment, WholeExperiment
+from penstock.console.shapes import Deployment
+from penstock.console.shapes_experiments import WholeExperiment
 from penstock.console.visit import Visit
 
 _LONGEST = 500  # characters of a reason, as in the forms

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from penstock.console.client import at
 from penstock.console.pages.experiments import described, read_page
-from penstock.console.shapes import WholeExperiment
 from penstock.console.shapes_content import Content
+from penstock.console.shapes_experiments import WholeExperiment
 from penstock.console.visit import Visit
 from penstock.console.word_diff import Span, apart
 from penstock.core.errors import BadRequest, PenstockError

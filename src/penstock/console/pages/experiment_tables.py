@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.console import figures
-from penstock.console.shapes import Judged
 from penstock.console.shapes_evaluators import CoverageRow, EvaluatorsTold, EvaluatorTold
+from penstock.console.shapes_experiments import Judged
 from penstock.experiments.metrics import Metric
 from penstock.experiments.scoring import TELLING
 from penstock.experiments.words import change_in_words

@@ -13,8 +13,8 @@ from penstock.console.client import at
 from penstock.console.live import live
 from penstock.console.pages.experiment_deeds import deeds
 from penstock.console.pages.experiment_tables import change_of, contenders, forecasts, judged_by, ranking, votes
-from penstock.console.shapes import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
 from penstock.console.shapes_evaluators import EvaluatorsTold
+from penstock.console.shapes_experiments import Experiment, Experiments, Judged, Look, Looks, WholeExperiment
 from penstock.console.visit import Visit
 from penstock.core.errors import NotFound
 from penstock.experiments.arms import ArmSpec

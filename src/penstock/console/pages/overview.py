@@ -9,7 +9,8 @@ from starlette.responses import Response
 from penstock.console.charts import overview_charts
 from penstock.console.live import live
 from penstock.console.pages import experiments
-from penstock.console.shapes import Alert, Deployment, Gateways, Overview, Requests
+from penstock.console.shapes import Alert, Deployment, Gateways, Overview
+from penstock.console.shapes_requests import Requests
 from penstock.console.visit import Visit, allowed
 
 WINDOWS = ((900, "15 min"), (3600, "1 h"), (86400, "24 h"))

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from penstock.console.asking import Asked, Delta, Facts, Trouble, ask, gathered
 from penstock.console.client import at
 from penstock.console.forms import optional_number
-from penstock.console.shapes import Explained
+from penstock.console.shapes_requests import Explained
 from penstock.console.visit import Visit
 from penstock.core.errors import BadRequest, NotFound, PenstockError
 

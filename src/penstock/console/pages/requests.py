@@ -9,8 +9,9 @@ import msgspec
 from starlette.responses import Response
 
 from penstock.console.client import at
-from penstock.console.shapes import Deployment, Explained, Phases, Request, Requests, Stretch
+from penstock.console.shapes import Deployment
 from penstock.console.shapes_content import Content
+from penstock.console.shapes_requests import Explained, Phases, Request, Requests, Stretch
 from penstock.console.shapes_versions import Provenance
 from penstock.console.visit import Visit, allowed
 from penstock.core.errors import BadRequest, Forbidden
