@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import insert
 
 from penstock.console.figures import number
-from penstock.core.exchange import Noticed, Observation, Quality, Record
+from penstock.core.exchange import Exchange, Noticed, Observation, Quality
 from penstock.experiments.drift_watch import RUN_LENGTH
 from penstock.store.schema_drift import alert_actions
 from tests.console.conftest import sign_in, token
@@ -16,7 +16,7 @@ from tests.console.house import ADMIN, House, exchange
 from tests.system.program import run_module
 
 
-def asked(number: int, draw: random.Random, *, bad: float) -> list[Record]:
+def asked(number: int, draw: random.Random, *, bad: float) -> list[Exchange | Observation]:
     at, wrong = time.time(), draw.random() < bad
     seen = Noticed(characters=draw.randint(10, 90), language="en", words=draw.getrandbits(32))
     quality = Quality(scored=10, logprob=-draw.gauss(5, 0.5) if wrong else -draw.gauss(0.3, 0.05))

@@ -27,11 +27,6 @@ class Place(msgspec.Struct, frozen=True, order=True):
         """As callers are handed it, to hand it back."""
         return f"{self.us}.{self.id}"
 
-    @property
-    def day(self) -> str:
-        """The UTC day of what comes just before it, YYYY-MM-DD."""
-        return day_of(self.us if self.id else self.us - 1)
-
 
 class Sought(msgspec.Struct, frozen=True, kw_only=True):
     """What is looked for; what is None matches all. `start_us` is in microseconds since 1970; there is no end, which is a `Place` to begin below."""
