@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client import Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.control.bound_measures import BoundMeasures
@@ -147,15 +148,7 @@ class Measures:
                     ).where(experiments.c.state == "running")
                 )
             ).all()
-            drifting = (
-                await connection.execute(
-                    select(drift_groups.c.model, drift_groups.c.arm, drift_groups.c.alarms).where(
-                        drift_groups.c.ended_at.is_(None), drift_groups.c.last_at > now - _IN_USE_S
-                    )
-                )
-            ).all()
-            ended = select(drift_days).where(drift_days.c.day == int(now // 86400) - 1)
-            days = (await connection.execute(ended)).all()
+            await self._read_drift(connection, now)
             owing = await unconfirmed(connection)
         for gauge in (self._firing, self._expires, self._started, self._units, self._owing):
             gauge.clear()
@@ -173,6 +166,15 @@ class Measures:
             self._started.labels(row.name, row.route).set(row.started_at or 0.0)
             for arm in (row.verdict or {}).get("arms", ()):
                 self._units.labels(row.name, row.route, arm["arm"]).set(arm["units"])
+
+    async def _read_drift(self, connection: AsyncConnection, now: float) -> None:
+        """What has drifted of what is in use, and what the last day that is over shows."""
+        using = select(drift_groups.c.model, drift_groups.c.arm, drift_groups.c.alarms).where(
+            drift_groups.c.ended_at.is_(None), drift_groups.c.last_at > now - _IN_USE_S
+        )
+        drifting = (await connection.execute(using)).all()
+        ended = select(drift_days).where(drift_days.c.day == int(now // 86400) - 1)
+        days = (await connection.execute(ended)).all()
         for gauge in (self._drifted, self._psi, self._shifted):
             gauge.clear()
         for group in drifting:
