@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from penstock.core.errors import BadRequest
+from penstock.engine.wrong_fields import wrong_field
 from penstock.wire.resume import CONTINUE, MEMBER, TELL, Continuation
 
 _MOST_STOPS = 16
@@ -228,16 +229,7 @@ def _convert(fields: dict[str, Any], kind: type[_Body]) -> _Body:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        text = str(error)
-    if "unknown field" in text:
-        name = text.split("`")[1]
-        raise BadRequest(f"Unrecognized request argument supplied: {name}", code="unknown_parameter", param=name)
-    if "missing required field" in text:
-        name = text.split("`")[1]
-        raise BadRequest(f"{name} is missing.", code="missing_required_parameter", param=name)
-    what, _, where = text.partition(" - at `$.")
-    name = where.rstrip("`")
-    raise BadRequest(f"{name or 'The body'} is wrong: {what[:1].lower()}{what[1:]}.", param=name or None)
+        raise wrong_field(error) from None
 
 
 def _shared(body: ChatBody | CompletionBody) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from penstock.engine.face import JSON, Face
 from penstock.engine.folder import ModelFolder
 from penstock.engine.stats import EngineCollector
 from penstock.engine.text import Tokenizer
+from penstock.engine.wrong_fields import wrong_field
 from penstock.net.reply import Reply
 from penstock.net.request import Request
 from penstock.wire import phases
@@ -47,18 +48,9 @@ def read_embedding(body: bytes) -> EmbeddingBody:
     try:
         return _decode(body)
     except msgspec.ValidationError as error:
-        text = str(error)
+        raise wrong_field(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"The body is not JSON: {error}.", code="invalid_json") from None
-    if "unknown field" in text:
-        name = text.split("`")[1]
-        raise BadRequest(f"Unrecognized request argument supplied: {name}", code="unknown_parameter", param=name)
-    if "missing required field" in text:
-        name = text.split("`")[1]
-        raise BadRequest(f"{name} is missing.", code="missing_required_parameter", param=name)
-    what, _, where = text.partition(" - at `$.")
-    name = where.rstrip("`")
-    raise BadRequest(f"{name or 'The body'} is wrong: {what[:1].lower()}{what[1:]}.", param=name or None)
 
 
 def inputs_of(body: EmbeddingBody) -> list[str] | list[list[int]]:
