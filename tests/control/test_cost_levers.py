@@ -79,26 +79,29 @@ async def test_the_levers_reach_the_gateways(small_house: House) -> None:
     assert (await house.admin.delete("/api/v1/pools/small")).status_code == 409
 
 
-@pytest.mark.parametrize(
-    ("spec", "param"),
-    [
-        ("{to: [{pool: large}], choose: [{pool: small, last_user: '(a'}]}", "spec.choose.0.last_user"),
-        ("{to: [{pool: large}], choose: [{pool: nobody}]}", "spec.choose.0.pool"),
-        ("{to: [{pool: large}], choose: [{pool: small, model: m}]}", "spec.choose.0"),
-        ("{to: [{pool: large}], cascade: {first: {pool: small}, then: {pool: no}}}", "spec.cascade.then.pool"),
-        (
-            "{to: [{pool: large}], cascade: {first: {pool: small}, then: {pool: large}, patterns: ['[']}}",
-            "spec.cascade.patterns.0",
-        ),
-        ("{to: [{pool: large}], cascade: {first: {pool: small}, then: {pool: large}, finish: []}}", "spec.cascade"),
-        ("{to: [{pool: large}], trim: {budget_tokens: 0}}", "spec.trim.budget_tokens"),
-        ("{to: [{pool: large}], max_tokens: 0}", "spec.max_tokens"),
-    ],
-)
-async def test_what_gateways_could_not_use_is_refused_by_its_path(small_house: House, spec: str, param: str) -> None:
-    pools = STACK.rpartition("---")[0]
-    answer = await apply(small_house, f"{pools}---\nkind: Route\nname: bad\nspec: {spec}\n", 400)
-    assert param in answer["error"]["message"]
+UNUSABLE = [
+    ("{to: [{pool: large}], choose: [{pool: small, last_user: '(a'}]}", "spec.choose.0.last_user"),
+    ("{to: [{pool: large}], choose: [{pool: nobody}]}", "spec.choose.0.pool"),
+    ("{to: [{pool: large}], choose: [{pool: small, model: m}]}", "spec.choose.0"),
+    ("{to: [{pool: large}], cascade: {first: {pool: small}, then: {pool: no}}}", "spec.cascade.then.pool"),
+    (
+        "{to: [{pool: large}], cascade: {first: {pool: small}, then: {pool: large}, patterns: ['[']}}",
+        "spec.cascade.patterns.0",
+    ),
+    ("{to: [{pool: large}], cascade: {first: {pool: small}, then: {pool: large}, finish: []}}", "spec.cascade"),
+    ("{to: [{pool: large}], trim: {budget_tokens: 0}}", "spec.trim.budget_tokens"),
+    ("{to: [{pool: large}], max_tokens: 0}", "spec.max_tokens"),
+]
+
+
+async def test_what_gateways_could_not_use_is_refused_by_its_path(
+    small_house: House, subtests: pytest.Subtests
+) -> None:
+    for spec, param in UNUSABLE:
+        with subtests.test(spec=spec, param=param):
+            pools = STACK.rpartition("---")[0]
+            answer = await apply(small_house, f"{pools}---\nkind: Route\nname: bad\nspec: {spec}\n", 400)
+            assert param in answer["error"]["message"]
 
 
 async def test_the_pages_examples_can_be_applied(small_house: House) -> None:

@@ -53,15 +53,16 @@ async def test_limits_of_key_tenant_and_model_reach_the_snapshot(house: House) -
     assert {p.name: p.ledger_down for p in snapshot.policies}["strict-money"] == "closed"
 
 
-@pytest.mark.parametrize(
-    ("text", "param"),
-    [
-        ("kind: Tenant\nname: a\nspec: {model_limits: {m: {rpm: 1}}}", "spec.model_limits.m.rpm"),
-        ("kind: Tenant\nname: a\nspec: {limits: {usd_per_month: -1}}", "spec.limits.usd_per_month"),
-        ("kind: Tenant\nname: a\nspec: {limits: {tokens_per_day: 1.5}}", "spec.limits.tokens_per_day"),
-        ("kind: Policy\nname: a\nspec: {ledger_down: ajar}", "spec.ledger_down"),
-    ],
-)
-async def test_a_wrong_limit_is_refused_by_its_path(house: House, text: str, param: str) -> None:
-    answer = await apply(house, text, status=400)
-    assert answer["error"]["param"].endswith(param)
+WRONG = [
+    ("kind: Tenant\nname: a\nspec: {model_limits: {m: {rpm: 1}}}", "spec.model_limits.m.rpm"),
+    ("kind: Tenant\nname: a\nspec: {limits: {usd_per_month: -1}}", "spec.limits.usd_per_month"),
+    ("kind: Tenant\nname: a\nspec: {limits: {tokens_per_day: 1.5}}", "spec.limits.tokens_per_day"),
+    ("kind: Policy\nname: a\nspec: {ledger_down: ajar}", "spec.ledger_down"),
+]
+
+
+async def test_a_wrong_limit_is_refused_by_its_path(small_house: House, subtests: pytest.Subtests) -> None:
+    for text, param in WRONG:
+        with subtests.test(text=text, param=param):
+            answer = await apply(small_house, text, status=400)
+            assert answer["error"]["param"].endswith(param)

@@ -230,34 +230,33 @@ async def test_the_last_admin_stays_one(small_house: House) -> None:
     assert (await small_house.get("/keys", status=401))["error"]["code"] == "invalid_api_key"
 
 
-@pytest.mark.parametrize(
-    ("role", "method", "path", "allowed"),
-    [
-        ("developer", "POST", "/api/v1/promote", False),
-        ("operator", "POST", "/api/v1/promote", True),
-        ("developer", "POST", "/api/v1/models/m/uploads", True),
-        ("analyst", "POST", "/api/v1/models/m/uploads", False),
-        ("operator", "POST", "/api/v1/tenants", False),
-        ("operator", "POST", "/api/v1/pools", True),
-        ("analyst", "POST", "/api/v1/pools", False),
-        ("operator", "POST", "/api/v1/keys", False),
-        ("analyst", "GET", "/api/v1/audit", False),
-        ("auditor", "GET", "/api/v1/audit", True),
-        ("auditor", "GET", "/api/v1/keys", True),
-        ("analyst", "GET", "/api/v1/models", True),
-    ],
-)
-async def test_roles_open_what_they_should(
-    small_house: House, role: str, method: str, path: str, allowed: bool
-) -> None:
-    made = await small_house.post("/keys", {"name": "someone", "roles": [role]})
-    async with small_house.client(made["key"]) as someone:
-        response = await someone.request(method, path, json={} if method == "POST" else None)
-    if allowed:
-        assert response.status_code not in {401, 403}, response.text
-    else:
-        assert response.status_code == 403
-        assert response.json()["error"]["code"] == "permission_denied"
+DOORS = [
+    ("developer", "POST", "/api/v1/promote", False),
+    ("operator", "POST", "/api/v1/promote", True),
+    ("developer", "POST", "/api/v1/models/m/uploads", True),
+    ("analyst", "POST", "/api/v1/models/m/uploads", False),
+    ("operator", "POST", "/api/v1/tenants", False),
+    ("operator", "POST", "/api/v1/pools", True),
+    ("analyst", "POST", "/api/v1/pools", False),
+    ("operator", "POST", "/api/v1/keys", False),
+    ("analyst", "GET", "/api/v1/audit", False),
+    ("auditor", "GET", "/api/v1/audit", True),
+    ("auditor", "GET", "/api/v1/keys", True),
+    ("analyst", "GET", "/api/v1/models", True),
+]
+
+
+async def test_roles_open_what_they_should(small_house: House, subtests: pytest.Subtests) -> None:
+    for number, (role, method, path, allowed) in enumerate(DOORS):
+        with subtests.test(role=role, method=method, path=path, allowed=allowed):
+            made = await small_house.post("/keys", {"name": f"someone-{number}", "roles": [role]})
+            async with small_house.client(made["key"]) as someone:
+                response = await someone.request(method, path, json={} if method == "POST" else None)
+            if allowed:
+                assert response.status_code not in {401, 403}, response.text
+            else:
+                assert response.status_code == 403
+                assert response.json()["error"]["code"] == "permission_denied"
 
 
 @pytest.mark.parametrize("path", ["tenants/a%00", "models/%00", "keys?tenant=%00"])

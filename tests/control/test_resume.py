@@ -39,14 +39,15 @@ async def test_what_is_declared_reaches_the_gateways(house: House) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("spec", "says"),
-    [
-        ('{adopt: ["http://127.0.0.1:1"], dialect: sglang}', "dialect"),
-        ('{adopt: ["http://127.0.0.1:1"], prefix_cache: "on"}', "prefix_cache"),
-        ("{build: bot@production, dialect: vllm}", "'dialect' goes with 'adopt'"),
-    ],
-)
-async def test_what_is_wrong_is_refused_by_its_path(house: House, spec: str, says: str) -> None:
-    refused = await apply(house, f"kind: Pool\nname: gpu\nspec: {spec}\n", 400)
-    assert says in refused["error"]["message"]
+WRONG = [
+    ('{adopt: ["http://127.0.0.1:1"], dialect: sglang}', "dialect"),
+    ('{adopt: ["http://127.0.0.1:1"], prefix_cache: "on"}', "prefix_cache"),
+    ("{build: bot@production, dialect: vllm}", "'dialect' goes with 'adopt'"),
+]
+
+
+async def test_what_is_wrong_is_refused_by_its_path(small_house: House, subtests: pytest.Subtests) -> None:
+    for spec, says in WRONG:
+        with subtests.test(spec=spec, says=says):
+            refused = await apply(small_house, f"kind: Pool\nname: gpu\nspec: {spec}\n", 400)
+            assert says in refused["error"]["message"]
