@@ -23,6 +23,7 @@ class Running:
 
     def __init__(self) -> None:
         self.url = ""
+        self.worker = 0  # the process that computes, where a test has looked for it
         self.failure: BaseException | None = None
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,18 @@ STARTER = Path("examples/support_bot/models/support-bot-v1.0.0/openvino-int8")
 def small(tiny: Path) -> Iterator[Running]:
     """An engine with two places and a queue of two."""
     with running_engine(tiny, max_running=2, max_waiting=2) as engine:
+        engine.worker = worker_of(os.getpid())
         yield engine
+
+
+@contextmanager
+def stopped(engine: Running) -> Iterator[None]:
+    """Its worker does nothing meanwhile, so that what was asked is not done before somebody looks."""
+    os.kill(engine.worker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(engine.worker, signal.SIGCONT)
 
 
 @asynccontextmanager
@@ -95,11 +106,12 @@ async def test_neighbours_change_nothing_with_the_starter_model_either() -> None
 async def test_a_client_that_leaves_stops_the_work(small: Running, stream: bool) -> None:
     aborted = small.metric("vllm:request_success_total", finished_reason="abort")
     async with client_of(small) as client:
-        many = [asyncio.create_task(ask(client, **LONG, stream=stream, n=2)) for _ in range(2)]
-        await eventually(small, "vllm:num_requests_waiting", 2)
-        for task in many:
-            task.cancel()
-        await asyncio.wait(many)
+        with stopped(small):
+            many = [asyncio.create_task(ask(client, **LONG, stream=stream, n=2)) for _ in range(2)]
+            await eventually(small, "vllm:num_requests_waiting", 2)
+            for task in many:
+                task.cancel()
+            await asyncio.wait(many)
     await eventually(small, "vllm:num_requests_running", 0)
     await eventually(small, "vllm:num_requests_waiting", 0)
     assert small.metric("vllm:request_success_total", finished_reason="abort") >= aborted + 2
@@ -110,9 +122,10 @@ async def test_a_client_that_leaves_stops_the_work(small: Running, stream: bool)
 
 async def test_a_full_queue_refuses_at_once(small: Running) -> None:
     async with client_of(small) as client:
-        holding = [asyncio.create_task(ask(client, **LONG)) for _ in range(4)]
-        await eventually(small, "vllm:num_requests_waiting", 2)
-        refused = await ask(client)
+        with stopped(small):
+            holding = [asyncio.create_task(ask(client, **LONG)) for _ in range(4)]
+            await eventually(small, "vllm:num_requests_waiting", 2)
+            refused = await ask(client)
         assert refused.status_code == 429
         assert refused.json()["error"]["code"] == "queue_full"
         assert int(refused.headers["retry-after"]) >= 1
