@@ -45,6 +45,7 @@ from penstock.store.blobs import open_blobs
 from penstock.store.sql import open_database
 from tests.console.fake_gateway import HEADERS, KEY
 from tests.control.house import safetensors
+from tests.databases import furnished
 
 T = TypeVar("T")
 ADMIN = "pk-the-admins-key"
@@ -114,7 +115,7 @@ class House:
         return hashlib.shake_128(self._count.to_bytes(8, "big")).digest(size)
 
     async def _run(self) -> None:
-        database = await open_database(f"sqlite+aiosqlite:///{self._data / 'penstock.db'}")
+        database = await open_database(furnished(self._data / "penstock.db"))
         self.control = Control(
             settings=Settings(),
             data=self._data,
