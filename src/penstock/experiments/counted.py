@@ -67,7 +67,9 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     control_units: int
     value: float
     control_value: float
-    freedom: float | None  # degrees of, by Welch's formula; None: infinitely many, as with strata (JSON has no infinity)
+    freedom: (
+        float | None
+    )  # degrees of, by Welch's formula; None: infinitely many, as with strata (JSON has no infinity)
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
