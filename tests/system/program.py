@@ -6,7 +6,9 @@ import subprocess
 import sys
 from typing import Any
 
+from penstock.diagnosis.traffic import WINDOW_S
 from tests.system.starter import ROOT, Up
+from tests.system.waiting import until
 
 
 def run_module(module: str, *arguments: str, deadline_s: float = 120) -> dict[str, Any]:
@@ -23,6 +25,21 @@ def run_module(module: str, *arguments: str, deadline_s: float = 120) -> dict[st
 def penstock(up: Up, *arguments: str) -> dict[str, Any]:
     """`penstock ARGUMENTS --json` with the admin key."""
     return run_module("penstock.cli", *arguments, "--url", up.control, "--key", up.secret("admin.key"), "--json")
+
+
+def found_healthy(up: Up) -> dict[str, Any]:
+    """What `penstock doctor --json` says once it finds nothing that does harm: processes that have just begun report within seconds."""
+    told: dict[str, Any] = {}
+
+    def healthy() -> bool | None:
+        told.update(doctor_told(up, WINDOW_S))
+        return told["healthy"] or None
+
+    try:
+        until(healthy, 60, 0.5)
+    except AssertionError:
+        raise AssertionError(told["causes"]) from None
+    return told
 
 
 def doctor_told(up: Up, window_s: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from penstock.core.exchange import Exchange, Opened
 from penstock.journal.inspect import cat
 from penstock.supervisor.records import Records
 from tests.gateway.mock_upstream import MockUpstream
-from tests.system.program import penstock, run_module
+from tests.system.program import found_healthy, penstock, run_module
 from tests.system.starter import Up, running
 from tests.system.traffic import Traffic
 from tests.system.waiting import until
@@ -228,8 +228,7 @@ def kills(house: House, name: str) -> Iterator[float]:
 
 
 def check_told_how_everything_is(up: Up) -> None:
-    told = run_module("penstock.cli", "doctor", "--data", str(up.data), "--json")
-    assert told["healthy"], told
+    told = found_healthy(up)
     seen = told["seen"]["machine"]
     assert {"control", "gateway-0", "gateway-1", "ship"} <= {one["name"] for one in seen["programs"]}
     assert all(one["free"] for one in seen["disks"])

@@ -11,7 +11,7 @@ import httpx
 from cryptography import x509
 
 from tests.net.certificates import make_certificate, trusting
-from tests.system.program import run_module
+from tests.system.program import found_healthy
 from tests.system.starter import command, running
 from tests.system.waiting import until
 
@@ -30,8 +30,7 @@ def test_up_with_a_certificate(tmp_path: Path) -> None:
         assert told.json() == {"status": "ok"}
         metrics = httpx.get(f"{up.gateway}/metrics", verify=trusting(certificate)).text
         assert metrics.count("penstock_tls_certificate_expires_timestamp_seconds{") == 2
-        found = run_module("penstock.cli", "doctor", "--data", str(up.data), "--json")
-        assert found["healthy"], found["causes"]
+        found = found_healthy(up)
         assert [one["name"] for one in found["causes"]] == ["certificate_ending"], "it ends in two days"
         page = httpx.get(f"{up.control}/readyz")
         assert page.status_code == 200
